@@ -1,0 +1,73 @@
+"""Describe and question long videos with the LLaVA family of models.
+
+The public names of the library, each imported from its defining module on first use: importing
+`llava_video` itself loads no other package and decides nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llava_video.api import LlavaVideo as LlavaVideo
+    from llava_video.api import describe_video as describe_video
+    from llava_video.api import load as load
+    from llava_video.errors import BackendMissingError as BackendMissingError
+    from llava_video.errors import BudgetError as BudgetError
+    from llava_video.errors import CapacityError as CapacityError
+    from llava_video.errors import CheckpointError as CheckpointError
+    from llava_video.errors import ConfigError as ConfigError
+    from llava_video.errors import DecodeError as DecodeError
+    from llava_video.errors import LlavaVideoError as LlavaVideoError
+    from llava_video.errors import SourceError as SourceError
+    from llava_video.values import Description as Description
+    from llava_video.values import Plan as Plan
+    from llava_video.values import VideoInfo as VideoInfo
+
+__version__ = "0.1.0"
+
+_DEFINED_IN = {
+    "BackendMissingError": "llava_video.errors",
+    "BudgetError": "llava_video.errors",
+    "CapacityError": "llava_video.errors",
+    "CheckpointError": "llava_video.errors",
+    "ConfigError": "llava_video.errors",
+    "DecodeError": "llava_video.errors",
+    "Description": "llava_video.values",
+    "LlavaVideo": "llava_video.api",
+    "LlavaVideoError": "llava_video.errors",
+    "Plan": "llava_video.values",
+    "SourceError": "llava_video.errors",
+    "VideoInfo": "llava_video.values",
+    "describe_video": "llava_video.api",
+    "load": "llava_video.api",
+}
+
+__all__ = [
+    "BackendMissingError",
+    "BudgetError",
+    "CapacityError",
+    "CheckpointError",
+    "ConfigError",
+    "DecodeError",
+    "Description",
+    "LlavaVideo",
+    "LlavaVideoError",
+    "Plan",
+    "SourceError",
+    "VideoInfo",
+    "__version__",
+    "describe_video",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DEFINED_IN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_DEFINED_IN[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,335 @@
+"""The library's front door: a video and a question → an answer. The data path is spelled out here.
+
+    open    address → source → decoder with its PTS index      inputs.py, video/
+    plan    index, context, prompt → frames, grid, tokens      preview.py, planning/
+    run     frames → tiles → vision tower → projector → pool → newline → splice → decoder
+                                                               exchange.py, model/, engine/
+    tell    tokens → text, with what was seen and how long it took
+
+Every stage after the plan is an iterator that the engine pulls, so nothing of a video but its cache
+is ever held whole. Knows no file format, no tensor and no template.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, Unpack, cast
+
+from llava_video.engine.request import Engine
+from llava_video.errors import ConfigError, LlavaVideoError
+from llava_video.exchange import Exchange, open_exchange
+from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals, reopen
+from llava_video.loading import load_engine, load_spec
+from llava_video.model.spec import ModelSpec
+from llava_video.options import Options, Settings, settings_of
+from llava_video.preview import DEFAULT_MODEL, Prompt, turns_of
+from llava_video.running import OnEvent, Stream, answer_one, answers_in_order
+from llava_video.session import Session
+from llava_video.timeline import WINDOW_PROMPT, Timeline, make_timeline, windows
+from llava_video.values import Description, Plan, Segment
+
+# What of a window's options the merging of captions shares: it has no frames.
+_ANSWER_OPTIONS = frozenset(
+    ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "repetition_penalty")
+)
+
+
+class LlavaVideo:
+    """A loaded model; made by `load`. Every verb may be called from several threads at once.
+
+    Args:
+        spec: the checkpoint's facts.
+        engine: what answers requests: the scheduler over the weights, the oracle, or a server.
+        on_event: called with every `Progress`, `TextPiece` and result, from the calling thread.
+    """
+
+    def __init__(self, spec: ModelSpec, engine: Engine, *, on_event: OnEvent | None = None) -> None:
+        self.spec = spec
+        self.engine = engine
+        self.on_event = on_event
+
+    def __repr__(self) -> str:
+        return f"LlavaVideo({self.spec.name!r}, context={self.spec.geometry.context_tokens} tokens)"
+
+    def plan(self, video: Any, prompt: Prompt = None, **options: Unpack[Options]) -> Plan:
+        """Say what would be done: frames, tokens, memory and the reasons. Decodes nothing.
+
+        Args and errors: as `plan_video`.
+        """
+        with open_exchange(self.spec, video, prompt, settings_of(options)) as exchange:
+            return exchange.plan
+
+    def run(self, plan: Plan, *, video: Any = None, **options: Unpack[Options]) -> Description:
+        """Do exactly what a plan says.
+
+        Args:
+            plan: from `plan`, or read back from JSON.
+            video: the visuals, where the plan's names are not addresses (bytes, arrays).
+            **options: how to answer (`temperature`, `seed`, `stop`, …); which frames and how many
+                tokens are the plan's.
+
+        Raises:
+            ConfigError: the video is not the one planned, or an option would change the plan.
+            DecodeError: a planned frame cannot be decoded.
+        """
+        settings = _answer_settings(plan, options)
+        opened = reopen(plan, video, settings.reader)
+        with Exchange(self.spec, plan, opened, settings) as exchange:
+            return self._answer(exchange)
+
+    def describe(
+        self, video: Any, prompt: Prompt = None, **options: Unpack[Options]
+    ) -> Description:
+        """Describe a video, a picture, or several in one prompt.
+
+        Args:
+            video: path, URL, bytes, file object, (frames (T, H, W, 3) uint8, times_s), `Video`,
+                `Picture`, or a list of `Video` and `Picture`; None for text alone.
+            prompt: the question, or a conversation (`Turn`s); None asks for a description.
+            **options: see `Options`.
+
+        Raises:
+            SourceError, DecodeError: the video cannot be read.
+            BudgetError: nothing fits; the message has the numbers and a way out.
+            ConfigError: an option is out of range. TypeError: an option is unknown.
+            CapacityError: there is no memory for it now.
+        """
+        with open_exchange(self.spec, video, prompt, settings_of(options)) as exchange:
+            return self._answer(exchange)
+
+    def ask(self, video: Any, question: Prompt, **options: Unpack[Options]) -> Description:
+        """Ask one question of a video; as `describe`, with the question required."""
+        if not question:
+            raise ConfigError("the question is empty.", "ask something, or use describe().")
+        return self.describe(video, question, **options)
+
+    def ask_many(
+        self, video: Any, questions: Sequence[str], **options: Unpack[Options]
+    ) -> list[Description]:
+        """Ask several questions of one video: it is decoded, encoded and prefilled once.
+
+        All share the plan made for the longest question. Answers come in the order of questions.
+
+        Raises:
+            ConfigError: no question. Otherwise as `describe`; the first error ends the call.
+        """
+        if isinstance(questions, str) or not questions:
+            raise ConfigError(f"questions = {questions!r}.", "a list with at least one question.")
+        settings = settings_of(options)
+        longest = max(questions, key=self.spec.tokenizer.num_text_tokens)
+        with open_exchange(self.spec, video, longest, settings) as shared:
+            leader = shared.follow(turns_of(questions[0], shared.opened), settings)
+            first = answer_one(self.engine, leader, keep=True, on_event=self.on_event)
+            shared.take_frames_of(leader)
+            others = (
+                shared.follow(turns_of(question, shared.opened), settings, idx)
+                for idx, question in enumerate(questions[1:])
+            )
+            results = [leader.description(first)]
+            try:
+                for exchange, answer in answers_in_order(
+                    self.engine, others, reuse=first.sequence, on_event=self.on_event
+                ):
+                    results.append(_description(exchange, answer))
+            finally:
+                if first.sequence is not None:
+                    first.sequence.release()
+        return results
+
+    def stream(self, video: Any, prompt: Prompt = None, **options: Unpack[Options]) -> Stream:
+        """Answer in pieces of text as they come; `.description` of the stream has the rest."""
+        exchange = open_exchange(self.spec, video, prompt, settings_of(options))
+        return Stream(self.engine, exchange, self.on_event)
+
+    def chat(self, video: Any = None, **options: Unpack[Options]) -> Session:
+        """Begin a conversation about a video; each turn continues the cache of the last."""
+        return Session(self.spec, self.engine, video, settings_of(options), self.on_event)
+
+    def batch(
+        self,
+        requests: Iterable[Any],
+        prompt: Prompt = None,
+        *,
+        on_error: Literal["raise", "return"] = "raise",
+        **options: Unpack[Options],
+    ) -> Iterator[Description | LlavaVideoError]:
+        """Answer many requests, several at once; yields in input order.
+
+        Args:
+            requests: videos as in `describe`, or mappings {"video": …, "prompt": …, option: …}
+                whose own keys win over the call's. Drawn only as there is room.
+            prompt: for requests without their own.
+            on_error: "raise" the first error, or "return" it in its place and go on.
+            **options: for requests without their own.
+        """
+        if on_error not in ("raise", "return"):
+            raise ConfigError(f"on_error = {on_error!r}.", "allowed: 'raise', 'return'.")
+        shared = {"prompt": prompt, **options}
+
+        def exchanges() -> Iterator[Exchange | Exception]:
+            for idx, request in enumerate(requests):
+                own = request if isinstance(request, Mapping) else {"video": request}
+                asked = {**shared, **own}
+                video, words = asked.pop("video", None), asked.pop("prompt")
+                try:
+                    settings = settings_of(asked)
+                    yield open_exchange(self.spec, video, words, settings, request_id=idx)
+                except LlavaVideoError as error:
+                    yield error
+
+        for exchange, answer in answers_in_order(self.engine, exchanges(), on_event=self.on_event):
+            try:
+                yield _description(exchange, answer)
+            except LlavaVideoError as error:
+                if on_error == "raise":
+                    raise
+                yield error
+            finally:
+                if exchange is not None:
+                    exchange.close()
+
+    def timeline(
+        self,
+        video: Any,
+        prompt: str | None = None,
+        *,
+        window_s: float = 30.0,
+        overlap_s: float = 0.0,
+        summary: bool = True,
+        **options: Unpack[Options],
+    ) -> Timeline:
+        """Caption a video of any length window by window, and merge the captions.
+
+        Args:
+            video: as `describe`, one video.
+            prompt: asked of every window; None asks for a description.
+            window_s: length of a window, s.
+            overlap_s: what neighbours share, s; less than `window_s`.
+            summary: whether to merge the captions into one text.
+            **options: for every window; `start` and `end` bound the whole.
+        """
+        settings = settings_of(options)
+        opened = open_visuals(video, settings.sampling, settings.reader)
+        try:
+            cut = windows(_whole_span(opened), window_s, overlap_s)
+        finally:
+            close_all(opened)
+        shared = {**options, "start": None, "end": None}
+        of_answer = {name: value for name, value in options.items() if name in _ANSWER_OPTIONS}
+        answers = self.batch(
+            [{"video": video, "start": part.start_s, "end": part.end_s} for part in cut],
+            prompt or WINDOW_PROMPT,
+            on_error="return",
+            **cast("Options", shared),
+        )
+
+        def merge(words: str) -> str:
+            return self.describe(None, words, **cast("Options", of_answer)).text
+
+        return make_timeline(cut, answers, merge if summary else None)
+
+    def close(self) -> None:
+        """Free the model's memory; the object is of no use afterwards."""
+        close = getattr(self.engine, "close", None)
+        if close:
+            close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def _answer(self, exchange: Exchange) -> Description:
+        answer = answer_one(self.engine, exchange, on_event=self.on_event)
+        return exchange.description(answer)
+
+
+def load(
+    name_or_path: str | Path = DEFAULT_MODEL,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    attn: Literal["sdpa", "flash"] = "sdpa",
+    on_event: OnEvent | None = None,
+    on_shard: Callable[[int, int], None] | None = None,
+) -> LlavaVideo:
+    """Load a checkpoint.
+
+    Args:
+        name_or_path: a folder, or a hub id such as "lmms-lab/LLaVA-Video-7B-Qwen2".
+        revision: hub revision.
+        device: "auto" (every GPU there is, else the CPU), "cpu", "cuda", "cuda:1", ….
+        dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), "float32", "bfloat16" or "float16".
+        attn: "sdpa", or "flash" for the flash-attn package.
+        on_event: called with every engine event of every request.
+        on_shard: called with (shards loaded, shards in all).
+
+    Raises:
+        CheckpointError: not found, incomplete, or of a kind this library does not read.
+        BackendMissingError: attn="flash" without flash-attn.
+        ConfigError: an unknown device or dtype.
+    """
+    spec = load_spec(name_or_path, revision=revision, device=device, dtype=dtype)
+    engine = load_engine(spec, device=device, dtype=dtype, attn=attn, on_shard=on_shard)
+    return LlavaVideo(spec, engine, on_event=on_event)
+
+
+def describe_video(
+    video: Any,
+    prompt: Prompt = None,
+    *,
+    model: str | Path | LlavaVideo = DEFAULT_MODEL,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    **options: Unpack[Options],
+) -> Description:
+    """Describe one video in one call.
+
+    The model is loaded and freed again; for several videos, `load` once and call its verbs.
+
+    Args:
+        video: as `LlavaVideo.describe`.
+        prompt: the question; None asks for a description.
+        model: a folder, a hub id, or a loaded model.
+        revision: hub revision.
+        device: as `load`.
+        dtype: as `load`.
+        **options: see `Options`.
+
+    Raises:
+        LlavaVideoError: one of its kinds, as `load` and `LlavaVideo.describe`.
+        TypeError: an option is unknown.
+    """
+    settings_of(options)  # a mistyped option is told before gigabytes are loaded
+    if isinstance(model, LlavaVideo):
+        return model.describe(video, prompt, **options)
+    with load(model, revision=revision, device=device, dtype=dtype) as loaded:
+        return loaded.describe(video, prompt, **options)
+
+
+def _description(exchange: Exchange | None, answer: Any) -> Description:
+    if exchange is None or isinstance(answer, Exception):
+        raise answer
+    return exchange.description(answer)
+
+
+def _whole_span(opened: Sequence[Opened]) -> Segment:
+    if len(opened) != 1 or not isinstance(opened[0], OpenedVideo):
+        raise ConfigError("a timeline is of one video.", "give one video.")
+    return Segment(opened[0].sampling.start_s or 0.0, opened[0].end_s)
+
+
+def _answer_settings(plan: Plan, options: Mapping[str, Any]) -> Settings:
+    """Return the settings of `run`: the plan's answer length, and only options of the answer."""
+    settings = settings_of(options)
+    generation = dataclasses.replace(settings.generation, max_new_tokens=plan.max_new_tokens)
+    plain = settings_of({})
+    if (settings.sampling, settings.planning) != (plain.sampling, plain.planning):
+        raise ConfigError(
+            f"the plan decides frames and tokens, and run() was given {sorted(options)}.",
+            "make another plan with them.",
+        )
+    return dataclasses.replace(settings, generation=generation)

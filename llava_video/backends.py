@@ -1,0 +1,93 @@
+"""The one table of optional and heavy packages: what each gives, its extra, how to load it.
+
+The only file that asks whether a package is installed. Probing reads metadata; nothing is imported
+until `require`.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+from dataclasses import dataclass
+from types import ModuleType
+
+from llava_video.errors import BackendMissingError
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One package: how it is imported and installed, and what it is for.
+
+    Attributes:
+        module: the name it is imported by.
+        distribution: the name it is installed by.
+        least: the oldest version that works.
+        extra: the extra of this library that brings it; "" when the base install does.
+        gives: what it is for, a few words.
+        stand_in: another distribution of the same module, for platforms the first has no wheel for.
+    """
+
+    module: str
+    distribution: str
+    least: str
+    extra: str
+    gives: str
+    stand_in: str = ""
+
+
+BACKENDS: dict[str, Backend] = {
+    backend.module: backend
+    for backend in (
+        Backend("torch", "torch", "2.9", "", "the model"),
+        Backend("transformers", "transformers", "5.17", "", "parity tests and other models"),
+        Backend("av", "av", "15", "", "probing every file and decoding most"),
+        Backend("decord", "decord", "0.6", "", "decoding of plain H.264 and VP9", "eva-decord"),
+        Backend("triton", "triton", "3.5", "", "GPU kernels"),
+        Backend("accelerate", "accelerate", "1.10", "", "one model over several GPUs"),
+        Backend("llguidance", "llguidance", "1.0", "", "answers constrained to a schema"),
+        Backend("huggingface_hub", "huggingface_hub", "1.0", "", "checkpoints by name"),
+        Backend("flash_attn", "flash-attn", "2.8", "flash", "flash-attn attention on GPUs"),
+        Backend("torchcodec", "torchcodec", "0.8", "torchcodec", "a third video reader"),
+    )
+}
+
+
+def version(name: str) -> str | None:
+    """Return the installed version of a package of the table; None when it is absent."""
+    backend = BACKENDS[name]
+    if importlib.util.find_spec(backend.module) is None:
+        return None
+    for distribution in filter(None, (backend.distribution, backend.stand_in)):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def require(name: str) -> ModuleType:
+    """Import a package of the table.
+
+    Raises:
+        BackendMissingError: when it is absent, too old or does not import; the hint is the pip
+            command.
+    """
+    backend = BACKENDS[name]
+    what = f"{backend.distribution} ({backend.gives})"
+    wanted = f"llava_video[{backend.extra}]" if backend.extra else backend.distribution
+    hint = f'pip install --upgrade "{wanted}"'
+    found = version(name)
+    if found is None:
+        raise BackendMissingError(f"{what} is not installed.", hint)
+    if _release(found) < _release(backend.least) and found != "unknown":
+        raise BackendMissingError(f"{what} is {found}, at least {backend.least} is needed.", hint)
+    try:
+        return importlib.import_module(backend.module)
+    except (ImportError, OSError) as cause:  # OSError: a shared library of the package is missing
+        raise BackendMissingError(f"{what} cannot be imported: {cause}.", hint) from cause
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """Turn a version into numbers that compare: "2.13.0+cpu" -> (2, 13, 0)."""
+    found = re.match(r"\d+(?:\.\d+)*", text)
+    return tuple(int(part) for part in found[0].split(".")) if found else ()

@@ -1,0 +1,45 @@
+"""The options that name a model → a loaded model that shows its progress on the console.
+
+The only place of the command line that imports torch.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from llava_video.cli.console import Console
+
+if TYPE_CHECKING:
+    from llava_video.api import LlavaVideo
+
+MODEL_NAMES = ("model", "revision", "device", "dtype", "attn")
+
+
+def split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell apart what names a model and what belongs to a request."""
+    model = {name: value for name, value in given.items() if name in MODEL_NAMES}
+    return model, {name: value for name, value in given.items() if name not in MODEL_NAMES}
+
+
+def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
+    """Load a model.
+
+    Args:
+        console: shows shards now, frames and tokens later.
+        named: "model" and the keywords of `load`.
+
+    Raises:
+        LlavaVideoError: as `load`.
+    """
+    quiet_downloads(console)
+    from llava_video.api import load
+
+    keywords = {name: value for name, value in named.items() if name != "model"}
+    progress = console.progress
+    return load(named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords)
+
+
+def quiet_downloads(console: Console) -> None:
+    """Let the hub's client draw bars only where ours are drawn."""
+    if not console.progress.is_on:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,0 +1,199 @@
+"""The settings' own fields → options of the command line, and what was given → keywords of the API.
+
+Names, kinds, closed sets, defaults and help come from `Options` and from the fields' metadata, so
+that the two cannot drift apart. Opens nothing.
+"""
+
+import dataclasses
+import json
+import re
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import click
+
+from llava_video.cli.command import option
+from llava_video.engine.settings import GenerationSettings
+from llava_video.errors import ConfigError
+from llava_video.options import Options
+from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.preview import DEFAULT_MODEL
+from llava_video.values import Newline
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+WHICH, HOW, ANSWER, MODEL = "Which frames", "How they fit", "The answer", "The model"
+
+_STAGES = ((WHICH, SamplingSettings), (HOW, PlanningSettings), (ANSWER, GenerationSettings))
+_FIELD_NAMES = {"start": "start_s", "end": "end_s", "times": "times_s"}
+# Options whose value is written in a way of its own; what `settings_of` reads of them is text.
+_WRITTEN = {
+    "start": "TIME",
+    "end": "TIME",
+    "times": "TIME,TIME…",
+    "grid": "auto|off|ROWSxCOLS",
+}
+_HELP = {
+    "start": "first moment, inclusive: seconds, MM:SS or HH:MM:SS.mmm",
+    "end": "end of the span, exclusive, written alike",
+    "stop": "text that ends the answer and is left out of it; may be given again",
+    "compat": "'reference' repeats the original code's times and duplicate frames",
+    "grid": "tiles per frame: by least waste, one, or rows and columns",
+}
+
+
+def request_options(*, with_answer: bool) -> Callable[[F], F]:
+    """Add the options of one request: frames, layout, and how to answer.
+
+    Args:
+        with_answer: False leaves only what a plan depends on.
+    """
+    made = [
+        _option_of(name, section, cls)
+        for section, cls in _STAGES
+        for name in _names_of(cls)
+        if section != ANSWER or with_answer or name == "max_new_tokens"
+    ]
+    made.append(
+        option(
+            "--reader",
+            section=MODEL,
+            type=click.Choice(get_args(get_type_hints(Options)["reader"])),
+            help="Which package reads the video.  [default: auto]",
+        )
+    )
+    if with_answer:
+        made += [
+            option("--choice", "choices", section=ANSWER, multiple=True, metavar="TEXT",
+                   help="Answer with one of these; give it once for each."),
+            option("--json-schema", section=ANSWER, metavar="FILE",
+                   help="Answer with JSON that follows this schema."),
+        ]  # fmt: skip
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(made):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def model_options(*, with_weights: bool) -> Callable[[F], F]:
+    """Add the options that name a model.
+
+    Args:
+        with_weights: False leaves out what only matters once weights are loaded.
+    """
+    made = [
+        option("--model", "-m", section=MODEL, default=DEFAULT_MODEL, show_default=True,
+               metavar="NAME|DIR", help="A hub id, or a folder with a checkpoint."),
+        option("--revision", section=MODEL, metavar="NAME", help="Branch, tag or commit of a hub id."),
+    ]  # fmt: skip
+    if with_weights:
+        made += [
+            option("--device", section=MODEL, default="auto", show_default=True, metavar="NAME",
+                   help="auto, cpu, cuda, cuda:1 …"),
+            option("--dtype", section=MODEL, default="auto", show_default=True,
+                   type=click.Choice(("auto", "float32", "bfloat16", "float16")),
+                   help="Of the weights; auto is bfloat16 on a GPU, float32 on a CPU."),
+            option("--attn", section=MODEL, default="sdpa", show_default=True,
+                   type=click.Choice(("sdpa", "flash")), help="flash needs the flash-attn package."),
+        ]  # fmt: skip
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(made):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def keywords_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was given on the command line as keywords of the API; the rest is left out.
+
+    Raises:
+        ConfigError: a grid, a list of times or a schema that cannot be read.
+    """
+    keywords = {name: value for name, value in given.items() if value not in (None, ())}
+    if "grid" in keywords:
+        keywords["grid"] = _grid(keywords["grid"])
+    if "times" in keywords:
+        keywords["times"] = keywords["times"].split(",")
+    choices, schema = keywords.pop("choices", None), keywords.pop("json_schema", None)
+    if choices and schema:
+        raise ConfigError("--choice and --json-schema are both given.", "give one of them.")
+    if choices or schema:
+        keywords["response_format"] = list(choices) if choices else _schema(schema)
+    return keywords
+
+
+def _names_of(cls: type) -> list[str]:
+    """Return the keywords that become fields of a stage, in the order of the fields."""
+    order = [field.name for field in dataclasses.fields(cls)]
+    named = {_FIELD_NAMES.get(name, name): name for name in Options.__annotations__}
+    own = [named[name] for name in order if name in named and named[name] != "response_format"]
+    # `max_new_tokens` is planned for and answered with; it stands where answers are spoken of.
+    return [name for name in own if (name, cls) != ("max_new_tokens", PlanningSettings)]
+
+
+def _option_of(name: str, section: str, cls: Any) -> Callable[[F], F]:
+    field = next(f for f in dataclasses.fields(cls) if f.name == _FIELD_NAMES.get(name, name))
+    kinds = _kinds(get_type_hints(cls)[field.name])
+    words = _help_words(name, field, section)
+    flag = "--" + name.replace("_", "-")
+    if name in _WRITTEN:
+        return option(flag, section=section, metavar=_WRITTEN[name], help=words)
+    if name == "stop":
+        return option(flag, section=section, multiple=True, metavar="TEXT", help=words)
+    if bool in kinds:
+        both = f"{flag}/--no-{name.replace('_', '-')}"
+        return option(both, section=section, default=None, help=words)
+    return option(flag, section=section, type=_type(kinds), help=words)
+
+
+def _type(kinds: tuple[Any, ...]) -> click.ParamType | type:
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if words:
+        return click.Choice(words)
+    if Newline in kinds:
+        return click.Choice([newline.value for newline in Newline])
+    return int if int in kinds else float
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    is_union = get_origin(hint) in (Union, types.UnionType)
+    return get_args(hint) if is_union else (hint,)
+
+
+def _help_words(name: str, field: "dataclasses.Field[Any]", section: str) -> str:
+    words = _HELP.get(name, field.metadata["doc"]).rstrip(".")
+    words = words[:1].upper() + words[1:]
+    unit = field.metadata["unit"]
+    if unit and unit not in words and name not in _WRITTEN:
+        words += f", in {unit}"
+    # What is None by default says in its own words what that means.
+    shown = field.default is not None and field.default != ()
+    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+    return f"{words}." + (f"  [default: {default}]" if shown and section else "")
+
+
+def _grid(written: str) -> str | tuple[int, int]:
+    sides = re.fullmatch(r"(\d+)x(\d+)", written)
+    if sides:
+        return int(sides[1]), int(sides[2])
+    if written not in ("auto", "off"):
+        raise ConfigError(f"--grid {written}.", "auto, off, or rows and columns like 2x3.")
+    return written
+
+
+def _schema(path: str) -> Any:
+    try:
+        schema = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        hint = "give a file that holds one JSON schema."
+        raise ConfigError(f"--json-schema {path} cannot be read: {cause}.", hint) from cause
+    if not isinstance(schema, Mapping):
+        raise ConfigError(f"--json-schema {path} is no JSON object.", "a schema is an object.")
+    return schema

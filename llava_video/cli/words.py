@@ -1,0 +1,87 @@
+"""An error of the library, or of anything else → the sentence and the hint a terminal shows.
+
+The library speaks of keywords (`max_frames=41`); whoever reads this typed options (`--max-frames
+41`). Knows no command.
+"""
+
+import errno
+import functools
+import re
+
+import click
+
+from llava_video.errors import LlavaVideoError
+
+# Fields of the settings whose option has another name.
+_SPELLINGS = {"start_s": "start", "end_s": "end", "times_s": "times", "backend": "reader"}
+_OF_MODELS = ("model", "revision", "device", "dtype", "attn")
+
+
+def error_words(error: BaseException) -> tuple[str, str]:
+    """Return an error's sentence and its hint, "" when there is none."""
+    if isinstance(error, LlavaVideoError):
+        return in_options(error.message), in_options(error.hint)
+    if isinstance(error, click.ClickException):
+        return _usage_words(error)
+    if isinstance(error, MemoryError):
+        return "the machine has no memory left for this.", "fewer --max-frames, or a smaller model."
+    if isinstance(error, OSError):
+        return _file_words(error)
+    if isinstance(error, TypeError) and "unknown option" in str(error):
+        return in_options(str(error)) + ".", ""
+    kind = type(error).__name__
+    return (
+        f"a fault of this program: {kind}: {error}",
+        "run it again with --debug and report what it prints.",
+    )
+
+
+def in_options(text: str) -> str:
+    """Rewrite keywords of the Python API as options of the command line.
+
+    >>> in_options("pool_stride=3 needs 4,920, or max_frames=41.")
+    '--pool-stride 3 needs 4,920, or --max-frames 41.'
+    >>> in_options("detail = 'tall'.")
+    '--detail tall.'
+    """
+
+    assigned, left_open, underscored = _patterns()
+    text = assigned.sub(lambda found: f"{_option(found)} {found[3] or ''}", text)
+    return underscored.sub(_option, left_open.sub(_option, text))
+
+
+@functools.cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Return patterns of `name = value`, of `name=` at the end, and of a name that is no word."""
+    from llava_video.options import Options  # 0.1 s that `--help` need not pay
+
+    known = {*Options.__annotations__, *_SPELLINGS, *_OF_MODELS}
+    before = r"""(?<![\w/\\.'"-])"""  # not inside a path, a quotation or an option
+    names = "|".join(sorted(known, key=len, reverse=True))
+    words = "|".join(sorted((name for name in known if "_" in name), key=len, reverse=True))
+    return (
+        re.compile(rf"""{before}({names}) ?= ?(?:(['"])([\w.:-]*)\2|(?=[\w(-]))"""),
+        re.compile(rf"{before}({names})=(?=[\s.,;:)]|$)"),
+        re.compile(rf"""{before}({words})(?![\w/\\'"=-])"""),
+    )
+
+
+def _option(found: re.Match[str]) -> str:
+    return "--" + _SPELLINGS.get(found[1], found[1]).replace("_", "-")
+
+
+def _usage_words(error: click.ClickException) -> tuple[str, str]:
+    message = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f"`{context.command_path} --help` lists what it takes." if context else ""
+    # Click says the nearest name in the message itself: "No such option '--fsp'. Did you mean …?"
+    return message if message.endswith((".", "?")) else message + ".", hint
+
+
+def _file_words(error: OSError) -> tuple[str, str]:
+    where = f"{error.filename!r}: " if error.filename else ""
+    what = error.strerror or str(error) or type(error).__name__
+    hint = "check the path and its permissions."
+    if error.errno == errno.ENOSPC:
+        hint = "free some disk space, or name another folder."
+    return f"{where}{what}.", hint

@@ -1,0 +1,1 @@
+"""Requests in, text pieces out: one cache, one step, one loop."""

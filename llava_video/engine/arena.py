@@ -1,0 +1,54 @@
+"""The cache's bookkeeping, made safe to call from any thread and from a finalizer.
+
+`KvCache` counts owners and free places without a lock. Answers are kept and released by callers'
+threads while another runs a step, so the calls that count are guarded here. Knows no sequence.
+"""
+
+import threading
+from collections import deque
+from typing import Any
+
+from llava_video.model.kv_cache import Extent, KvCache
+
+
+class Arena(KvCache):
+    """A `KvCache` that several threads may reserve in and give back to; arguments are the same."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._guard = threading.Lock()
+        self._due: deque[Extent] = deque()
+
+    def reserve(self, num_tokens: int) -> Extent:
+        """Reserve contiguous places; see `KvCache.reserve`."""
+        self._give_back()
+        with self._guard:
+            extent = super().reserve(num_tokens)
+        self._give_back()
+        return extent
+
+    def retain(self, extent: Extent) -> None:
+        """Count one more owner; see `KvCache.retain`."""
+        with self._guard:
+            super().retain(extent)
+        self._give_back()
+
+    def release(self, extent: Extent) -> None:
+        """Count one owner less; see `KvCache.release`."""
+        # A finalizer may run inside any of these calls, in their own thread: waiting for the guard
+        # would wait for ever. What cannot be given back now, the guard's holder gives back.
+        self._due.append(extent)
+        self._give_back()
+
+    def trim(self) -> None:
+        """Give back the memory of slabs that hold nothing; see `KvCache.trim`."""
+        self._give_back()
+        super().trim()
+
+    def _give_back(self) -> None:
+        while self._due and self._guard.acquire(blocking=False):
+            try:
+                while self._due:
+                    super().release(self._due.popleft())
+            finally:
+                self._guard.release()

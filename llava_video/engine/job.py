@@ -1,0 +1,315 @@
+"""One request on its way: waiting, prefilling, then writing token by token or scoring choices.
+
+Asks for memory, brings work to each step, takes the logits back and tells events. Knows no other
+request, no thread and no lock: the scheduler calls it under its own.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llava_video.engine.arena import Arena
+from llava_video.engine.choices import ChoiceScorer
+from llava_video.engine.constraint import ConstraintCompiler
+from llava_video.engine.request import (
+    Answer,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Request,
+    TextPart,
+    TextPiece,
+    VisualPart,
+)
+from llava_video.engine.rows import PromptRows
+from llava_video.engine.sequence import Element, tokens_of
+from llava_video.engine.sequence import Sequence as KvSequence
+from llava_video.engine.step import Work
+from llava_video.engine.writer import AnswerWriter
+from llava_video.errors import ConfigError
+from llava_video.model.llava import LlavaModel
+from llava_video.model.tokenizer import Tokenizer
+from llava_video.values import FinishReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What all requests of one engine share."""
+
+    model: LlavaModel
+    tokenizer: Tokenizer
+    eos_ids: frozenset[int]
+    repetition_penalty: float
+    constraints: ConstraintCompiler
+    tile_chunk: int
+    arena: Arena
+
+
+class Job:
+    """One request.
+
+    Args:
+        request: what is asked.
+        tools: the engine's.
+        tell: takes the request's events, in order.
+
+    Attributes:
+        has_ended: whether its last event was told; nothing is held then.
+
+    Raises:
+        ConfigError: the request cannot be answered at all.
+    """
+
+    def __init__(self, request: Request, tools: Tools, tell: Callable[[Event], None]) -> None:
+        self.request = request
+        self.has_ended = False
+        self._tools = tools
+        self._tell = tell
+        self._elements = request.elements()
+        self._prompt_tokens = tokens_of(self._elements)
+        self._choices = tuple(tools.tokenizer.encode(c) for c in request.generation.choices)
+        self._writer = _writer(request, tools)
+        self._sequence: KvSequence | None = None
+        self._rows: PromptRows | None = None
+        self._scorer: ChoiceScorer | None = None
+        self._reused_tokens = 0
+        self._confidence: float | None = None
+        self._frames_told = 0
+        self._is_prefilled = False
+        self._marks_s = [time.perf_counter()]  # asked, admitted, prefilled
+        _check_ids(self._elements, tools.model.language_model.config.vocab_size)
+
+    @property
+    def prefill_left(self) -> int:
+        """Prompt tokens not computed yet."""
+        return self._rows.num_left if self._rows else 0
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the caller wants no more of it."""
+        return self.request.cancelled()
+
+    def need_tokens(self) -> int:
+        """Count the tokens of memory that the request takes beside what it reuses."""
+        answer = sum(map(len, self._choices)) or self.request.generation.max_new_tokens
+        return self._prompt_tokens - self._num_reusable()[1] + answer
+
+    def admit(self) -> None:
+        """Reserve all the memory the request will ever need.
+
+        Raises:
+            CapacityError: the arena has no room now; nothing stays reserved.
+            ConfigError: the sequence to reuse was released.
+        """
+        request, arena = self.request, self._tools.arena
+        num_elements, reused_tokens = self._num_reusable()
+        if num_elements and request.reuse is not None:
+            sequence = request.reuse.fork(num_elements)
+        else:
+            sequence = KvSequence(arena, position_scale=request.position_scale)
+        try:
+            missing = self._prompt_tokens - reused_tokens
+            if self._choices:
+                sequence.reserve(missing)
+                self._scorer = ChoiceScorer(self._choices, arena, self._tools.eos_ids)
+            else:
+                sequence.reserve(missing + request.generation.max_new_tokens)
+        except BaseException:
+            sequence.release()
+            raise
+        self._sequence, self._reused_tokens = sequence, reused_tokens
+        parts = _parts_after(request.parts, num_elements)
+        self._rows = PromptRows(self._tools.model, parts, self._tools.tile_chunk)
+        self._marks_s.append(time.perf_counter())
+
+    def works(self, prefill_tokens: int) -> list[Work]:
+        """Return what the request brings to the next step.
+
+        Args:
+            prefill_tokens: most prompt tokens it may bring; 0 leaves a prefilling request out.
+
+        Raises:
+            Exception: whatever reading the request's frames raises.
+        """
+        model, sequence, rows = self._tools.model, self._sequence, self._rows
+        if sequence is None or rows is None:
+            return []
+        if rows.num_left:
+            num_tokens = min(prefill_tokens, rows.num_left)
+            hidden = rows.take(num_tokens) if num_tokens else None
+            num_logits = 0 if rows.num_left else 1
+        elif self._scorer:
+            return self._scorer.works(model)
+        else:
+            last_id = torch.tensor(self._writer.ids[-1:], device=model.device)
+            hidden, num_logits = model.language_model.embed(last_id), 1
+        if hidden is None:
+            return []
+        return [Work(sequence=sequence, hidden=hidden, num_logits=num_logits)]
+
+    def receive(self, works: Sequence[Work], logits: Sequence[Tensor]) -> None:
+        """Take the logits of `works`, finite, and go on; tells what there is to tell.
+
+        Raises:
+            ConfigError: the answer's schema hit the grammar's limits.
+        """
+        sequence, rows = self._sequence, self._rows
+        if sequence is None or rows is None:
+            return
+        if self._is_prefilled and self._scorer:
+            self._scorer.read(logits)
+            if self._scorer.is_done:
+                self._choose(self._scorer)
+        elif self._is_prefilled:
+            sequence.append(1, completes=self._writer.ids[-1:])
+            self._write(logits[0][0])
+        else:
+            self._read_prompt(sequence, rows, len(works[0].hidden))
+            if self._is_prefilled and self._scorer:
+                self._scorer.begin(sequence, logits[0])
+            elif self._is_prefilled:
+                self._write(logits[0][0])
+
+    def cancel(self) -> None:
+        """End the request with what was written so far."""
+        if self._writer.finish_reason is None:
+            self._tell_text(self._writer.end("cancelled"))
+        self._finish("cancelled")
+
+    def fail(self, error: Exception) -> None:
+        """End the request without an answer."""
+        self.abandon()
+        self._tell(Failed(self.request.request_id, error))
+
+    def abandon(self) -> None:
+        """Let go of everything and tell nobody."""
+        self.has_ended = True
+        if self._rows:
+            self._rows.close()
+        if self._scorer:
+            self._scorer.release()
+        if self._sequence:
+            self._sequence.release()
+        self._rows = self._scorer = self._sequence = None
+
+    def _num_reusable(self) -> tuple[int, int]:
+        """Return how many elements the kept sequence saves, and their tokens.
+
+        The last element is always computed: the answer begins with its logits.
+        """
+        reuse = self.request.reuse
+        if reuse is None or reuse.position_scale != self.request.position_scale:
+            return 0, 0
+        num = min(reuse.num_shared(self._elements), len(self._elements) - 1)
+        return num, tokens_of(self._elements[:num])
+
+    def _read_prompt(self, sequence: KvSequence, rows: PromptRows, num_tokens: int) -> None:
+        """Note that a piece of the prompt was read, and tell how far it is."""
+        named = () if rows.num_left else self._elements[len(sequence.elements) :]
+        sequence.append(num_tokens, completes=named)
+        request_id = self.request.request_id
+        if rows.frames_done > self._frames_told:
+            self._frames_told = rows.frames_done
+            self._tell(Progress(request_id, "vision", rows.frames_done, rows.num_frames))
+        self._tell(Progress(request_id, "prefill", sequence.num_tokens, self._prompt_tokens))
+        if not rows.num_left:
+            self._is_prefilled = True
+            self._marks_s.append(time.perf_counter())
+            rows.close()
+
+    def _write(self, logits: Tensor) -> None:
+        piece = self._writer.write(logits)
+        done, total = len(self._writer.ids), self.request.generation.max_new_tokens
+        self._tell(Progress(self.request.request_id, "generate", done, total))
+        self._tell_text(piece)
+        if self._writer.finish_reason:
+            self._finish(self._writer.finish_reason)
+
+    def _choose(self, scorer: ChoiceScorer) -> None:
+        log_probs = scorer.log_probs
+        idx = self._writer.chooser.choose_among(log_probs)
+        self._confidence = float(torch.softmax(log_probs, dim=-1)[idx])
+        if self._sequence:
+            self._sequence.release()
+        self._sequence = scorer.take(idx)
+        choice = self.request.generation.choices[idx]
+        self._tell_text(self._writer.write_choice(choice, list(self._choices[idx])))
+        self._finish(self._writer.finish_reason or "stop")
+
+    def _tell_text(self, piece: str) -> None:
+        if piece:
+            self._tell(TextPiece(self.request.request_id, piece))
+
+    def _finish(self, reason: FinishReason) -> None:
+        kept = self._sequence if self.request.keep and self._is_prefilled else None
+        if kept:
+            kept.trim()
+            self._sequence = None
+        timings = self._timings()
+        self.abandon()
+        writer = self._writer
+        answer = Answer(
+            text=writer.text,
+            token_ids=tuple(writer.ids),
+            finish_reason=reason,
+            text_tokens=self.request.text_tokens,
+            visual_tokens=self.request.visual_tokens,
+            new_tokens=len(writer.ids),
+            reused_tokens=self._reused_tokens,
+            parsed=writer.parsed,
+            confidence=self._confidence,
+            warnings=writer.warnings,
+            timings=timings,
+            sequence=kept,
+        )
+        self._tell(Finished(self.request.request_id, answer))
+
+    def _timings(self) -> dict[str, float]:
+        marks = [*self._marks_s, time.perf_counter()]
+        spans_s = [after - before for before, after in itertools.pairwise(marks)]
+        timings = dict(zip(("wait", "prefill", "generate"), spans_s, strict=False))
+        timings["vision"] = self._rows.vision_s if self._rows else 0.0
+        if "prefill" in timings:
+            timings["prefill"] -= timings["vision"]
+        return timings
+
+
+def _writer(request: Request, tools: Tools) -> AnswerWriter:
+    schema = request.generation.schema
+    return AnswerWriter(
+        request.generation,
+        tools.tokenizer,
+        eos_ids=tools.eos_ids,
+        repetition_penalty=tools.repetition_penalty,
+        constraint=tools.constraints.compile(schema) if schema is not None else None,
+    )
+
+
+def _parts_after(
+    parts: Sequence[TextPart | VisualPart], num_elements: int
+) -> list[TextPart | VisualPart]:
+    """Return the parts without their first elements."""
+    left: list[TextPart | VisualPart] = []
+    for part in parts:
+        if isinstance(part, VisualPart):
+            if not num_elements:
+                left.append(part)
+            num_elements = max(0, num_elements - 1)
+        else:
+            left.append(TextPart(part.ids[num_elements:]))
+            num_elements = max(0, num_elements - len(part.ids))
+    return left
+
+
+def _check_ids(elements: Sequence[Element], vocab_size: int) -> None:
+    ids = [element for element in elements if isinstance(element, int)]
+    if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
+        raise ConfigError(
+            f"the prompt has ids from {min(ids)} to {max(ids)}, the model knows {vocab_size}.",
+            "use the checkpoint's own tokenizer.",
+        )

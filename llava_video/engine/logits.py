@@ -1,0 +1,168 @@
+"""Logits → the next token of each request: greedy or sampled, seeded per request.
+
+The order is that of transformers' generate: repetition penalty over generated tokens, constraint,
+then (sampling only) temperature, top-k, top-p, softmax, one draw. Every request draws from a
+generator of its own on the CPU, so its answer does not depend on what runs beside it. Knows no
+text.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from llava_video.engine.settings import GenerationSettings
+from llava_video.errors import CheckpointError
+
+
+class TokenChooser:
+    """Chooses the tokens of one request.
+
+    Args:
+        generation: the request's settings.
+        repetition_penalty: the checkpoint's, used when the settings name none.
+    """
+
+    def __init__(self, generation: GenerationSettings, repetition_penalty: float = 1.0) -> None:
+        asked = generation.repetition_penalty
+        self._penalty = repetition_penalty if asked is None else asked
+        self._generation = generation
+        self._generator = torch.Generator("cpu").manual_seed(generation.seed)
+
+    def next_token(
+        self, logits: Tensor, generated_ids: Sequence[int], allowed: Tensor | None = None
+    ) -> int:
+        """Return the next token id.
+
+        Args:
+            logits: (vocab,) float32, finite.
+            generated_ids: the ids of the answer so far; prompt tokens are never penalised.
+            allowed: (vocab,) bool, on the logits' device; None allows all.
+        """
+        logits = penalize(logits, generated_ids, self._penalty)
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        if self._generation.temperature == 0.0:
+            return int(logits.argmax())
+        warped = warp(
+            logits.cpu(),
+            temperature=self._generation.temperature,
+            top_k=self._generation.top_k,
+            top_p=self._generation.top_p,
+        )
+        return draw(torch.softmax(warped, dim=-1), self._generator)
+
+    def choose_among(self, log_probs: Tensor) -> int:
+        """Return the index of one of several whole answers by their log-probabilities.
+
+        Greedy takes the most probable; otherwise one is drawn with a probability in proportion to
+        p ** (1 / temperature).
+
+        Args:
+            log_probs: (n,) float32 on the CPU.
+        """
+        if self._generation.temperature == 0.0:
+            return int(log_probs.argmax())
+        scaled = log_probs / self._generation.temperature
+        return draw(torch.softmax(scaled, dim=-1), self._generator)
+
+
+def penalize(logits: Tensor, generated_ids: Sequence[int], penalty: float) -> Tensor:
+    """Make ids that were generated already less probable.
+
+    Positive logits are divided by the penalty, negative ones multiplied, once per distinct id.
+
+    Source: Keskar et al. 2019 (CTRL), section 4.1; negative logits as in transformers'
+    RepetitionPenaltyLogitsProcessor. Penalty 1.1 turns 2.2 into 2.0 and -2.0 into -2.2.
+
+    Args:
+        logits: (vocab,) float32; not changed.
+        generated_ids: ids of the answer so far.
+        penalty: > 0; 1 changes nothing.
+
+    Returns:
+        (vocab,) float32.
+    """
+    if penalty == 1.0 or not generated_ids:
+        return logits
+    seen = torch.tensor(sorted(set(generated_ids)), device=logits.device)
+    values = logits[seen]
+    logits = logits.clone()
+    logits[seen] = torch.where(values < 0, values * penalty, values / penalty)
+    return logits
+
+
+def warp(logits: Tensor, *, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Scale logits by the temperature and drop what top-k and top-p leave out.
+
+    Args:
+        logits: (vocab,) float32.
+        temperature: > 0.
+        top_k: how many are kept (ties with the last are kept too); 0 keeps all.
+        top_p: the fewest tokens that together hold at least this share are kept.
+
+    Returns:
+        (vocab,) float32, -inf where dropped.
+    """
+    logits = logits / temperature
+    if 0 < top_k < len(logits):
+        least = torch.topk(logits, top_k).values[-1]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if top_p < 1.0:
+        ascending, order = torch.sort(logits)
+        # The tail whose share is at most 1 - top_p goes; the most probable token always stays.
+        dropped = torch.softmax(ascending, dim=-1).cumsum(dim=-1) <= 1.0 - top_p
+        dropped[-1] = False
+        logits = logits.masked_fill(dropped.scatter(0, order, dropped), -torch.inf)
+    return logits
+
+
+def draw(probabilities: Tensor, generator: torch.Generator) -> int:
+    """Draw one index with these probabilities, by one uniform number of the generator.
+
+    Args:
+        probabilities: (n,) float32 on the CPU, summing to 1.
+        generator: on the CPU; advanced by one number.
+    """
+    uniform = torch.rand((), generator=generator, dtype=torch.float64)
+    cumulative = probabilities.double().cumsum(dim=-1)
+    # right=True: a draw of exactly 0 lands on no token of probability 0.
+    idx = int(torch.searchsorted(cumulative, uniform * cumulative[-1], right=True))
+    last = int(probabilities.nonzero()[-1])  # rounding can carry the product up to the whole sum
+    return min(idx, last)
+
+
+def check_finite(logits: Tensor, model_dtype: torch.dtype) -> list[CheckpointError | None]:
+    """Check each row for NaN and infinity.
+
+    Args:
+        logits: (n, vocab) float32.
+        model_dtype: the dtype the model computed in, named in the error.
+
+    Returns:
+        One error or None per row.
+    """
+    finite: list[bool] = torch.isfinite(logits).all(dim=-1).tolist()
+    name = str(model_dtype).removeprefix("torch.")
+    if model_dtype == torch.float16:
+        hint = 'load with dtype="bfloat16" or dtype="float32": these weights overflow in float16.'
+    else:
+        hint = "the weights are damaged or do not belong to this configuration: fetch them again."
+    return [
+        None if ok else CheckpointError(f"the model's logits in {name} hold NaN or infinity.", hint)
+        for ok in finite
+    ]
+
+
+def log_probs_of(logits: Tensor, ids: Tensor) -> Tensor:
+    """Return the log-probability of one id per row.
+
+    Args:
+        logits: (n, vocab) float32.
+        ids: (n,) int64 on the same device.
+
+    Returns:
+        (n,) float32.
+    """
+    picked: Tensor = logits.gather(1, ids[:, None])[:, 0]
+    return picked - torch.logsumexp(logits, dim=-1)

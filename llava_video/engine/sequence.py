@@ -1,0 +1,244 @@
+"""What the cache holds of one request: which tokens, where, at which positions.
+
+A sequence is a list of spans of the arena in the order they are attended to, each with a share in
+the memory behind it, so that a prefix is held once however many sequences fork from it. Tokens are
+named by elements: a text id, or a whole visual, which is never split. Knows no model and no logits.
+
+Not for two threads at once, save `release` and `fork`, which only take or give back shares.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from llava_video.errors import ConfigError
+from llava_video.model.kv_cache import Extent, KvCache, KvSpan
+
+
+@dataclass(frozen=True, slots=True)
+class VisualRun:
+    """All visual tokens of one visual: equal keys mean equal rows."""
+
+    key: str
+    num_tokens: int
+
+
+Element = int | VisualRun
+
+
+def tokens_of(elements: Iterable[Element]) -> int:
+    """Count the tokens of elements: 1 for a text id, all its rows for a visual."""
+    return sum(e.num_tokens if isinstance(e, VisualRun) else 1 for e in elements)
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """A part of an extent; holds one reference to the extent."""
+
+    extent: Extent
+    span: KvSpan
+
+    def part(self, start: int, stop: int) -> "_Share":
+        return _Share(self.extent, self.span.part(start, stop))
+
+
+class Sequence:
+    """Tokens in the cache; made by the engine, kept and released by whoever asked to keep it.
+
+    Args:
+        cache: the arena.
+        position_scale: positions are index / position_scale.
+    """
+
+    def __init__(self, cache: KvCache, *, position_scale: float = 1.0) -> None:
+        self._cache = cache
+        self.position_scale = position_scale
+        self._elements: list[Element] = []
+        self._written: list[_Share] = []
+        self._room: list[_Share] = []
+        self._num_tokens = 0
+        self._sink_tokens = 0  # tokens before the gap that dropping left
+        self._dropped_tokens = 0
+        self._released = False
+
+    def __repr__(self) -> str:
+        return f"Sequence({self._num_tokens} tokens in {len(self._written)} spans)"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.release()
+
+    @property
+    def elements(self) -> tuple[Element, ...]:
+        """What the tokens are; complete whenever no step is under way."""
+        return tuple(self._elements)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are attended to."""
+        return self._num_tokens
+
+    @property
+    def next_idx(self) -> int:
+        """Index of the next token; larger than `num_tokens` after a drop."""
+        return self._num_tokens + self._dropped_tokens
+
+    @property
+    def past(self) -> tuple[KvSpan, ...]:
+        """Where the tokens are, in order."""
+        return tuple(share.span for share in self._written)
+
+    def num_shared(self, elements: Iterable[Element]) -> int:
+        """Count the leading elements that this sequence holds too, at the same positions."""
+        if self._dropped_tokens:
+            return 0
+        num = 0
+        for mine, theirs in zip(self._elements, elements, strict=False):
+            if mine != theirs:
+                break
+            num += 1
+        return num
+
+    def reserve(self, num_tokens: int) -> None:
+        """Make room for more tokens.
+
+        Raises:
+            CapacityError: the arena has none; the sequence is as it was.
+        """
+        self._check_alive()
+        if num_tokens:
+            self.attach(self._cache.reserve(num_tokens))
+
+    def attach(self, extent: Extent) -> None:
+        """Take over an extent, and the caller's reference to it, as room for more tokens."""
+        self._room.append(_Share(extent, extent.span))
+
+    def writable(self, num_tokens: int) -> KvSpan:
+        """Return where the next tokens go: one span of at most this many, at least one."""
+        span = self._room[0].span
+        return span.part(0, min(span.num_tokens, num_tokens))
+
+    def append(self, num_tokens: int, completes: Iterable[Element] = ()) -> None:
+        """Say that the next tokens were written to `writable(num_tokens)`.
+
+        Args:
+            num_tokens: as many as that span holds.
+            completes: the elements that end with them.
+        """
+        room = self._room[0]
+        if num_tokens == room.span.num_tokens:
+            self._room.pop(0)  # its reference goes to what was written
+        else:
+            self._cache.retain(room.extent)
+            self._room[0] = room.part(num_tokens, room.span.num_tokens)
+        self._written.append(room.part(0, num_tokens))
+        self._join_last()
+        self._num_tokens += num_tokens
+        self._elements.extend(completes)
+
+    def fork(self, num_elements: int | None = None) -> "Sequence":
+        """Return a sequence of the first elements (None for all) in the same memory, without room.
+
+        Raises:
+            ConfigError: this sequence was released.
+        """
+        self._check_alive()
+        twin = Sequence(self._cache, position_scale=self.position_scale)
+        twin._elements = list(self._elements)
+        twin._written = list(self._written)
+        twin._num_tokens = self._num_tokens
+        twin._sink_tokens = self._sink_tokens
+        twin._dropped_tokens = self._dropped_tokens
+        for share in twin._written:
+            self._cache.retain(share.extent)
+        if num_elements is not None:
+            twin.truncate(num_elements)
+        return twin
+
+    def truncate(self, num_elements: int) -> None:
+        """Forget all but the first elements, and give back the room."""
+        self._check_alive()
+        self._elements = self._elements[:num_elements]
+        num_tokens = tokens_of(self._elements)
+        self._cut(num_tokens, self._num_tokens)
+        if self._num_tokens <= self._sink_tokens:
+            self._dropped_tokens = 0
+        self.trim()
+
+    def drop_oldest(self, num_elements: int, *, num_sinks: int = 0) -> None:
+        """Forget elements from the front; those behind keep their positions.
+
+        Args:
+            num_elements: how many to forget.
+            num_sinks: first elements that stay, the same at every drop.
+
+        Raises:
+            ConfigError: a different number of sinks than before, or fewer elements than asked.
+        """
+        self._check_alive()
+        sink_tokens = tokens_of(self._elements[:num_sinks])
+        if self._dropped_tokens and sink_tokens != self._sink_tokens:
+            raise ConfigError(f"num_sinks = {num_sinks} is not that of the last drop.", "keep it.")
+        if num_sinks + num_elements > len(self._elements):
+            raise ConfigError(
+                f"cannot drop {num_elements} elements behind {num_sinks} of {len(self._elements)}.",
+                "drop fewer.",
+            )
+        dropped = self._elements[num_sinks : num_sinks + num_elements]
+        num_tokens = tokens_of(dropped)
+        self._cut(sink_tokens, sink_tokens + num_tokens)
+        del self._elements[num_sinks : num_sinks + num_elements]
+        self._sink_tokens = sink_tokens
+        self._dropped_tokens += num_tokens
+
+    def trim(self) -> None:
+        """Give back the room that was not written."""
+        self._give_back(self._room)
+        self._room = []
+
+    def release(self) -> None:
+        """Give back all memory; the sequence is of no use afterwards. Twice does no harm."""
+        if not self._released:
+            self._released = True
+            self._give_back(self._written + self._room)
+            self._written, self._room = [], []
+
+    def _cut(self, start: int, stop: int) -> None:
+        """Forget the tokens [start, stop), counted as they are attended to."""
+        kept: list[_Share] = []
+        begin = 0
+        for share in self._written:
+            end = begin + share.span.num_tokens
+            sides = [
+                share.part(first - begin, last - begin)
+                for first, last in ((begin, min(end, start)), (max(begin, stop), end))
+                if first < last
+            ]
+            if len(sides) == 2:
+                self._cache.retain(share.extent)
+            if not sides:
+                self._cache.release(share.extent)
+            kept.extend(sides)
+            begin = end
+        self._written = kept
+        self._num_tokens -= max(0, stop - start)
+
+    def _join_last(self) -> None:
+        """Make one span of the last two where they touch, so that decoding adds no spans."""
+        if len(self._written) < 2:
+            return
+        left, right = self._written[-2:]
+        if left.extent == right.extent and left.span.stop == right.span.start:
+            joined = KvSpan(left.span.slab_idx, left.span.start, right.span.stop)
+            self._written[-2:] = [_Share(left.extent, joined)]
+            self._cache.release(right.extent)
+
+    def _give_back(self, shares: Iterable[_Share]) -> None:
+        for share in shares:
+            self._cache.release(share.extent)
+
+    def _check_alive(self) -> None:
+        if self._released:
+            raise ConfigError("the sequence was released.", "keep it until its last use.")

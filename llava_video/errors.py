@@ -1,0 +1,82 @@
+"""The exceptions of the library: one hierarchy, each with a sentence and a hint.
+
+Every error also inherits the built-in a stranger would expect to catch (`ValueError`, `OSError`,
+`ImportError`, `RuntimeError`). This file knows nothing of videos or models.
+"""
+
+
+class LlavaVideoError(Exception):
+    """Report what was asked and what was found; `hint` says what to do next.
+
+    Args:
+        message: one sentence, what was asked and what was found.
+        hint: what the user can do, or "" when nothing can be done.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}  hint: {self.hint}" if self.hint else self.message
+
+
+class ConfigError(LlavaVideoError, ValueError):
+    """A setting is wrong: the field, its value and the allowed range stand in the message."""
+
+
+class BackendMissingError(LlavaVideoError, ImportError):
+    """An optional package is absent or too old; the hint is the pip command."""
+
+
+class SourceError(LlavaVideoError, OSError):
+    """The bytes cannot be found, reached or opened."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        # OSError took the two arguments for an errno and its text.
+        self.errno = None
+        self.strerror = None
+
+
+class DecodeError(LlavaVideoError, RuntimeError):
+    """The source opened, but these frames cannot be produced.
+
+    Args:
+        message: what was asked and found.
+        hint: what to do.
+        pts_s: seconds from the first frame where decoding failed; None when not at one place.
+    """
+
+    def __init__(self, message: str, hint: str = "", pts_s: float | None = None) -> None:
+        super().__init__(message, hint)
+        self.args = (message, hint, pts_s)
+        self.pts_s = pts_s
+
+
+class BudgetError(LlavaVideoError, ValueError):
+    """The request does not fit even at the coarsest plan.
+
+    Args:
+        message: what was asked and found.
+        hint: the nearest settings that fit.
+        need_tokens: tokens the coarsest plan takes.
+        have_tokens: tokens available.
+    """
+
+    def __init__(
+        self, message: str, hint: str = "", need_tokens: int = 0, have_tokens: int = 0
+    ) -> None:
+        super().__init__(message, hint)
+        self.args = (message, hint, need_tokens, have_tokens)
+        self.need_tokens = need_tokens
+        self.have_tokens = have_tokens
+
+
+class CheckpointError(LlavaVideoError, RuntimeError):
+    """Weights, configuration and model disagree, or the checkpoint is not supported."""
+
+
+class CapacityError(LlavaVideoError, RuntimeError):
+    """There is no room now (memory, queue); the same request may succeed later."""

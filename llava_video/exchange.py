@@ -1,0 +1,236 @@
+"""One question and its answer: plan and opened visuals → engine request → description.
+
+Turns the plan's prompt and visuals into the parts an engine runs, watches the frames that really
+pass, and folds the engine's answer into a `Description`. Knows no scheduler and no weights.
+"""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+from llava_video import backends
+from llava_video.config import to_mapping
+from llava_video.engine.request import Answer, Request, TextPart, VisualPart
+from llava_video.engine.sequence import Sequence as KvSequence
+from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
+from llava_video.model.prompt import Turn
+from llava_video.model.spec import ModelSpec
+from llava_video.options import Settings
+from llava_video.preview import Prompt, follow_up, make_plan, turns_of
+from llava_video.values import Clip, Description, Plan, Segment, TokenUsage, VisualPlan
+from llava_video.video.evidence import Evidence
+
+_PROVENANCE_PACKAGES = ("torch", "av", "decord", "transformers")
+
+
+class Exchange:
+    """One question on its way to an answer; a context manager that closes its visuals.
+
+    Args:
+        spec: the checkpoint's facts.
+        plan: what will be done.
+        opened: the plan's visuals, opened, in order; closed by `close`.
+        settings: the request's settings.
+        turns: the conversation the plan was made from; () when only the plan is known.
+        request_id: names the request's events.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        plan: Plan,
+        opened: Sequence[Opened],
+        settings: Settings,
+        *,
+        turns: Sequence[Turn] = (),
+        request_id: int = 0,
+    ) -> None:
+        self.spec, self.plan, self.opened, self.settings = spec, plan, tuple(opened), settings
+        self.turns, self.request_id = tuple(turns), request_id
+        self.evidence = [Evidence(visual.num_frames) for visual in plan.visuals]
+        # What was wanted before any frame was lost: coverage has its gaps there.
+        self._asked = plan.visuals
+        self._started_s = time.perf_counter()
+        self._decode_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def follow(self, turns: Sequence[Turn], settings: Settings, request_id: int = 0) -> "Exchange":
+        """Ask something else of the same visuals: what was opened, planned and seen is shared.
+
+        Raises:
+            BudgetError: the words leave no room for the answer.
+        """
+        plan = follow_up(self.spec, self.plan, turns, settings)
+        other = Exchange(self.spec, plan, self.opened, settings, turns=turns, request_id=request_id)
+        other.evidence, other._asked = self.evidence, self._asked
+        return other
+
+    def take_frames_of(self, other: "Exchange") -> None:
+        """Share the plan and the frames of an exchange that had to leave frames out."""
+        self.plan, self.opened, self.evidence = other.plan, other.opened, other.evidence
+
+    def drop_lost_frames(self) -> bool:
+        """Plan again with only the frames that the decoder gave, when it gave some but not all.
+
+        Returns:
+            Whether there is something new to try.
+        """
+        counts = [len(evidence.frames) for evidence in self.evidence]
+        planned = [visual.num_frames for visual in self.plan.visuals]
+        if not self.turns or not all(counts) or counts == planned:
+            return False
+        self.opened = tuple(
+            visual.only_at([ref.pts_s for ref in evidence.frames])
+            for visual, evidence in zip(self.opened, self.evidence, strict=True)
+        )
+        plan = make_plan(self.spec, self.opened, self.turns, self.settings)
+        lost = f"{sum(planned) - sum(counts)} of {sum(planned)} frames cannot be decoded"
+        self.plan = dataclasses.replace(
+            plan, warnings=(*plan.warnings, f"{lost}; they are left out.")
+        )
+        self.evidence = [Evidence(visual.num_frames) for visual in self.plan.visuals]
+        return True
+
+    def request(self, *, reuse: KvSequence | None = None, keep: bool = False) -> Request:
+        """Make the engine's request: the prompt's text ids with the visuals at their marks."""
+        parts: list[TextPart | VisualPart] = []
+        idx = 0
+        for piece in self.spec.tokenizer.encode_prompt(self.plan.prompt):
+            if isinstance(piece, list):
+                parts.append(TextPart(tuple(piece)))
+            else:
+                parts.append(self._visual_part(idx))
+                idx += 1
+        return Request(
+            parts=tuple(parts),
+            generation=self.settings.generation,
+            request_id=self.request_id,
+            position_scale=self.plan.position_scale,
+            reuse=reuse,
+            keep=keep,
+        )
+
+    def description(self, answer: Answer) -> Description:
+        """Fold the engine's answer and what was seen into the result."""
+        frames = tuple(ref for evidence in self.evidence for ref in evidence.frames)
+        timings = dict(answer.timings) | {
+            "decode": self._decode_s,
+            "total": time.perf_counter() - self._started_s,
+        }
+        thumbnails, thumbnail_times_s = self._thumbnails()
+        return Description(
+            text=answer.text,
+            parsed=answer.parsed,
+            confidence=answer.confidence,
+            plan=self.plan,
+            frames=frames,
+            usage=TokenUsage(
+                answer.text_tokens, answer.visual_tokens, answer.new_tokens, answer.reused_tokens
+            ),
+            finish_reason=answer.finish_reason,
+            coverage=self._coverage(),
+            warnings=self._warnings(answer),
+            timings=timings,
+            provenance=self._provenance(),
+            thumbnails=thumbnails,
+            thumbnail_times_s=thumbnail_times_s,
+        )
+
+    def close(self) -> None:
+        """Close the visuals."""
+        close_all(self.opened)
+
+    def _visual_part(self, idx: int) -> VisualPart:
+        visual, plan, evidence = self.opened[idx], self.plan.visuals[idx], self.evidence[idx]
+
+        def clips() -> Iterator[Clip]:
+            return evidence.watch(self._timed(visual.clips(plan)))
+
+        return VisualPart(plan=plan, clips=clips, key=_visual_key(visual.identity, plan))
+
+    def _timed(self, clips: Iterator[Clip]) -> Iterator[Clip]:
+        while True:
+            before_s = time.perf_counter()
+            clip = next(clips, None)
+            self._decode_s += time.perf_counter() - before_s
+            if clip is None:
+                return
+            yield clip
+
+    def _coverage(self) -> tuple[Segment, ...]:
+        """Return the spans that the seen frames of each video stand for, s."""
+        spans: list[Segment] = []
+        for visual, asked, evidence in zip(self.opened, self._asked, self.evidence, strict=True):
+            if isinstance(visual, OpenedVideo):
+                times_s = visual.decoder.info.pts_s[list(asked.frame_idxs)].tolist()
+                spans += evidence.coverage(asked.frame_idxs, times_s, visual.end_s)
+        return tuple(spans)
+
+    def _warnings(self, answer: Answer) -> tuple[str, ...]:
+        seen = [warning for evidence in self.evidence for warning in evidence.warnings()]
+        faults = [
+            f"{visual.name}: {fault}"
+            for visual in self.opened
+            if isinstance(visual, OpenedVideo)
+            for fault in visual.decoder.info.faults
+        ]
+        return tuple(dict.fromkeys((*self.plan.warnings, *faults, *seen, *answer.warnings)))
+
+    def _provenance(self) -> dict[str, Any]:
+        readers = [
+            {
+                "source": visual.name,
+                "identity": visual.identity,
+                "reader": visual.decoder.backend,
+                "reason": visual.decoder.reason,
+            }
+            for visual in self.opened
+            if isinstance(visual, OpenedVideo)
+        ]
+        return {
+            "model": self.spec.name,
+            "revision": self.spec.revision,
+            "seed": self.settings.generation.seed,
+            "videos": readers,
+            "python": platform.python_version(),
+            **{name: backends.version(name) for name in _PROVENANCE_PACKAGES},
+        }
+
+    def _thumbnails(self) -> tuple[Any, tuple[float, ...]]:
+        for evidence in self.evidence:
+            if evidence.thumbnails is not None:
+                return evidence.thumbnails, evidence.thumbnail_times_s
+        return None, ()
+
+
+def open_exchange(
+    spec: ModelSpec, video: Any, prompt: Prompt, settings: Settings, *, request_id: int = 0
+) -> Exchange:
+    """Open the visuals and plan the request; nothing stays open when the plan fails.
+
+    Raises:
+        SourceError, DecodeError, BudgetError, ConfigError: as `LlavaVideo.describe`.
+    """
+    opened = open_visuals(video, settings.sampling, settings.reader)
+    try:
+        turns = turns_of(prompt, opened)
+        plan = make_plan(spec, opened, turns, settings)
+    except BaseException:
+        close_all(opened)
+        raise
+    return Exchange(spec, plan, opened, settings, turns=turns, request_id=request_id)
+
+
+def _visual_key(identity: str, plan: VisualPlan) -> str:
+    """Name the rows a visual gives: the same bytes planned the same way give the same rows."""
+    facts = to_mapping(dataclasses.replace(plan, source=""))
+    return hashlib.sha256(json.dumps([identity, facts]).encode()).hexdigest()

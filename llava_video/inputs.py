@@ -1,0 +1,264 @@
+"""What a user hands over → opened visuals: a decoder or a picture, and the item the planner sees.
+
+The door between the user's words (a path, bytes, an array, a list of `Video` and `Picture`) and the
+towers of floor 1. Decodes no frame of a video; knows no model.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from llava_video.errors import ConfigError
+from llava_video.options import Time
+from llava_video.planning.planner import ImageItem, VideoItem
+from llava_video.planning.sampler import video_end_s
+from llava_video.planning.settings import SamplingSettings
+from llava_video.values import Clip, Plan, VisualPlan
+from llava_video.video.decoder import Decoder, open_decoder
+from llava_video.video.picture import read_picture
+from llava_video.video.source import Source, open_source
+from llava_video.video.span import parse_time
+
+_PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+# Raw frames held at once by a reader: 16 frames of 1080p. The chunk follows from the frame's size.
+_CHUNK_BYTES = 100 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Video:
+    """One video of a request, with its own span and sampling; None takes the request's.
+
+    Attributes:
+        address: path, URL, bytes, file object, or (frames (T, H, W, 3) uint8, times_s (T,)).
+    """
+
+    address: Any
+    start: Time | None = None
+    end: Time | None = None
+    fps: float | None = None
+    num_frames: int | None = None
+    max_frames: int | None = None
+
+    def sampling(self, base: SamplingSettings) -> SamplingSettings:
+        """Return the request's sampling with this video's own settings folded in."""
+        own: dict[str, Any] = {
+            "start_s": None if self.start is None else parse_time(self.start),
+            "end_s": None if self.end is None else parse_time(self.end),
+            "fps": self.fps,
+            "num_frames": self.num_frames,
+            "max_frames": self.max_frames,
+        }
+        return replace(base, **{name: value for name, value in own.items() if value is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One still picture of a request: path, URL, bytes, PIL image or (H, W, 3) uint8 array."""
+
+    address: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedVideo:
+    """A probed video, ready to decode; one decoder serves one request at a time."""
+
+    decoder: Decoder
+    name: str
+    identity: str
+    sampling: SamplingSettings
+
+    @property
+    def item(self) -> VideoItem:
+        """What the planner sees."""
+        return VideoItem(info=self.decoder.info, name=self.name, sampling=self.sampling)
+
+    @property
+    def end_s(self) -> float:
+        """End of the span that is looked at, s."""
+        whole_s = video_end_s(self.decoder.info)
+        return whole_s if self.sampling.end_s is None else min(whole_s, self.sampling.end_s)
+
+    def clips(self, plan: VisualPlan) -> Iterator[Clip]:
+        """Decode exactly the plan's frames, in pieces of bounded memory.
+
+        Asks by the frames' true times: under compat="reference" the plan's own times are the
+        reference's arithmetic and need not fall on the frames it names.
+        """
+        info = self.decoder.info
+        frame_bytes = info.height_px * info.width_px * 3
+        times_s = info.pts_s[np.asarray(plan.frame_idxs)]
+        chunk_frames = max(1, min(8, _CHUNK_BYTES // max(1, frame_bytes)))
+        yield from self.decoder.clips_at(times_s.tolist(), chunk_frames=chunk_frames)
+
+    def only_at(self, times_s: Sequence[float]) -> "OpenedVideo":
+        """Return the same video, sampled at exactly these times, s."""
+        return replace(self, sampling=SamplingSettings(times_s=tuple(times_s)))
+
+    def close(self) -> None:
+        """Close the decoder and its file."""
+        self.decoder.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedPicture:
+    """A decoded picture."""
+
+    frame: npt.NDArray[np.uint8]
+    name: str
+    identity: str
+
+    @property
+    def item(self) -> ImageItem:
+        """What the planner sees."""
+        height_px, width_px = self.frame.shape[:2]
+        return ImageItem(height_px=height_px, width_px=width_px, name=self.name)
+
+    def clips(self, plan: VisualPlan) -> Iterator[Clip]:
+        """Yield the picture as a clip of one frame."""
+        del plan  # a picture is one frame whatever the plan says of its tiles
+        yield Clip(self.frame[None], np.zeros(1), np.zeros(1, dtype=np.int64))
+
+    def only_at(self, times_s: Sequence[float]) -> "OpenedPicture":
+        """Return itself: a picture has no times."""
+        del times_s
+        return self
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+Opened = OpenedVideo | OpenedPicture
+
+
+def open_visuals(
+    visuals: Any, sampling: SamplingSettings, reader: Literal["auto", "decord", "pyav"] = "auto"
+) -> tuple[Opened, ...]:
+    """Open what the user handed over, in order; nothing stays open when one of them fails.
+
+    Args:
+        visuals: one address (a picture when its suffix says so), one `Video` or `Picture`, a
+            sequence of those, or None for text alone.
+        sampling: the request's sampling, for videos that have none of their own.
+        reader: which decoder backend reads videos.
+
+    Raises:
+        SourceError, DecodeError: when an address cannot be read.
+        ConfigError: for a bare list of addresses, which could mean one prompt or many.
+    """
+    opened: list[Opened] = []
+    try:
+        for visual in _as_sequence(visuals):
+            opened.append(_open_one(visual, sampling, reader))
+    except BaseException:
+        close_all(opened)
+        raise
+    return tuple(opened)
+
+
+def reopen(
+    plan: Plan, video: Any, reader: Literal["auto", "decord", "pyav"] = "auto"
+) -> tuple[Opened, ...]:
+    """Open a plan's visuals again, by the names in it or from what the caller hands over.
+
+    Raises:
+        ConfigError: when they are not the visuals that were planned.
+    """
+    if video is None:
+        video = [
+            Picture(v.source) if v.kind == "image" else Video(address=v.source)
+            for v in plan.visuals
+        ]
+    opened = open_visuals(video, SamplingSettings(), reader)
+    try:
+        _check_same(plan, opened)
+    except BaseException:
+        close_all(opened)
+        raise
+    return opened
+
+
+def _check_same(plan: Plan, opened: Sequence[Opened]) -> None:
+    hint = "plan it again, or pass what was planned as video=."
+    if len(opened) != len(plan.visuals):
+        raise ConfigError(f"{len(plan.visuals)} visuals planned, {len(opened)} given.", hint)
+    for visual, own in zip(plan.visuals, opened, strict=True):
+        item = own.item
+        size_px = (
+            (item.height_px, item.width_px)
+            if isinstance(item, ImageItem)
+            else (item.info.height_px, item.info.width_px)
+        )
+        num_frames = 1 if isinstance(item, ImageItem) else item.info.num_frames
+        if size_px != (visual.height_px, visual.width_px) or max(visual.frame_idxs) >= num_frames:
+            raise ConfigError(
+                f"{visual.source} was planned as {visual.width_px} px wide, {visual.height_px} px "
+                f"high; it is {size_px[1]} px wide, {size_px[0]} px high, with {num_frames} frames.",
+                hint,
+            )
+
+
+def close_all(opened: Sequence[Opened]) -> None:
+    """Close every visual."""
+    for visual in opened:
+        visual.close()
+
+
+def _as_sequence(visuals: Any) -> Sequence[Any]:
+    if visuals is None:
+        return ()
+    if not isinstance(visuals, list) and not _is_tuple_of_parts(visuals):
+        return (visuals,)
+    if not all(isinstance(part, Video | Picture) for part in visuals):
+        raise ConfigError(
+            "a list of visuals holds something that is neither Video nor Picture.",
+            "for one prompt with several, wrap each; for one answer each, call batch().",
+        )
+    return list(visuals)
+
+
+def _is_tuple_of_parts(visuals: Any) -> bool:
+    # A tuple may also be (frames, times_s), which is one video.
+    return isinstance(visuals, tuple) and all(isinstance(p, Video | Picture) for p in visuals)
+
+
+def _open_one(
+    visual: Any, sampling: SamplingSettings, reader: Literal["auto", "decord", "pyav"]
+) -> Opened:
+    if isinstance(visual, Picture) or _is_picture(visual):
+        address = visual.address if isinstance(visual, Picture) else visual
+        named = isinstance(address, str | os.PathLike)
+        frame = read_picture(address)
+        name = str(address) if named else f"picture {frame.shape[1]}x{frame.shape[0]}"
+        return OpenedPicture(frame=frame, name=name, identity=_digest(frame))
+    video = visual if isinstance(visual, Video) else Video(address=visual)
+    source = open_source(video.address)
+    decoder = open_decoder(source, backend=reader)
+    identity = _fingerprint(source)
+    return OpenedVideo(
+        decoder=decoder, name=source.name, identity=identity, sampling=video.sampling(sampling)
+    )
+
+
+def _is_picture(address: Any) -> bool:
+    if isinstance(address, str | os.PathLike):
+        return Path(os.fspath(address)).suffix.lower() in _PICTURE_SUFFIXES
+    return type(address).__module__.startswith("PIL.")
+
+
+def _fingerprint(source: Source) -> str:
+    """Name a source's content for cache keys, without reading a whole film when a file will do."""
+    if source.kind != "path" or source.path is None:
+        return source.identity()
+    status = source.path.stat()
+    return f"{source.path.resolve()} {status.st_size} bytes, modified {status.st_mtime_ns} ns"
+
+
+def _digest(frame: npt.NDArray[np.uint8]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(frame).data).hexdigest()

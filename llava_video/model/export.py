@@ -1,0 +1,168 @@
+"""Named tensors and a configuration → a checkpoint folder in either layout, whole or not at all.
+
+Everything is written to a folder beside the target, which takes its name at the very end. Knows no
+module: a model's parameters and freshly drawn tensors are written alike.
+"""
+
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from llava_video.errors import CheckpointError
+from llava_video.model.dimensions import VisionConfig
+from llava_video.model.hf_config import hf_from_original, vision_values
+from llava_video.model.model_config import GenerationDefaults, Layout, ModelConfig
+from llava_video.model.names import file_names, unused_tower_shapes
+from llava_video.model.shards import INDEX_FILE, SINGLE_FILE
+
+DEFAULT_SHARD_BYTES: Final = 5_000_000_000
+
+TOKENIZER_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+
+
+def write_checkpoint(
+    folder: str | Path,
+    *,
+    tensors: Mapping[str, Tensor],
+    config: ModelConfig,
+    layout: Layout,
+    shard_bytes: int = DEFAULT_SHARD_BYTES,
+    files: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write a checkpoint.
+
+    Args:
+        folder: the target; must not exist, or be empty.
+        tensors: every parameter by our name, on any device.
+        config: its sizes name the tensors, its values are written.
+        layout: "original" (lmms-lab) or "hf" (llava-hf, which transformers 4.45 and newer read).
+        shard_bytes: largest size of one file; a larger tensor has a file of its own.
+        files: further files, by name.
+
+    Returns:
+        The folder.
+
+    Raises:
+        CheckpointError: the target is not empty or cannot be written; nothing is left behind.
+    """
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(f"{target} exists and is not empty.", "name a new folder.")
+    unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        unfinished.mkdir(parents=True)
+        _write_shards(unfinished, _named(tensors, config, layout), shard_bytes)
+        _write_json(unfinished / "config.json", config_values(config, layout, tensors))
+        _write_json(unfinished / "generation_config.json", generation_values(config.generation))
+        for name, content in (files or {}).items():
+            (unfinished / name).write_bytes(content)
+        os.replace(unfinished, target)  # noqa: PTH105 - the same call, and it may replace an empty folder
+    except (OSError, SafetensorError) as cause:
+        raise _cannot_write(target, cause) from cause
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return target
+
+
+def config_values(
+    config: ModelConfig, layout: Layout, tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Return what config.json says of these tensors in a layout."""
+    is_tied = "language_model.lm_head.weight" not in tensors
+    stored = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
+    original = {
+        **config.values,
+        "architectures": ["LlavaQwenForCausalLM"],
+        "tie_word_embeddings": is_tied,
+        "torch_dtype": stored.pop() if len(stored) == 1 else "float32",
+    }
+    original.pop("dtype", None)
+    if config.vision != VisionConfig():
+        original["vision_config"] = vision_values(config.vision)
+    return hf_from_original(original) if layout == "hf" else original
+
+
+def generation_values(generation: GenerationDefaults) -> dict[str, Any]:
+    """Return what generation_config.json says; defaults that are not known are left out."""
+    eos_ids = list(generation.eos_ids)
+    values: dict[str, Any] = {
+        "bos_token_id": generation.bos_id,
+        "eos_token_id": eos_ids[0] if len(eos_ids) == 1 else eos_ids or None,
+        "pad_token_id": generation.pad_id,
+        "do_sample": generation.do_sample or None,
+        "repetition_penalty": generation.repetition_penalty,
+        "temperature": generation.temperature,
+        "top_p": generation.top_p,
+        "top_k": generation.top_k,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _named(
+    tensors: Mapping[str, Tensor], config: ModelConfig, layout: Layout
+) -> Iterable[tuple[str, Tensor]]:
+    names = file_names(config.dimensions, layout)
+    for ours, tensor in tensors.items():
+        yield names[ours], tensor
+    # Loaders of other libraries expect the tower's last norm, whose output nothing of the family
+    # uses: it is written as the identity.
+    for name, length in unused_tower_shapes(config.dimensions, layout).items():
+        value = 1.0 if name.endswith("weight") else 0.0
+        yield name, torch.full((length,), value, dtype=tensors["projector.linear1.bias"].dtype)
+
+
+def _write_shards(folder: Path, named: Iterable[tuple[str, Tensor]], shard_bytes: int) -> None:
+    shards: list[dict[str, Tensor]] = [{}]
+    filled_bytes = 0
+    for name, tensor in named:
+        if shards[-1] and filled_bytes + tensor.nbytes > shard_bytes:
+            shards.append({})
+            filled_bytes = 0
+        shards[-1][name] = tensor
+        filled_bytes += tensor.nbytes
+    weight_map: dict[str, str] = {}
+    for idx, shard in enumerate(shards):
+        is_single = len(shards) == 1
+        file = SINGLE_FILE if is_single else f"model-{idx + 1:05}-of-{len(shards):05}.safetensors"
+        host = {name: tensor.detach().cpu().contiguous() for name, tensor in shard.items()}
+        save_file(host, folder / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file)
+    if len(shards) > 1:
+        total_bytes = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+        index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
+        _write_json(folder / INDEX_FILE, index)
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _cannot_write(target: Path, cause: Exception) -> CheckpointError:
+    is_full = getattr(cause, "errno", None) == errno.ENOSPC or "No space left" in str(cause)
+    if is_full:
+        hint = "free some space, or save to another disk."
+        return CheckpointError(f"no disk space is left to save {target}.", hint)
+    return CheckpointError(
+        f"{target} cannot be written: {cause}.", "check its folder's permissions."
+    )

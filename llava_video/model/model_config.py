@@ -1,0 +1,307 @@
+"""A checkpoint's config.json and generation_config.json → one `ModelConfig`.
+
+Original configurations (LlavaQwenForCausalLM) and transformers' own (LlavaOnevision, 4.45 to 5.x)
+are told apart by `architectures` and the `mm_` keys, not by `model_type`: the hub says "llava" for
+most originals. Imports neither torch nor transformers; reads no weight.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from llava_video.errors import CheckpointError, ConfigError
+from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
+from llava_video.model.hf_config import original_from_hf
+from llava_video.model.json_fields import JsonFields, read_json_object
+from llava_video.model.known_models import find_known
+from llava_video.model.names import num_parameters
+from llava_video.model.original_config import (
+    VisualLayout,
+    check_supported,
+    context_of,
+    dimensions_of,
+    visual_layout_of,
+)
+from llava_video.planning.geometry import Geometry
+from llava_video.values import Newline
+
+Layout = Literal["original", "hf"]
+
+_VALUE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+# The frames the checkpoints were trained with: config.json does not store them.
+_MAX_FRAMES_TIMED, _MAX_FRAMES_PLAIN = 64, 32
+
+# Keys whose values reach the model or the plan: what `with_overrides` may change.
+READ_KEYS = frozenset(
+    (
+        "add_faster_video",
+        "add_time_instruction",
+        "bos_token_id",
+        "eos_token_id",
+        "faster_token_stride",
+        "force_sample",
+        "head_dim",
+        "hidden_act",
+        "hidden_size",
+        "image_aspect_ratio",
+        "image_grid_pinpoints",
+        "intermediate_size",
+        "max_position_embeddings",
+        "max_window_layers",
+        "mm_newline_position",
+        "mm_patch_merge_type",
+        "mm_projector_type",
+        "mm_resampler_type",
+        "mm_spatial_pool_mode",
+        "mm_spatial_pool_stride",
+        "mm_use_im_start_end",
+        "mm_vision_tower",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "pad_token_id",
+        "quantization_config",
+        "rms_norm_eps",
+        "rope_scaling",
+        "rope_theta",
+        "tie_word_embeddings",
+        "tokenizer_model_max_length",
+        "tokenizer_padding_side",
+        "torch_dtype",
+        "use_sliding_window",
+        "vision_config",
+        "vocab_size",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationDefaults:
+    """How the checkpoint wants to be generated from; None where it says nothing.
+
+    Attributes:
+        eos_ids: ids that end an answer.
+        bos_id: first id of a text; Qwen2 uses none.
+        pad_id: id of padding, unused here.
+        repetition_penalty: divides the logits of what was generated already; 1 is none. The
+            reference applies it in greedy decoding too.
+        do_sample: whether its own code samples by default; informative, the default here is greedy.
+        temperature: its sampling temperature.
+        top_p: its nucleus.
+        top_k: its candidate count.
+    """
+
+    eos_ids: tuple[int, ...] = ()
+    bos_id: int | None = None
+    pad_id: int | None = None
+    repetition_penalty: float = 1.0
+    do_sample: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Everything a checkpoint's configuration says.
+
+    Attributes:
+        layout: whose config.json it is.
+        dimensions: every size of the model.
+        visual: how features become rows of the prompt.
+        context_tokens: positions the model accepts: the smaller of `tokenizer_model_max_length`
+            and `max_position_embeddings` x linear position scaling.
+        time_instruction: whether videos come with a time sentence.
+        force_sample: whether the reference samples uniformly even below the frame limit.
+        padding_side: where the reference pads a batch; nothing is padded here.
+        stored_dtype: dtype of the weights as the file states it, "bfloat16".
+        generation: generation defaults.
+        values: the configuration in the original keys, as `save_model` writes it.
+    """
+
+    layout: Layout
+    dimensions: ModelDimensions
+    visual: VisualLayout
+    context_tokens: int
+    time_instruction: bool
+    force_sample: bool
+    padding_side: Literal["left", "right"]
+    stored_dtype: str
+    generation: GenerationDefaults
+    values: Mapping[str, Any] = field(repr=False, hash=False)
+
+    @property
+    def vision(self) -> VisionConfig:
+        """Sizes of the vision tower."""
+        return self.dimensions.vision
+
+    @property
+    def text(self) -> TextConfig:
+        """Sizes of the language model."""
+        return self.dimensions.text
+
+
+def read_model_config(folder: str | Path) -> ModelConfig:
+    """Read config.json and, where it is there, generation_config.json of a checkpoint folder.
+
+    Raises:
+        CheckpointError: missing, damaged, or of a model this version does not build.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        hint = "point to a folder with config.json, tokenizer.json and *.safetensors, or a hub id."
+        raise CheckpointError(f"no config.json in {Path(folder)}.", hint)
+    values = read_json_object(path)
+    generation_path = Path(folder) / "generation_config.json"
+    generation = read_json_object(generation_path) if generation_path.is_file() else {}
+    return parse_model_config(values, generation)
+
+
+def parse_model_config(
+    values: Mapping[str, Any], generation: Mapping[str, Any] | None = None
+) -> ModelConfig:
+    """Turn the objects of config.json and generation_config.json into a `ModelConfig`.
+
+    Raises:
+        CheckpointError: as `read_model_config`.
+    """
+    layout = _layout_of(values)
+    original = original_from_hf(values) if layout == "hf" else values
+    config = _parse(original, layout)
+    return replace(config, generation=_generation(generation or {}, original))
+
+
+def with_overrides(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelConfig:
+    """Return the configuration with some keys of config.json set to other values.
+
+    Args:
+        config: what was read.
+        overrides: original keys (`mm_newline_position`, `rope_scaling`, …) and JSON values,
+            also where the checkpoint is in transformers' layout.
+
+    Raises:
+        ConfigError: a key that nothing reads; the nearest one is named.
+        CheckpointError: a value that is not supported.
+    """
+    for key in overrides:
+        if key not in READ_KEYS:
+            near = difflib.get_close_matches(key, READ_KEYS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(READ_KEYS))}."
+            raise ConfigError(f"config.json key {key!r} changes nothing.", hint)
+    changed = _parse({**config.values, **overrides}, config.layout)
+    ids = {"eos_token_id", "bos_token_id", "pad_token_id"} & set(overrides)
+    generation = _generation({}, changed.values) if ids else config.generation
+    return replace(changed, generation=generation)
+
+
+def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
+    """Return what the planner must know of a model.
+
+    The frame limit is the one of the known checkpoint of this name; for others 64 where the
+    configuration has the marks of LLaVA-Video (time sentence or newlines per row), else 32.
+
+    Args:
+        config: what was read.
+        model_name: hub id or path, for messages and to find a known checkpoint.
+        dtype: "float32", "bfloat16" or "float16": what weights and cache are kept in.
+
+    Raises:
+        ConfigError: an unknown dtype.
+    """
+    value_bytes = _VALUE_BYTES.get(dtype.removeprefix("torch."))
+    if value_bytes is None:
+        raise ConfigError(f"dtype = {dtype!r}.", f"allowed: {', '.join(_VALUE_BYTES)}.")
+    vision, text, visual = config.vision, config.text, config.visual
+    known = find_known(model_name)
+    is_timed = config.time_instruction or visual.newline is Newline.ROW
+    return Geometry(
+        model=model_name,
+        tile_px=vision.image_px,
+        patch_px=vision.patch_px,
+        canvases=visual.canvases,
+        aspect=visual.aspect,
+        anyres_max=visual.anyres_max,
+        unpad=visual.unpad,
+        merge=visual.merge,
+        newline=visual.newline,
+        has_newline=config.dimensions.has_newline,
+        pool_mode=visual.pool_mode,
+        pool_stride=visual.pool_stride,
+        slow_every=visual.slow_every,
+        context_tokens=config.context_tokens,
+        max_frames=known.max_frames
+        if known
+        else _MAX_FRAMES_TIMED
+        if is_timed
+        else _MAX_FRAMES_PLAIN,
+        time_instruction=config.time_instruction,
+        num_layers=text.num_layers,
+        num_kv_heads=text.num_kv_heads,
+        head_dim=text.head_dim,
+        kv_bytes_per_value=value_bytes,
+        weights_bytes=num_parameters(config.dimensions) * value_bytes,
+        hidden_size=text.hidden_size,
+        vision_width=vision.hidden_size,
+    )
+
+
+def _layout_of(values: Mapping[str, Any]) -> Layout:
+    architectures = values.get("architectures") or []
+    names = [name for name in architectures if isinstance(name, str)]
+    model_type = values.get("model_type")
+    if "LlavaOnevisionForConditionalGeneration" in names or model_type == "llava_onevision":
+        return "hf"
+    has_mm_keys = "mm_vision_tower" in values or "mm_projector_type" in values
+    if "LlavaQwenForCausalLM" in names or (not names and has_mm_keys):
+        return "original"
+    found = f"architectures = {names}, model_type = {model_type!r}"
+    raise CheckpointError(
+        f"config.json describes another kind of model: {found}; this version reads "
+        "LlavaQwenForCausalLM and LlavaOnevisionForConditionalGeneration.",
+        "use a LLaVA-OneVision or LLaVA-Video checkpoint; `llava-video models` lists some.",
+    )
+
+
+def _parse(original: Mapping[str, Any], layout: Layout) -> ModelConfig:
+    fields = JsonFields(original, "config.json")
+    check_supported(fields)
+    dimensions = dimensions_of(fields)
+    side = fields.text("tokenizer_padding_side", "right")
+    if side not in ("left", "right"):
+        raise fields.wrong("tokenizer_padding_side", side, "'left' or 'right'")
+    stored = str(original.get("torch_dtype") or original.get("dtype") or "float32")
+    return ModelConfig(
+        layout=layout,
+        dimensions=dimensions,
+        visual=visual_layout_of(fields, dimensions.vision.image_px),
+        context_tokens=context_of(fields, dimensions.text),
+        time_instruction=fields.flag("add_time_instruction", False),
+        force_sample=fields.flag("force_sample", False),
+        padding_side="left" if side == "left" else "right",
+        stored_dtype=stored.removeprefix("torch."),
+        generation=GenerationDefaults(),
+        values=dict(original),
+    )
+
+
+def _generation(values: Mapping[str, Any], original: Mapping[str, Any]) -> GenerationDefaults:
+    """Read generation_config.json; token ids it leaves out come from config.json."""
+    fields = JsonFields(values, "generation_config.json")
+    fallback = JsonFields(original, "config.json")
+
+    def first_id(key: str) -> int | None:
+        return next(iter(fields.ids(key) or fallback.ids(key)), None)
+
+    return GenerationDefaults(
+        eos_ids=fields.ids("eos_token_id") or fallback.ids("eos_token_id"),
+        bos_id=first_id("bos_token_id"),
+        pad_id=first_id("pad_token_id"),
+        repetition_penalty=fields.number("repetition_penalty", 1.0),
+        do_sample=fields.flag("do_sample", False),
+        temperature=fields.number("temperature") if values.get("temperature") else None,
+        top_p=fields.number("top_p") if values.get("top_p") else None,
+        top_k=fields.integer("top_k") if values.get("top_k") else None,
+    )

@@ -1,0 +1,66 @@
+"""Everything known of a checkpoint without its weights: configuration, geometry, tokenizer.
+
+Reads JSON files of a folder (fetched by name when needed); imports neither torch nor transformers,
+so a plan costs no start-up time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from llava_video.model.hub import resolve_checkpoint
+from llava_video.model.model_config import ModelConfig, geometry_of, read_model_config
+from llava_video.model.tokenizer import Tokenizer
+from llava_video.planning.geometry import Geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A checkpoint, weights aside.
+
+    Attributes:
+        name: as the user gave it.
+        folder: where its files are.
+        revision: the hub revision asked for; None for the default or a folder.
+        config: what its config.json says.
+        geometry: what the planner must know.
+        tokenizer: its tokenizer.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    config: ModelConfig
+    geometry: Geometry
+    tokenizer: Tokenizer
+
+
+def read_spec(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    files: Literal["all", "config"] = "config",
+    dtype: str = "bfloat16",
+) -> ModelSpec:
+    """Read a checkpoint's configuration and tokenizer.
+
+    Args:
+        name_or_path: a folder or a hub id.
+        revision: hub revision.
+        files: "config" fetches only the small files of a hub id, "all" its weights too.
+        dtype: the dtype the memory estimate counts weights and cache in.
+
+    Raises:
+        CheckpointError: not found, incomplete, or of a kind this library does not read.
+    """
+    name = str(name_or_path)
+    folder = resolve_checkpoint(name, revision=revision, files=files)
+    config = read_model_config(folder)
+    return ModelSpec(
+        name=name,
+        folder=folder,
+        revision=revision,
+        config=config,
+        geometry=geometry_of(config, name, dtype),
+        tokenizer=Tokenizer(folder),
+    )

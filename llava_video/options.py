@@ -1,0 +1,147 @@
+"""Keywords of the API → one frozen settings dataclass per stage.
+
+The keywords are flat because a user thinks of one request; the stages are not. Knows no model and
+opens nothing.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal, TypedDict
+
+from llava_video.engine.settings import GenerationSettings
+from llava_video.errors import ConfigError
+from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.values import Grid, Newline, PoolMode
+from llava_video.video.span import parse_time
+
+Time = float | str | timedelta
+
+
+class Options(TypedDict, total=False):
+    """What every verb accepts beside the video and the prompt; each may be left out.
+
+    Which frames: `start` and `end` (seconds, "MM:SS" or "HH:MM:SS.mmm"), `fps` (a rate),
+    `num_frames` (an exact count), `max_frames` (a cap), `times` (seconds, explicit), `compat`
+    ("pts", or "reference" for the original code's frames and times bit for bit).
+
+    How they fit: `grid` ("auto", (rows, cols) or "off"), `pool_stride`, `pool_mode`, `newline`,
+    `detail` ("low", "medium", "high"), `max_video_tokens`, `position_scale`, `image_aspect` (of
+    still pictures: "anyres", "pad", "square"), `time_instruction` (whether the prompt says times).
+
+    The answer: `max_new_tokens`, `temperature` (0 is greedy), `top_p`, `top_k`, `seed`,
+    `repetition_penalty` (None is the checkpoint's, 1.0 is none), `stop` (strings), `loop_guard`,
+    `response_format` (a JSON schema, or a list of choices).
+
+    How it is read: `reader` ("auto", "decord" or "pyav").
+    """
+
+    start: Time | None
+    end: Time | None
+    fps: float | None
+    num_frames: int | None
+    max_frames: int | None
+    times: Sequence[Time] | None
+    compat: Literal["pts", "reference"]
+    grid: Literal["auto", "off"] | tuple[int, int] | Grid | None
+    pool_stride: int | None
+    pool_mode: PoolMode | None
+    newline: Newline | Literal["row", "frame", "clip", "none"] | None
+    detail: Literal["low", "medium", "high"] | None
+    max_video_tokens: int | None
+    position_scale: float
+    image_aspect: Literal["anyres", "pad", "square"] | None
+    time_instruction: bool | None
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+    repetition_penalty: float | None
+    stop: str | Sequence[str]
+    loop_guard: bool
+    response_format: Mapping[str, Any] | Sequence[str] | None
+    reader: Literal["auto", "decord", "pyav"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The options of one request, sorted by stage."""
+
+    sampling: SamplingSettings
+    planning: PlanningSettings
+    generation: GenerationSettings
+    reader: Literal["auto", "decord", "pyav"] = "auto"
+
+
+_RENAMED = {"start": "start_s", "end": "end_s", "times": "times_s"}
+
+
+def settings_of(options: Mapping[str, Any]) -> Settings:
+    """Sort flat keywords into the stages' settings.
+
+    Raises:
+        TypeError: on an unknown keyword; the nearest known one is named.
+        ConfigError: on a value out of range.
+    """
+    known = set(Options.__annotations__)
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = (
+                f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+            )
+            raise TypeError(f"unknown option {name!r}{hint}")
+    values = {_RENAMED.get(name, name): _parsed(name, value) for name, value in options.items()}
+    reader = values.pop("reader", "auto")
+    if reader not in ("auto", "decord", "pyav"):
+        raise ConfigError(f"reader = {reader!r}.", "allowed: 'auto', 'decord', 'pyav'.")
+    stages = [
+        _pick(cls, values) for cls in (SamplingSettings, PlanningSettings, GenerationSettings)
+    ]
+    return Settings(
+        sampling=SamplingSettings(**stages[0]),
+        planning=PlanningSettings(**stages[1]),
+        generation=GenerationSettings(**stages[2]),
+        reader=reader,
+    )
+
+
+def _pick(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _parsed(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name in ("start", "end"):
+        return parse_time(value)
+    if name == "times":
+        return tuple(parse_time(time) for time in value)
+    if name == "grid" and not isinstance(value, str | Grid):
+        return _grid(value)
+    if name == "newline":
+        return _newline(value)
+    if name == "stop":
+        return (value,) if isinstance(value, str) else tuple(value)
+    return value
+
+
+def _grid(value: Any) -> Grid:
+    try:
+        rows, cols = value
+        return Grid(int(rows), int(cols))
+    except (TypeError, ValueError) as cause:
+        raise ConfigError(
+            f"grid = {value!r}.", "allowed: 'auto', 'off', or (rows, cols)."
+        ) from cause
+
+
+def _newline(value: str) -> Newline:
+    try:
+        return Newline(value)
+    except ValueError as cause:
+        allowed = ", ".join(repr(newline.value) for newline in Newline)
+        raise ConfigError(f"newline = {value!r}.", f"allowed: {allowed}.") from cause

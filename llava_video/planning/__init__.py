@@ -1,0 +1,1 @@
+"""Which frames, how many tokens, at which times: arithmetic before any pixel."""

@@ -1,0 +1,93 @@
+"""What the planner must know of a model: tiles, canvases, newlines, context, and sizes for memory.
+
+A plain value that the reader of a checkpoint's configuration fills in. Knows no file, no tensor and
+no request.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llava_video.errors import ConfigError
+from llava_video.values import Newline, PoolMode
+
+Aspect = Literal["anyres", "pad", "square"]
+Merge = Literal["spatial", "flat"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """The shape of a model's visual input and of its memory.
+
+    Attributes:
+        model: the checkpoint's name or path, for people.
+        tile_px: side of the square the vision tower sees, px.
+        patch_px: side of one patch, px; pixels beyond the last whole patch of a tile are unused.
+        canvases: (height, width) in px, in the checkpoint's order (the first of equals wins).
+        aspect: what becomes of one still picture: tiles on a canvas, a padded square, a squeeze.
+        anyres_max: N of "anyres_max_N": a picture's map is shrunk to about N tiles; None for no
+            limit.
+        unpad: whether the canvas's border is cut off the map (merge types with "unpad").
+        merge: "spatial" arranges tiles as one map; "flat" concatenates them, without any newline.
+        newline: where the newline token stands in a video.
+        has_newline: whether the checkpoint has a newline token at all.
+        pool_mode: how a video's maps are pooled.
+        pool_stride: side reduction of a video's maps.
+        slow_every: 0, or k: the slow-fast layout (see `VisualPlan.slow_every`); only with ROW.
+        context_tokens: positions the model accepts.
+        max_frames: frames of a video when nothing else is asked for.
+        time_instruction: whether the model was trained with the time sentence.
+        num_layers: decoder layers.
+        num_kv_heads: key and value heads of a layer.
+        head_dim: channels of a head.
+        kv_bytes_per_value: bytes of one cached number.
+        weights_bytes: bytes of all weights.
+        hidden_size: channels of the language model.
+        vision_width: channels of the vision tower (SigLIP so400m by default), for the memory
+            estimate.
+    """
+
+    model: str
+    tile_px: int = 384
+    patch_px: int = 14
+    canvases: tuple[tuple[int, int], ...]
+    aspect: Aspect
+    anyres_max: int | None
+    unpad: bool
+    merge: Merge
+    newline: Newline
+    has_newline: bool
+    pool_mode: PoolMode
+    pool_stride: int = 2
+    slow_every: int = 0
+    context_tokens: int
+    max_frames: int
+    time_instruction: bool
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    kv_bytes_per_value: int = 2
+    weights_bytes: int
+    hidden_size: int
+    vision_width: int = 1152
+
+    def __post_init__(self) -> None:
+        """Refuse numbers no model can have."""
+        positive = ("patch_px", "pool_stride", "context_tokens", "max_frames")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} of {self.model}.", "at least 1.")
+        if self.tile_px < self.patch_px:
+            raise ConfigError(f"a tile of {self.tile_px} px holds no patch of {self.patch_px} px.")
+        for height_px, width_px in self.canvases:
+            if min(height_px, width_px) < 1 or height_px % self.tile_px or width_px % self.tile_px:
+                raise ConfigError(
+                    f"canvas {height_px} x {width_px} px is not whole tiles of {self.tile_px} px.",
+                    "every side is a multiple of tile_px.",
+                )
+        if self.aspect == "anyres" and not self.canvases:
+            raise ConfigError(f"{self.model} tiles pictures, but names no canvases.")
+
+    @property
+    def patches_per_side(self) -> int:
+        """Rows and columns of one tile's map: 384 // 14 = 27."""
+        return self.tile_px // self.patch_px

@@ -1,0 +1,219 @@
+"""Videos, pictures, a prompt and a budget → the plan: every frame and token, before any pixel.
+
+Puts sampler, layouts, budget and time sentences together. Text is counted by a function that the
+caller brings; knows no tokenizer, no template and no decoder.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llava_video.errors import BudgetError
+from llava_video.planning.budget import Room, estimate_memory, limit_tokens, room_per_video
+from llava_video.planning.geometry import Aspect, Geometry
+from llava_video.planning.layout import ONE_TILE, image_layout, visual_plan
+from llava_video.planning.sacrifice import Choice, NoteCost, fit_video, layout_steps
+from llava_video.planning.sampler import sample_frames
+from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.planning.time_note import TimeNote
+from llava_video.planning.way_out import way_out
+from llava_video.values import Plan, VideoInfo, VisualPlan
+
+TextOf = Callable[[Sequence[TimeNote | None]], tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoItem:
+    """A video of the request; `sampling` None takes the request's."""
+
+    info: VideoInfo
+    name: str
+    sampling: SamplingSettings | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageItem:
+    """A still picture of the request."""
+
+    height_px: int
+    width_px: int
+    name: str
+
+
+Item = VideoItem | ImageItem
+
+
+def plan_request(
+    items: Sequence[Item],
+    geometry: Geometry,
+    planning: PlanningSettings,
+    sampling: SamplingSettings,
+    text_of: TextOf,
+) -> Plan:
+    """Plan one request.
+
+    Text, visual and answer tokens together stay within the context (stretched by
+    `position_scale`), the videos' visual tokens within `max_video_tokens`; the prompt is never cut.
+    Videos share the room equally; pictures are not reduced.
+
+    Args:
+        items: videos and pictures in the order of their marks; () for text alone.
+        geometry: the model.
+        planning: how frames become tokens.
+        sampling: which frames, for videos that say nothing else.
+        text_of: gives the prompt's whole text and its tokens (marks not counted) for one time note
+            per item; None where an item has none.
+
+    Raises:
+        BudgetError: nothing fits; the hint names settings that do.
+        ConfigError: a setting is impossible for this video or model.
+        DecodeError: a video has no frames.
+    """
+
+    def plan_with(changed: PlanningSettings, shorter_by: int) -> Plan:
+        def shorter(notes: Sequence[TimeNote | None]) -> tuple[str, int]:
+            text, num_tokens = text_of(notes)
+            return text, num_tokens - shorter_by
+
+        return _Request(items, geometry, changed, sampling, shorter).plan()
+
+    try:
+        return plan_with(planning, 0)
+    except BudgetError as refusal:
+        prompt_tokens = text_of([None] * len(items))[1]
+        hint = way_out(planning, plan_with, prompt_tokens=prompt_tokens)
+        raise BudgetError(
+            refusal.message, hint, refusal.need_tokens, refusal.have_tokens
+        ) from refusal
+
+
+class _Request:
+    """One request while it is planned."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        geometry: Geometry,
+        planning: PlanningSettings,
+        sampling: SamplingSettings,
+        text_of: TextOf,
+    ) -> None:
+        self._items = items
+        self._geometry = geometry
+        self._planning = planning
+        self._sampling = sampling
+        self._text_of = text_of
+        self._notes: list[TimeNote | None] = [None] * len(items)
+        self._reasons: list[str] = []
+        self._warnings: list[str] = []
+        asked = planning.time_instruction
+        self._has_notes = geometry.time_instruction if asked is None else asked
+
+    def plan(self) -> Plan:
+        visuals: list[VisualPlan | None] = [self._image(item) for item in self._items]
+        image_tokens = sum(visual.num_tokens for visual in visuals if visual)
+        room = room_per_video(
+            self._geometry,
+            self._planning,
+            text_tokens=self._text_of(self._notes)[1],
+            image_tokens=image_tokens,
+            num_videos=visuals.count(None),
+        )
+        for idx, item in enumerate(self._items):
+            if isinstance(item, VideoItem):
+                visuals[idx] = self._video(idx, item, room)
+        if self._planning.position_scale > 1:
+            self._reasons.append(
+                f"Positions are divided by {self._planning.position_scale:g} to stretch the "
+                f"context of {self._geometry.context_tokens:,} tokens."
+            )
+        return self._finished([visual for visual in visuals if visual], image_tokens)
+
+    def _finished(self, visuals: Sequence[VisualPlan], image_tokens: int) -> Plan:
+        prompt, text_tokens = self._text_of(self._notes)
+        planning, geometry = self._planning, self._geometry
+        budget_tokens = limit_tokens(geometry, planning) - text_tokens - planning.max_new_tokens
+        if planning.max_video_tokens is not None:
+            budget_tokens = min(budget_tokens, planning.max_video_tokens + image_tokens)
+        visual_tokens = sum(visual.num_tokens for visual in visuals)
+        return Plan(
+            model=geometry.model,
+            prompt=prompt,
+            visuals=tuple(visuals),
+            text_tokens=text_tokens,
+            max_new_tokens=planning.max_new_tokens,
+            context_tokens=geometry.context_tokens,
+            budget_tokens=budget_tokens,
+            position_scale=planning.position_scale,
+            memory=estimate_memory(
+                geometry,
+                num_tokens=text_tokens + visual_tokens + planning.max_new_tokens,
+                num_tiles=sum(v.tiles_per_frame * v.num_frames for v in visuals),
+            ),
+            reasons=tuple(self._reasons),
+            warnings=tuple(self._warnings),
+        )
+
+    def _image(self, item: Item) -> VisualPlan | None:
+        if isinstance(item, VideoItem):
+            return None
+        size_px = (item.height_px, item.width_px)
+        return visual_plan(
+            image_layout(*size_px, self._geometry, self._image_aspect()),
+            kind="image",
+            source=item.name,
+            size_px=size_px,
+            frame_idxs=(0,),
+            times_s=(0.0,),
+        )
+
+    def _image_aspect(self) -> Aspect:
+        if self._planning.image_aspect is not None:
+            return self._planning.image_aspect
+        num_images = sum(isinstance(item, ImageItem) for item in self._items)
+        if num_images < 2 or self._geometry.aspect != "anyres":
+            return self._geometry.aspect
+        reason = f"Each of {num_images} pictures is one padded tile, as several are trained."
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        return "pad"
+
+    def _video(self, idx: int, item: VideoItem, room: Room) -> VisualPlan:
+        geometry, info = self._geometry, item.info
+        sample = sample_frames(
+            info, item.sampling or self._sampling, max_frames=geometry.max_frames
+        )
+        steps = layout_steps(info.height_px, info.width_px, geometry, self._planning)
+        choice = fit_video(sample, steps, room, self._note_cost(idx))
+        self._notes[idx] = choice.note
+        wants_tiles = self._planning.grid == "auto" or self._planning.detail == "high"
+        small = wants_tiles and steps[0].grid == ONE_TILE
+        self._tell(choice, item.name, ("One tile holds all of so small a frame.",) if small else ())
+        return visual_plan(
+            choice.layout,
+            kind="video",
+            source=item.name,
+            size_px=(info.height_px, info.width_px),
+            frame_idxs=choice.sample.frame_idxs,
+            times_s=choice.sample.times_s,
+            duration_s=sample.duration_s,
+            note_every=choice.note.every if choice.note else 0,
+        )
+
+    def _note_cost(self, idx: int) -> NoteCost | None:
+        """Return what a note of this video adds to the prompt beside the notes already chosen."""
+        if not self._has_notes:
+            return None
+        without = self._text_of(self._notes)[1]
+
+        def cost(note: TimeNote) -> int:
+            notes = [*self._notes]
+            notes[idx] = note
+            return self._text_of(notes)[1] - without
+
+        return cost
+
+    def _tell(self, choice: Choice, name: str, more: tuple[str, ...]) -> None:
+        several = sum(isinstance(item, VideoItem) for item in self._items) > 1
+        prefix = f"{name}: " if several else ""
+        self._reasons += [prefix + reason for reason in (*choice.reasons, *more)]
+        self._warnings += [prefix + warning for warning in choice.warnings]

@@ -1,0 +1,64 @@
+"""Frame count, rate and limits → the frames and times of the original code, bit for bit.
+
+Its times are index / rate and its frames may repeat: kept here for parity and for published
+benchmarks, and chosen with compat="reference". Knows no timestamps.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+
+def uniform_indices(num_frames: int, num_samples: int) -> npt.NDArray[np.int64]:
+    """Return evenly spread indices from the first to the last frame, truncated; may repeat.
+
+    Source: LLaVA-NeXT, LLaVA-OneVision tutorial: np.linspace(0, total - 1, N, dtype=int).
+
+    >>> uniform_indices(300, 8).tolist()  # 299 / 7 = 42.71…
+    [0, 42, 85, 128, 170, 213, 256, 299]
+    """
+    return np.linspace(0, num_frames - 1, num_samples).astype(np.int64)
+
+
+def reference_sample(
+    total_frames: int,
+    avg_fps: float,
+    max_frames: int,
+    force_sample: bool,
+    fps: float = 1,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return the reference's frame indices and the times it tells the model.
+
+    Every r-th frame with r = round(avg_fps / fps), halves to the even number; or `max_frames`
+    evenly spread ones when those would be more, or when forced. Times are index / avg_fps in the
+    second case, index / r in the first, which are seconds only at fps=1.
+
+    Source: LLaVA-NeXT, docs/LLaVA_Video_1003.md, load_video. One deviation: where r is 0 the
+    original fails, here r is 1.
+
+    Args:
+        total_frames: frames of the video, >= 1.
+        avg_fps: the rate its container states, > 0.
+        max_frames: the limit N, >= 1.
+        force_sample: take N frames whatever `fps` says.
+        fps: frames per second asked for, > 0.
+
+    Returns:
+        (indices (n,) int64, times (n,) float64 in s).
+    """
+    every = max(1, round(avg_fps / fps))
+    candidates = np.arange(0, total_frames, every, dtype=np.int64)
+    if force_sample or len(candidates) > max_frames:
+        idxs = uniform_indices(total_frames, max_frames)
+        return idxs, idxs / avg_fps
+    return candidates, candidates / every
+
+
+def reference_indices(
+    total_frames: int, avg_fps: float, max_frames: int, force_sample: bool, fps: float = 1
+) -> npt.NDArray[np.int64]:
+    """Return the indices of `reference_sample` alone.
+
+    >>> reference_indices(45, 15.0, 64, force_sample=False).tolist()
+    [0, 15, 30]
+    """
+    return reference_sample(total_frames, avg_fps, max_frames, force_sample, fps)[0]

@@ -1,0 +1,129 @@
+"""A plan → the short table a person reads before paying for it.
+
+Words only: computes nothing that the plan does not say.
+"""
+
+import textwrap
+from collections.abc import Iterator
+
+from llava_video.planning.time_note import ordinal
+from llava_video.values import Grid, MemoryEstimate, Newline, Plan, VisualPlan
+
+_WIDTH = 96
+_LABEL_WIDTH = 9
+
+_NEWLINES = {
+    Newline.ROW: "a newline after each row",
+    Newline.FRAME: "a newline after each frame",
+    Newline.CLIP: "one newline at the end",
+    Newline.NONE: "no newlines",
+}
+_FITS = {
+    "squeeze": "squeezed to a square",
+    "pad": "padded to a square",
+    "letterbox": "fitted to its grid",
+}
+
+
+def plan_table(plan: Plan) -> str:
+    """Return the plan as text, a line per fact, without a newline at the end."""
+    lines = [*_line("model", plan.model)]
+    for idx, visual in enumerate(plan.visuals):
+        lines += _visual_lines(visual, idx, len(plan.visuals))
+    lines += _line("tokens", _tokens_words(plan))
+    lines += _line("memory", _memory_words(plan.memory))
+    for reason in plan.reasons:
+        lines += _line("because", reason)
+    for warning in plan.warnings:
+        lines += _line("warning", warning)
+    return "\n".join(lines)
+
+
+def _visual_lines(visual: VisualPlan, idx: int, num_visuals: int) -> Iterator[str]:
+    label = visual.kind if num_visuals == 1 else f"{visual.kind} {idx + 1}"
+    size = f"{visual.width_px} px wide, {visual.height_px} px high"
+    length = "" if visual.duration_s is None else f", {visual.duration_s:.2f} s"
+    yield from _line(label, f"{visual.source}: {size}{length}")
+    if visual.kind == "video":
+        yield from _line("frames", _frames_words(visual))
+    yield from _line("tiles", _tiles_words(visual))
+    yield from _line("rows", _rows_words(visual))
+
+
+def _frames_words(visual: VisualPlan) -> str:
+    times = f"at {visual.times_s[0]:.2f} s"
+    if visual.num_frames > 1:
+        times = f"from {visual.times_s[0]:.2f} s to {visual.times_s[-1]:.2f} s"
+    told = {0: "no times", 1: "all times"}.get(
+        visual.note_every, f"every {ordinal(visual.note_every)} time"
+    )
+    return f"{visual.num_frames} {times}; {told} in the prompt"
+
+
+def _tiles_words(visual: VisualPlan) -> str:
+    noun = "frame" if visual.kind == "video" else "picture"
+    fit = _FITS[visual.fit]
+    if visual.grid == Grid(1, 1) and not visual.overview:
+        return f"1 per {noun}, {fit}"
+    grid = f"{visual.grid.rows} x {visual.grid.cols}"
+    overview = " and an overview" if visual.overview else ""
+    return f"{visual.tiles_per_frame} per {noun}: {grid} (rows x columns){overview}, {fit}"
+
+
+def _rows_words(visual: VisualPlan) -> str:
+    top, bottom, left, right = visual.crop
+    pooling = "not pooled"
+    if visual.pool_stride > 1:
+        pooling = f"{visual.pool_mode} pooling, stride {visual.pool_stride}"
+    elif visual.map_size != (bottom - top, right - left):
+        pooling = f"shrunk from {bottom - top} x {right - left}"
+    parts = [f"map of {visual.map_size[0]} x {visual.map_size[1]}"]
+    if visual.overview:
+        parts.append(f"overview of {visual.overview_side} x {visual.overview_side}")
+    if visual.slow_every:
+        side = visual.fast_side
+        slow = "every" if visual.slow_every == 1 else f"every {ordinal(visual.slow_every)}"
+        parts.append(f"{slow} frame so, the others {side} x {side}, a separator after each")
+    total = f"{visual.num_tokens:,} tokens"
+    if visual.num_frames > 1:
+        total = f"{visual.num_tokens / visual.num_frames:,.0f} tokens per frame, {total}"
+    return f"{', '.join(parts)}; {pooling}; {_NEWLINES[visual.newline]}; {total}"
+
+
+def _tokens_words(plan: Plan) -> str:
+    scale = "" if plan.position_scale == 1 else f" x {plan.position_scale:g}"
+    total = plan.tokens + plan.max_new_tokens
+    return (
+        f"{plan.visual_tokens:,} visual (of {plan.budget_tokens:,} allowed) + "
+        f"{plan.text_tokens:,} text + {plan.max_new_tokens:,} for the answer = {total:,}; "
+        f"the context is {plan.context_tokens:,}{scale}"
+    )
+
+
+def _memory_words(memory: MemoryEstimate) -> str:
+    return (
+        f"{_bytes_words(memory.total_bytes)}: weights {_bytes_words(memory.weights_bytes)}, "
+        f"cache {_bytes_words(memory.kv_bytes)}, activations about "
+        f"{_bytes_words(memory.activation_bytes)}"
+    )
+
+
+def _bytes_words(num_bytes: int) -> str:
+    """Return bytes as people say them: 1536 → "1.5 KiB"."""
+    amount, unit = float(num_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def _line(label: str, words: str) -> list[str]:
+    return textwrap.wrap(
+        words,
+        width=_WIDTH,
+        initial_indent=f"{label:<{_LABEL_WIDTH}} ",
+        subsequent_indent=" " * (_LABEL_WIDTH + 1),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,112 @@
+"""A video and a prompt → the plan, before any weight is loaded or frame decoded.
+
+Everything `LlavaVideo.plan` does, without torch: a checkpoint's configuration and tokenizer are
+enough to count every token. Knows no engine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from llava_video.errors import BudgetError
+from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
+from llava_video.model.prompt import Turn, place_marks, render
+from llava_video.model.spec import ModelSpec, read_spec
+from llava_video.options import Options, Settings, settings_of
+from llava_video.planning.planner import plan_request
+from llava_video.planning.time_note import TimeNote, time_note
+from llava_video.values import Plan
+
+DEFAULT_MODEL = "lmms-lab/LLaVA-Video-7B-Qwen2"
+
+Prompt = str | Sequence[Turn] | None
+
+
+def plan_video(
+    video: Any,
+    prompt: Prompt = None,
+    *,
+    model: str | Path = DEFAULT_MODEL,
+    revision: str | None = None,
+    dtype: str = "bfloat16",
+    **options: Unpack[Options],
+) -> Plan:
+    """Plan one request without loading weights.
+
+    Args:
+        video: path, URL, bytes, file object, (frames, times_s), `Video`, `Picture`, or a list of
+            `Video` and `Picture` for one prompt with several; None for text alone.
+        prompt: the question, or the conversation so far; None asks for a description.
+        model: a folder or a hub id; only its configuration and tokenizer are read.
+        revision: hub revision.
+        dtype: what the memory estimate counts weights and cache in.
+        **options: see `Options`.
+
+    Raises:
+        SourceError, DecodeError: the video cannot be read.
+        CheckpointError: the model cannot be found or is not supported.
+        BudgetError: nothing fits; the message has the numbers and a way out.
+        ConfigError: an option is out of range. TypeError: an option is unknown.
+    """
+    settings = settings_of(options)
+    spec = read_spec(model, revision=revision, dtype=dtype)
+    opened = open_visuals(video, settings.sampling, settings.reader)
+    try:
+        return make_plan(spec, opened, turns_of(prompt, opened), settings)
+    finally:
+        close_all(opened)
+
+
+def make_plan(
+    spec: ModelSpec, opened: Sequence[Opened], turns: Sequence[Turn], settings: Settings
+) -> Plan:
+    """Plan one request for visuals that are open.
+
+    Raises:
+        BudgetError: nothing fits. ConfigError: marks and visuals do not match.
+    """
+
+    def text_of(notes: Sequence[TimeNote | None]) -> tuple[str, int]:
+        sentences = [note.sentence() if note else None for note in notes]
+        text = render(place_marks(turns, sentences))
+        return text, spec.tokenizer.num_text_tokens(text)
+
+    return plan_request(
+        [visual.item for visual in opened],
+        geometry=spec.geometry,
+        planning=settings.planning,
+        sampling=settings.sampling,
+        text_of=text_of,
+    )
+
+
+def turns_of(prompt: Prompt, opened: Sequence[Opened]) -> tuple[Turn, ...]:
+    """Return the conversation: the prompt as one user turn, or as given."""
+    if prompt is None:
+        noun = "video" if any(isinstance(v, OpenedVideo) for v in opened) else "image"
+        prompt = f"Please describe this {noun} in detail."
+    return (Turn("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+
+
+def follow_up(spec: ModelSpec, plan: Plan, turns: Sequence[Turn], settings: Settings) -> Plan:
+    """Plan other words about the same visuals: frames and tokens of the visuals stay as they are.
+
+    Raises:
+        BudgetError: the words leave no room for the answer.
+    """
+    notes = [time_note(visual) for visual in plan.visuals]
+    text = render(place_marks(turns, [note.sentence() if note else None for note in notes]))
+    text_tokens = spec.tokenizer.num_text_tokens(text)
+    max_new_tokens = settings.generation.max_new_tokens
+    need_tokens = text_tokens + plan.visual_tokens + max_new_tokens
+    have_tokens = int(plan.context_tokens * plan.position_scale)
+    if need_tokens > have_tokens:
+        raise BudgetError(
+            f"{text_tokens} text + {plan.visual_tokens} visual + {max_new_tokens} answer tokens "
+            f"need {need_tokens}, the context holds {have_tokens}.",
+            "begin a new conversation, or give this one fewer frames with max_video_tokens=.",
+            need_tokens,
+            have_tokens,
+        )
+    return replace(plan, prompt=text, text_tokens=text_tokens, max_new_tokens=max_new_tokens)

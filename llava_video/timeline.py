@@ -1,0 +1,154 @@
+"""A video of any length → captions with true times, and one text that merges them.
+
+The honest answer for footage beyond the context: each window is a request of its own. Knows no
+decoder and no cache.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from llava_video.config import to_mapping
+from llava_video.errors import BudgetError, ConfigError, LlavaVideoError
+from llava_video.values import Description, Segment
+
+WINDOW_PROMPT = "Please describe what happens in this part of the video."
+_MERGE_PROMPT = (
+    "These are captions of consecutive parts of one video, each with its time span in seconds.\n"
+    "{captions}\nSummarise the whole video from them, in order of time."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """What one window shows: its span in seconds of the video, the text, and the whole answer."""
+
+    segment: Segment
+    text: str
+    description: Description
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """Captions in order of time.
+
+    Attributes:
+        captions: one per window that could be described.
+        summary: the captions merged into one text; "" when not asked for.
+        coverage: spans described, s.
+        warnings: windows that could not be described, and what their answers warned of.
+    """
+
+    captions: tuple[Caption, ...]
+    summary: str
+    coverage: tuple[Segment, ...]
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Return the captions with their spans, the summary and the warnings as JSON."""
+        captions = [to_mapping(c.segment) | {"text": c.text} for c in self.captions]
+        values = {
+            "captions": captions,
+            "summary": self.summary,
+            "coverage": [to_mapping(segment) for segment in self.coverage],
+            "warnings": list(self.warnings),
+        }
+        return json.dumps(values, indent=1, ensure_ascii=False)
+
+    def to_vtt(self) -> str:
+        """Return the captions as WebVTT, each on one line: a blank line would end it."""
+        cues = [
+            f"{_clock(c.segment.start_s)} --> {_clock(c.segment.end_s)}\n{_one_paragraph(c.text)}\n"
+            for c in self.captions
+        ]
+        return "WEBVTT\n\n" + "\n".join(cues)
+
+
+def windows(segment: Segment, window_s: float, overlap_s: float) -> list[Segment]:
+    """Cut a span into windows that cover it without gaps.
+
+    A last window shorter than a tenth of the others is joined to its neighbour: it would hold
+    hardly a frame of its own.
+
+    Raises:
+        ConfigError: a window that is not longer than its overlap, or not positive.
+    """
+    if not 0.0 <= overlap_s < window_s:
+        raise ConfigError(
+            f"window_s = {window_s!r}, overlap_s = {overlap_s!r}.", "0 <= overlap_s < window_s."
+        )
+    cut: list[Segment] = []
+    start_s = segment.start_s
+    while start_s < segment.end_s:
+        end_s = start_s + window_s
+        if segment.end_s - end_s < 0.1 * (window_s - overlap_s):
+            end_s = segment.end_s
+        cut.append(Segment(start_s, end_s))
+        if end_s >= segment.end_s:
+            break
+        # Counted, not summed: a sum of many windows would drift off the video's own times.
+        start_s = segment.start_s + len(cut) * (window_s - overlap_s)
+    return cut
+
+
+def make_timeline(
+    cut: Sequence[Segment],
+    answers: Iterable[Description | LlavaVideoError],
+    merge: Callable[[str], str] | None,
+) -> Timeline:
+    """Put the windows' answers together.
+
+    A window that failed is a warning with its reason, and missing from the coverage; all failing is
+    the first one's error.
+
+    Args:
+        cut: the windows.
+        answers: one per window, in order.
+        merge: answers the prompt that asks for a summary; None for no summary.
+    """
+    captions: list[Caption] = []
+    warnings: list[str] = []
+    errors: list[LlavaVideoError] = []
+    for segment, answer in zip(cut, answers, strict=True):
+        span = f"{segment.start_s:.2f} s to {segment.end_s:.2f} s"
+        if isinstance(answer, LlavaVideoError):
+            errors.append(answer)
+            warnings.append(f"{span}: {answer}")
+            continue
+        warnings += [f"{span}: {warning}" for warning in answer.warnings]
+        captions.append(Caption(segment=segment, text=answer.text, description=answer))
+    if not captions and errors:
+        raise errors[0]
+    return Timeline(
+        captions=tuple(captions),
+        summary=_merge([_line(c.segment, c.text) for c in captions], merge) if merge else "",
+        coverage=tuple(c.segment for c in captions),
+        warnings=tuple(warnings),
+    )
+
+
+def _merge(lines: Sequence[str], merge: Callable[[str], str]) -> str:
+    """Merge captions by the model itself, in halves where they outgrow its context."""
+    try:
+        return merge(_MERGE_PROMPT.format(captions="\n".join(lines)))
+    except BudgetError:
+        if len(lines) <= 2:  # two merged texts that do not fit would be merged for ever
+            raise
+    half = len(lines) // 2
+    return _merge([_merge(part, merge) for part in (lines[:half], lines[half:])], merge)
+
+
+def _line(segment: Segment, text: str) -> str:
+    return f"[{segment.start_s:.2f}s - {segment.end_s:.2f}s] {_one_paragraph(text)}"
+
+
+def _one_paragraph(text: str) -> str:
+    # "<image>" in a caption would be read as a mark when captions are merged.
+    return " ".join(text.replace("<image>", "image").split())
+
+
+def _clock(time_s: float) -> str:
+    milliseconds = round(time_s * 1000)
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{rest // 1000:02d}.{rest % 1000:03d}"

@@ -1,0 +1,1 @@
+"""Video in: an address to frames with their true times."""

@@ -1,0 +1,68 @@
+"""A `Source` → an opened PyAV container, with FFmpeg's errors turned into ours.
+
+Only file formats that hold one video are let in: playlists (HLS, DASH, concat) and picture patterns
+name other files, and a file that calls itself a video must not make us open those.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from llava_video.backends import require
+from llava_video.errors import SourceError
+from llava_video.video.source import Source
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,"
+    "vvc,m4v,av1,obu,ivf,vc1,h263,mjpeg,yuv4mpegpipe,mxf,nut,rm,dv,wtv,swf,mp3,wav,flac,aac,"
+    "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
+)
+
+
+@contextlib.contextmanager
+def open_container(source: Source) -> Iterator["InputContainer"]:
+    """Open a source's container for reading; closed on leaving the block.
+
+    Raises:
+        SourceError: when it is no video file, is damaged beyond opening, or has gone.
+        BackendMissingError: without PyAV.
+    """
+    av = require("av")
+    reader = source.reader()
+    address = f"file:{reader}" if isinstance(reader, str) else reader
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    try:
+        container = av.open(address, options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, OSError) as cause:
+        raise _cannot_open(source, cause) from cause
+    with container:
+        yield container
+
+
+def _cannot_open(source: Source, cause: Exception) -> SourceError:
+    head = _first_bytes(source)
+    if head[4:8] == b"ftyp":
+        return SourceError(
+            f"{source.name} is an MP4 or MOV file without a readable index (moov): it was cut off "
+            "while it was recorded or copied.",
+            "copy it again, or repair it with a recovery tool and an intact file of that camera.",
+        )
+    if head and head.isascii() and b"\0" not in head:
+        return SourceError(f"{source.name} is text, not a video.", "check what the file is.")
+    reason = getattr(cause, "strerror", None) or str(cause)
+    return SourceError(
+        f"{source.name} cannot be opened as a video: {reason}.", "check that it plays elsewhere."
+    )
+
+
+def _first_bytes(source: Source) -> bytes:
+    if source.content is not None:
+        return source.content[:512]
+    try:
+        with open(source.path or "", "rb") as file:  # noqa: PTH123 - path may be None in theory
+            return file.read(512)
+    except OSError:
+        return b""

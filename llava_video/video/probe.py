@@ -1,0 +1,301 @@
+"""A `Source` → `VideoInfo`: when every frame is shown, how it is turned, and what is broken.
+
+Reads packets, not pixels, with one exception: PyAV shows a track's display matrix only on decoded
+frames, so the first frame is decoded (and thrown away). That frame also tells where the pictures
+that can be decoded begin. Knows no sampling and no model.
+"""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llava_video.backends import require
+from llava_video.errors import DecodeError, SourceError
+from llava_video.values import VideoInfo
+from llava_video.video.container import open_container
+from llava_video.video.h264 import has_idr
+from llava_video.video.source import Source
+from llava_video.video.track_times import PacketTable, TrackTimes, track_times
+from llava_video.video.upright import Orientation, orientation_of, shown_size
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+# Decode times only: H.264 with B-frames comes out of an AVI with meaningless presentation times.
+_UNTIMED_FORMATS = frozenset({"avi"})
+# These state how long the file is, and have no index of all frames.
+_STATED_FORMATS = frozenset({"matroska", "flv"})
+# FFmpeg finds a place in these by bisecting the file for a decode time.
+_SEARCHED_FORMATS = frozenset({"mpegts"})
+# These state a time now and then, and FFmpeg guesses the others, differently after a seek.
+_UNSEEKABLE_FORMATS = frozenset({"mpeg", "mpegvideo"})
+# Packets tried for the first frame: longer than the longest reordering, short of minutes.
+_MAX_FIRST_PACKETS = 300
+# A muxer's idea of the end may differ from the last frame's by this much.
+_END_SLACK_S = 0.5
+_MAX_SAMPLE_ASPECT = 8
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # Source: ITU-T H.273, table 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrackInfo(VideoInfo):
+    """What the readers need beyond `VideoInfo`.
+
+    Attributes:
+        first_ticks: the first frame's pts as the container counts it.
+        by_order: frames are told by their order, not by their times.
+        mirrored: the stored picture is reversed left to right before it is turned.
+        num_hidden: packets outside the edit list.
+        key_ticks: for each of `keyframe_idxs`, where the container seeks to it; () where seeking
+            is not to be trusted.
+        clean_keys: whether nothing after a keyframe refers behind it, as far as H.264 tells.
+    """
+
+    first_ticks: int = 0
+    by_order: bool = False
+    mirrored: bool = False
+    num_hidden: int = 0
+    key_ticks: tuple[int, ...] = field(default=(), repr=False)
+    clean_keys: bool = True
+
+
+@dataclass(slots=True)
+class _Scan:
+    """What one pass over the packets found."""
+
+    packets: PacketTable
+    first_frame: "VideoFrame | None" = None
+    # End of the last packet of any track, s from the container's zero.
+    end_s: float = 0.0
+    stopped: str = ""
+    clean_keys: bool = True
+
+
+def probe(source: Source) -> TrackInfo:
+    """Read what is known of a video without its pixels.
+
+    The best track is taken: no cover picture, most pixels, then the default one, then the first.
+
+    Raises:
+        SourceError: no video file, or no video track in it.
+        DecodeError: a track without frames, or of a codec PyAV has no decoder for.
+        BackendMissingError: without PyAV.
+    """
+    if source.frames is not None and source.times_s is not None:
+        return _info_of_frames(source)
+    with open_container(source) as container:
+        track = _best_track(source, container)
+        num_stated = _num_stated(container, track)
+        scan = _scan(container, track)
+        num_packets = len(scan.packets.pts)
+        if num_packets == 0:
+            raise DecodeError(f"{source.name} has a video track without a single frame.")
+        frame, tick = scan.first_frame, Fraction(track.time_base or 1)
+        times = track_times(
+            scan.packets,
+            tick=tick,
+            rate_hz=track.guessed_rate,
+            untimed=_is(container, _UNTIMED_FORMATS),
+            first_shown=frame.pts if frame else None,
+        )
+        if not len(times.ticks):
+            raise DecodeError(f"{source.name} has no frame inside its edit list.")
+        faults = [*_end_faults(container, scan, times, num_stated), *times.faults]
+        return _info(container, track, scan, times, faults)
+
+
+def _best_track(source: Source, container: "InputContainer") -> "VideoStream":
+    disposition = require("av").stream.Disposition
+    tracks = [t for t in container.streams.video if not t.disposition & disposition.attached_pic]
+    if not tracks:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        raise SourceError(f"{source.name} has no video track, only {kinds}.", "pass a video.")
+
+    def merit(track: "VideoStream") -> tuple[int, bool, int]:
+        pixels = (
+            track.codec_context.width * track.codec_context.height if track.codec_context else 0
+        )
+        return pixels, bool(track.disposition & disposition.default), -track.index
+
+    best = max(tracks, key=merit)
+    if best.codec_context is None:
+        raise DecodeError(f"{source.name}: PyAV has no decoder for its video.", "convert it first.")
+    return best
+
+
+def _num_stated(container: "InputContainer", track: "VideoStream") -> int:
+    """Return the packets the file should hold; 0 when it does not say. Ask before reading any."""
+    if _is(container, frozenset({"mov"})):
+        return len(track.index_entries)  # its own count includes what the edit list cuts away
+    return track.frames if _is(container, frozenset({"avi"})) else 0
+
+
+def _scan(container: "InputContainer", track: "VideoStream") -> _Scan:
+    """Read all packets; decode until the first frame comes out."""
+    av = require("av")
+    scan = _Scan(PacketTable())
+    # Other tracks only where the end of the file is told by the longest of them.
+    tracks: list[Stream] = list(container.streams) if _is(container, _STATED_FORMATS) else [track]
+    try:
+        for packet in container.demux(tracks):
+            if packet.stream_index == track.index:
+                if scan.first_frame is None and len(scan.packets.pts) < _MAX_FIRST_PACKETS:
+                    scan.first_frame = _first_good(packet, av.error.FFmpegError)
+                if packet.size:
+                    _enter(scan, packet, track.codec_context)
+            if packet.pts is not None and packet.size:
+                end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                scan.end_s = max(scan.end_s, float(end))
+    except av.error.FFmpegError as error:
+        scan.stopped = error.strerror or type(error).__name__
+    return scan
+
+
+def _enter(scan: _Scan, packet: "Packet[Any]", codec: "VideoCodecContext") -> None:
+    if packet.is_keyframe and codec.codec.canonical_name == "h264":
+        scan.clean_keys = scan.clean_keys and has_idr(bytes(packet), codec.extradata)
+    packets = scan.packets
+    packets.pts.append(packet.pts)
+    packets.dts.append(packet.dts)
+    packets.durations.append(packet.duration or 0)
+    packets.is_key.append(packet.is_keyframe)
+    packets.is_hidden.append(packet.is_discard)
+    packets.is_damaged.append(packet.is_corrupt)
+
+
+def _first_good(packet: "Packet[Any]", ffmpeg_error: type[Exception]) -> "VideoFrame | None":
+    try:
+        return next((frame for frame in packet.decode() if not frame.is_corrupt), None)
+    except ffmpeg_error:  # a damaged start: the next packets may be whole
+        return None
+
+
+def _end_faults(
+    container: "InputContainer", scan: _Scan, times: TrackTimes, num_stated: int
+) -> list[str]:
+    num_packets, length_s = len(scan.packets.pts), _length_s(times)
+    if scan.stopped:
+        return [f"reading stops after {length_s:.2f} s: {scan.stopped}."]
+    if num_packets < num_stated:
+        return [f"truncated: {num_packets} of {num_stated} frames are in the file."]
+    if _is(container, _STATED_FORMATS) and container.duration:
+        stated_s = container.duration / 1e6  # FFmpeg counts a container in microseconds
+        if scan.end_s + _END_SLACK_S < stated_s:
+            return [
+                f"truncated: {length_s:.2f} s are in the file, its header says {stated_s:.2f} s."
+            ]
+    return []
+
+
+def _info(
+    container: "InputContainer",
+    track: "VideoStream",
+    scan: _Scan,
+    times: TrackTimes,
+    faults: list[str],
+) -> TrackInfo:
+    frame, context = scan.first_frame, track.codec_context
+    orientation = _orientation(frame)
+    sample_aspect = track.sample_aspect_ratio or Fraction(1)
+    if frame is None:
+        faults.append("its first frames cannot be decoded.")
+    if orientation.tilt_deg:
+        faults.append(f"it asks to be tilted by {orientation.tilt_deg:.0f} degrees, and is not.")
+    if not 1 / _MAX_SAMPLE_ASPECT <= sample_aspect <= _MAX_SAMPLE_ASPECT:
+        faults.append(f"its sample aspect ratio {sample_aspect} is absurd and taken as 1.")
+        sample_aspect = Fraction(1)
+    if context.color_trc in _HDR_TRANSFERS:
+        faults.append(f"its colours are HDR ({_HDR_TRANSFERS[context.color_trc]}), shown unmapped.")
+    height_px, width_px = shown_size(
+        frame.height if frame else context.height,
+        frame.width if frame else context.width,
+        sample_aspect,
+        orientation.rotation_deg,
+    )
+    return TrackInfo(
+        duration_s=_length_s(times) if times.last_ticks else None,
+        num_frames=len(times.ticks),
+        frame_rate_hz=float(track.average_rate) if track.average_rate else None,
+        height_px=height_px,
+        width_px=width_px,
+        rotation_deg=orientation.rotation_deg,
+        sample_aspect=sample_aspect,
+        codec=context.codec.canonical_name,
+        container=container.format.name,
+        pixel_format=frame.format.name if frame else context.pix_fmt,
+        pts_s=_seconds(times),
+        tick_s=float(times.tick),
+        keyframe_idxs=times.keyframe_idxs,
+        track_idx=track.index,
+        faults=tuple(faults),
+        first_ticks=int(times.ticks[0]),
+        by_order=times.by_order,
+        mirrored=orientation.mirrored,
+        num_hidden=times.num_hidden,
+        key_ticks=_seek_ticks(container, times),
+        clean_keys=scan.clean_keys,
+    )
+
+
+def _orientation(frame: "VideoFrame | None") -> Orientation:
+    if frame is None:
+        return Orientation()
+    sides: Any = frame.side_data  # PyAV's stub calls the items by their base's name
+    for side in sides:
+        if side.type.name == "DISPLAYMATRIX":
+            return orientation_of(np.frombuffer(side, dtype=np.int32).tolist())
+    return Orientation()
+
+
+def _seek_ticks(container: "InputContainer", times: TrackTimes) -> tuple[int, ...]:
+    if times.by_order or _is(container, _UNSEEKABLE_FORMATS):
+        return ()
+    if _is(container, _SEARCHED_FORMATS):  # a seek to the presentation time would land behind
+        return times.key_ticks
+    return tuple(times.ticks[list(times.keyframe_idxs)].tolist())
+
+
+def _seconds(times: TrackTimes) -> npt.NDArray[np.float64]:
+    numerators = (times.ticks - times.ticks[0]) * np.float64(times.tick.numerator)
+    return np.asarray(numerators / times.tick.denominator)
+
+
+def _length_s(times: TrackTimes) -> float:
+    """Return seconds from the first frame to the end of the last."""
+    ticks = int(times.ticks[-1] - times.ticks[0]) + times.last_ticks
+    return float(ticks * times.tick)
+
+
+def _is(container: "InputContainer", formats: frozenset[str]) -> bool:
+    return not formats.isdisjoint(container.format.name.split(","))
+
+
+def _info_of_frames(source: Source) -> TrackInfo:
+    frames, times_s = source.frames, source.times_s
+    if frames is None or times_s is None:
+        raise SourceError(f"{source.name} holds no frames.")
+    gaps_s = np.diff(times_s)
+    num_frames, height_px, width_px, _ = frames.shape
+    usual_s = float(np.median(gaps_s)) if len(gaps_s) else None
+    return TrackInfo(
+        duration_s=None if usual_s is None else float(times_s[-1] - times_s[0]) + usual_s,
+        num_frames=num_frames,
+        frame_rate_hz=None if usual_s is None else 1 / float(gaps_s.mean()),
+        height_px=height_px,
+        width_px=width_px,
+        codec="raw",
+        container="array",
+        pixel_format="rgb24",
+        pts_s=times_s - times_s[0],
+        # Finer than any gap, coarser than the error of float seconds.
+        tick_s=min(1e-6, float(gaps_s.min()) / 2) if len(gaps_s) else 1e-6,
+        keyframe_idxs=tuple(range(num_frames)),
+    )

@@ -1,0 +1,196 @@
+"""The packets of one track, as demuxed → the times its frames are shown at, and what is odd.
+
+Pure arithmetic on arrays; knows no container library and no pixels.
+"""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+
+# Stands for a time the container does not state.
+_NO_TIME = np.iinfo(np.int64).min
+# Decode times that fall back further than this are a new recording, not an untidy muxer.
+_RESTART_S = 1.0
+# FFmpeg's own assumption for streams that state neither times nor a rate.
+_FALLBACK_RATE_HZ = Fraction(25)
+
+
+@dataclass(frozen=True, slots=True)
+class PacketTable:
+    """What was read of every packet, one entry each in file order; times in ticks or None."""
+
+    pts: list[int | None] = field(default_factory=list)
+    dts: list[int | None] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
+    is_key: list[bool] = field(default_factory=list)
+    # Outside the edit list: decoded for the sake of others, never shown.
+    is_hidden: list[bool] = field(default_factory=list)
+    is_damaged: list[bool] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackTimes:
+    """When the frames of a track are shown.
+
+    Attributes:
+        ticks: (num_frames,) ascending, without repeats, as the container counts them.
+        tick: one unit, s.
+        last_ticks: how long the last frame is shown, ticks; 0 when unknown.
+        keyframe_idxs: indices into `ticks` of the frames decoding can start at.
+        key_ticks: when those are decoded, as the container counts it.
+        by_order: frames cannot be told by their times: the n-th shown is the n-th of `ticks`.
+        num_hidden: packets outside the edit list.
+        faults: one sentence each.
+    """
+
+    ticks: Int64s
+    tick: Fraction
+    last_ticks: int
+    keyframe_idxs: tuple[int, ...]
+    key_ticks: tuple[int, ...]
+    by_order: bool
+    num_hidden: int
+    faults: tuple[str, ...]
+
+
+class _Clock(NamedTuple):
+    """The packets' times and durations, ticks; whether frames carry the times too."""
+
+    pts: Int64s
+    dts: Int64s
+    durations: Int64s
+    tick: Fraction
+    by_order: bool
+
+
+def track_times(
+    table: PacketTable,
+    *,
+    tick: Fraction,
+    rate_hz: Fraction | None,
+    untimed: bool = False,
+    first_shown: int | None = None,
+) -> TrackTimes:
+    """Sort a track's packets into the order they are shown in.
+
+    Args:
+        table: every packet, in file order.
+        tick: unit of its times, s.
+        rate_hz: frames per second, used only when the container states no times at all.
+        untimed: the container's times are decode times (AVI), whatever they are called.
+        first_shown: pts of the first frame that decodes; earlier ones never come out. None when
+            not known.
+    """
+    faults: list[str] = []
+    num_packets = _num_whole(table)
+    hidden = np.array(table.is_hidden[:num_packets], dtype=bool)
+    is_key = np.array(table.is_key[:num_packets], dtype=bool)
+    num_damaged = sum(table.is_damaged[:num_packets])
+    if num_damaged:
+        faults.append(f"{num_damaged} of {num_packets} packets are marked as damaged.")
+    clock = _clock(table, num_packets, tick, rate_hz, faults)
+    by_order = untimed or clock.by_order
+    shown = ~hidden
+    if first_shown is not None and not by_order:
+        late = clock.pts >= first_shown
+        if (shown & ~late).any():
+            num_early = int((shown & ~late).sum())
+            faults.append(f"the first {num_early} frames cannot be decoded and are left out.")
+        shown &= late
+    ticks = _frame_ticks(clock.pts[shown], by_order, faults)
+    keyframe_idxs, key_ticks = _keyframes(clock, is_key & shown, ticks, by_order)
+    return TrackTimes(
+        ticks=ticks,
+        tick=clock.tick,
+        last_ticks=_last_ticks(clock, shown, ticks),
+        keyframe_idxs=keyframe_idxs,
+        key_ticks=key_ticks,
+        by_order=by_order,
+        num_hidden=int(hidden.sum()),
+        faults=tuple(faults),
+    )
+
+
+def _num_whole(table: PacketTable) -> int:
+    """Return the packets before the end of the file cut one short."""
+    end = len(table.is_damaged)
+    while end > 1 and table.is_damaged[end - 1]:
+        end -= 1
+    return end
+
+
+def _clock(
+    table: PacketTable,
+    num_packets: int,
+    tick: Fraction,
+    rate_hz: Fraction | None,
+    faults: list[str],
+) -> _Clock:
+    pts, dts = _array(table.pts[:num_packets]), _array(table.dts[:num_packets])
+    durations = np.array(table.durations[:num_packets], dtype=np.int64)
+    if not (pts == _NO_TIME).any():
+        offsets = _offsets(pts, dts, tick)
+        if offsets is None:
+            return _Clock(pts, dts, durations, tick, by_order=False)
+        faults.append("its clock starts over (joined recordings); the times are counted on.")
+        return _Clock(pts + offsets, dts, durations, tick, by_order=True)
+    if not (dts == _NO_TIME).any():
+        # Sorted and taken from the first, decode times of a constant rate are presentation times.
+        return _Clock(dts, dts, durations, tick, by_order=True)
+    rate_hz = rate_hz or _FALLBACK_RATE_HZ
+    faults.append(f"the file states no times; {float(rate_hz):g} frames per second are assumed.")
+    counts = np.arange(num_packets, dtype=np.int64)
+    return _Clock(counts, counts, np.ones_like(counts), 1 / rate_hz, by_order=True)
+
+
+def _offsets(pts: Int64s, dts: Int64s, tick: Fraction) -> Int64s | None:
+    """Return what makes a clock that starts over run on; None when it never does."""
+    order = np.where(dts == _NO_TIME, pts, dts)
+    steps = np.diff(order)
+    restarts = steps < -(_RESTART_S / float(tick))
+    if not restarts.any():
+        return None
+    usual = int(np.median(steps[steps > 0])) if (steps > 0).any() else 1
+    return np.concatenate([[0], np.cumsum(np.where(restarts, usual - steps, 0))])
+
+
+def _frame_ticks(pts: Int64s, by_order: bool, faults: list[str]) -> Int64s:
+    ticks, counts = np.unique(pts, return_counts=True)
+    if len(ticks) == len(pts):
+        return ticks
+    if by_order:  # each packet is a frame of its own: move repeats on by one tick
+        steps = np.arange(len(pts))
+        return np.maximum.accumulate(np.sort(pts) - steps) + steps
+    repeats = int((counts - 1).sum())
+    faults.append(f"{repeats} frames share their time with another one and are left out.")
+    return ticks
+
+
+def _last_ticks(clock: _Clock, shown: npt.NDArray[np.bool_], ticks: Int64s) -> int:
+    if not len(ticks):
+        return 0
+    last = int(clock.durations[np.where(shown, clock.pts, _NO_TIME).argmax()])
+    if last > 0:
+        return last
+    return int(np.median(np.diff(ticks))) if len(ticks) > 1 else 0
+
+
+def _keyframes(
+    clock: _Clock, is_key: npt.NDArray[np.bool_], ticks: Int64s, by_order: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the keyframes' indices and when they are decoded."""
+    if by_order:  # decoding always starts at the first frame
+        return ((0,), (int(ticks[0]),)) if len(ticks) else ((), ())
+    pts = clock.pts[is_key]
+    dts = np.where(clock.dts[is_key] == _NO_TIME, pts, clock.dts[is_key])
+    idxs, firsts = np.unique(np.searchsorted(ticks, pts), return_index=True)
+    return tuple(idxs.tolist()), tuple(dts[firsts].tolist())
+
+
+def _array(times: list[int | None]) -> Int64s:
+    return np.array([_NO_TIME if time is None else time for time in times], dtype=np.int64)

@@ -1,0 +1,1 @@
+"""The synthetic world: pictures whose truth is known."""

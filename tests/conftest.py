@@ -1,0 +1,84 @@
+"""What every test may ask for, and what every test gets unasked.
+
+Torch is imported only where a test needs it, so that the tests of the planner and of the command
+line start at once.
+"""
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+pytest_plugins = ["pytester"]
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+# The same examples on every run: a failure of `make test` is a change of the code. No deadline:
+# two workers share two cores with whatever else runs there.
+hypothesis.settings.register_profile("llava_video", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("llava_video")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a gpu test without CUDA, or fail it where a GPU is promised."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    if os.environ.get("LLAVA_VIDEO_REQUIRE_GPU") == "1":
+        pytest.fail("LLAVA_VIDEO_REQUIRE_GPU=1, but torch finds no CUDA device", pytrace=False)
+    pytest.skip("needs CUDA")
+
+
+@pytest.fixture(autouse=True)
+def restore_random_states() -> Iterator[None]:
+    """Give the next test the random states this one found."""
+    torch = sys.modules.get("torch")
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # legacy
+    torch_state = None if torch is None else torch.random.get_rng_state()
+    yield
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)  # noqa: NPY002  # the global state is what is restored
+    if torch is not None and torch_state is not None:
+        torch.random.set_rng_state(torch_state)
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """Return the folder that holds pyproject.toml."""
+    return PROJECT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of golden outputs and real videos beside the project, or skip."""
+    folder = PROJECT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the golden outputs and real videos (../shared) are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def videos(shared: Path) -> Path:
+    """Return the folder of real video files, or skip."""
+    folder = shared / "videos"
+    if not folder.is_dir():
+        pytest.skip("the real videos (../shared/videos) are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint of a tiny, randomly initialised model; read only."""
+    from llava_video.model.tiny import write_tiny_checkpoint
+
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_checkpoint(folder, seed=0)
+    return folder

@@ -1,0 +1,186 @@
+import dataclasses
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from llava_video.engine.request import (
+    Failed,
+    Finished,
+    Progress,
+    Request,
+    TextPart,
+    TextPiece,
+    VisualPart,
+)
+from llava_video.engine.scheduler import Scheduler
+from llava_video.engine.settings import EngineSettings, GenerationSettings
+from llava_video.model.checkpoint import load_model
+from llava_video.model.model_config import read_model_config
+from llava_video.model.tokenizer import Tokenizer
+from llava_video.values import Clip, Grid, Newline, VisualPlan
+from llava_video.world.bars import paint_index
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder):
+    """Return the tiny checkpoint: its model, tokenizer and generation defaults."""
+    torch.set_num_threads(1)
+    config = read_model_config(tiny_folder)
+    model = load_model(tiny_folder, config=config, device="cpu", dtype=torch.float32)
+    return SimpleNamespace(
+        model=model, tokenizer=Tokenizer(tiny_folder), generation=config.generation
+    )
+
+
+@pytest.fixture
+def make_engine(tiny) -> Callable[..., Scheduler]:
+    """Return a maker of schedulers over the tiny model; keywords are `EngineSettings`' fields.
+
+    At the end of the test every arena must be empty.
+    """
+    made: list[Scheduler] = []
+
+    def make(
+        *, model: Any = None, eos_ids: Any = None, penalty: float | None = None, **settings: Any
+    ) -> Scheduler:
+        defaults = tiny.generation
+        engine = Scheduler(
+            model or tiny.model,
+            tiny.tokenizer,
+            eos_ids=defaults.eos_ids if eos_ids is None else eos_ids,
+            repetition_penalty=defaults.repetition_penalty if penalty is None else penalty,
+            settings=EngineSettings(**{"slab_tokens": 512, **settings}),
+        )
+        made.append(engine)
+        return engine
+
+    yield make
+    for engine in made:
+        assert engine.arena.used_tokens == 0
+        assert engine.arena.held_tokens == 0
+
+
+@pytest.fixture
+def engine(make_engine) -> Scheduler:
+    """Return a scheduler with small chunks, so that every prompt takes several steps."""
+    return make_engine(prefill_chunk_tokens=7)
+
+
+class Frames:
+    """Pictures of bars whose reading is counted: `opened` and `closed` iterators."""
+
+    def __init__(self, idxs, *, fail_at=None, chunk_frames=2):
+        self.idxs, self.fail_at, self.chunk_frames = list(idxs), fail_at, chunk_frames
+        self.opened = self.closed = self.given = 0
+
+    def __call__(self):
+        self.opened += 1
+        try:
+            for start in range(0, len(self.idxs), self.chunk_frames):
+                chunk = self.idxs[start : start + self.chunk_frames]
+                if self.fail_at is not None and self.fail_at in chunk:
+                    raise RuntimeError("the file ends here")
+                frames = np.stack([paint_index(idx, 40, 64) for idx in chunk])
+                self.given += len(chunk)
+                yield Clip(frames, np.array(chunk) / 2.0, np.array(chunk))
+        finally:
+            self.closed += 1
+
+
+def _video_plan(num_frames: int, **changes: Any) -> VisualPlan:
+    """Plan frames of 4 x 4 patches pooled to 2 x 2 with a newline per row: 6 tokens a frame."""
+    idxs = tuple(range(num_frames))
+    plan = VisualPlan(
+        kind="video",
+        source="bars",
+        height_px=40,
+        width_px=64,
+        times_s=tuple(idx / 2.0 for idx in idxs),
+        frame_idxs=idxs,
+        fit="squeeze",
+        grid=Grid(1, 1),
+        overview=False,
+        pool_mode="bilinear",
+        pool_stride=2,
+        newline=Newline.ROW,
+        crop=(0, 4, 0, 4),
+        map_size=(2, 2),
+        num_tokens=6 * num_frames,
+    )
+    return dataclasses.replace(plan, **changes)
+
+
+@pytest.fixture
+def video() -> Callable[..., VisualPart]:
+    """Return a maker of visual parts that show these numbers as bars; 6 tokens each.
+
+    Keywords are those of `Frames`; its counts stand in `part.clips`.
+    """
+
+    def make(idxs: Any, *, plan: dict[str, Any] | None = None, **options: Any) -> VisualPart:
+        frames = Frames(idxs, **options)
+        key = "bars " + ",".join(map(str, frames.idxs))
+        return VisualPart(plan=_video_plan(len(frames.idxs), **(plan or {})), clips=frames, key=key)
+
+    return make
+
+
+@pytest.fixture
+def ask(tiny):
+    """Return a maker of requests: texts and visual parts, then settings of either kind."""
+
+    def make(*parts: Any, **options: Any) -> Request:
+        own = {
+            name: options.pop(name)
+            for name in ("request_id", "position_scale", "reuse", "keep", "cancelled")
+            if name in options
+        }
+        made = tuple(
+            TextPart(tuple(tiny.tokenizer.encode(part))) if isinstance(part, str) else part
+            for part in parts
+        )
+        settings = {"max_new_tokens": 12, "loop_guard": False, **options}
+        return Request(parts=made, generation=GenerationSettings(**settings), **own)
+
+    return make
+
+
+@pytest.fixture
+def run_all() -> Callable[..., list[Any]]:
+    """Return a function that runs requests to their answers (or errors), in order.
+
+    On the way it checks the order of every request's events.
+    """
+
+    def run(engine: Any, requests: Any) -> list[Any]:
+        requests = list(requests)
+        events: dict[int, list[Any]] = {request.request_id: [] for request in requests}
+        for event in engine.run(requests):
+            events[event.request_id].append(event)
+        for told in events.values():
+            _check_events(told)
+        lasts = [told[-1] for told in events.values()]
+        return [last.answer if isinstance(last, Finished) else last.error for last in lasts]
+
+    return run
+
+
+def _check_events(told: list[Any]) -> None:
+    """Check one request's events: one end, at the end; text joins; progress grows by stage."""
+    ends = [isinstance(event, Finished | Failed) for event in told]
+    assert ends == [False] * (len(told) - 1) + [True]
+    pieces = [event.text for event in told if isinstance(event, TextPiece)]
+    assert all(pieces)
+    if isinstance(told[-1], Finished):
+        assert "".join(pieces) == told[-1].answer.text
+    done: dict[str, int] = {}
+    for event in told:
+        if isinstance(event, Progress):
+            assert done.get(event.stage, 0) < event.done <= event.total
+            done[event.stage] = event.done
+    order = [event.stage for event in told if isinstance(event, Progress)]
+    assert "generate" not in order or "prefill" not in order[order.index("generate") :]

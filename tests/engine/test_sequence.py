@@ -1,0 +1,194 @@
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from llava_video.engine.arena import Arena
+from llava_video.engine.sequence import Sequence, VisualRun, tokens_of
+from llava_video.errors import CapacityError, ConfigError
+
+
+def make_arena(**options):
+    settings = {"dtype": torch.float32, "devices": [torch.device("cpu")], "slab_tokens": 32}
+    return Arena(1, 1, 2, **{**settings, **options})
+
+
+def write(arena, sequence, elements):
+    """Append elements, writing into each place a number that names it."""
+    for element in elements:
+        left = tokens_of([element])
+        while left:
+            span = sequence.writable(left)
+            first = sequence.next_idx
+            marks = torch.arange(first, first + span.num_tokens, dtype=torch.float32)
+            name = torch.full_like(marks, float(hash(element) % 1000))
+            arena.write(0, span, torch.stack([name, marks], dim=-1)[None], torch.zeros(1, 1, 2))
+            left -= span.num_tokens
+            sequence.append(span.num_tokens, completes=() if left else (element,))
+
+
+def read(arena, sequence):
+    """Return what stands in a sequence's places, in order: (name, position) pairs."""
+    return [tuple(pair) for span in sequence.past for pair in arena.keys(0, span)[0].tolist()]
+
+
+def filled(arena, elements, *, room=0):
+    sequence = Sequence(arena)
+    sequence.reserve(tokens_of(elements) + room)
+    write(arena, sequence, elements)
+    return sequence
+
+
+VIDEO = VisualRun("video", 7)
+
+
+def test_tokens_of_elements():
+    assert tokens_of([5, VIDEO, 6]) == 9
+    assert tokens_of([]) == 0
+
+
+def test_appending_joins_what_touches():
+    arena = make_arena()
+    sequence = filled(arena, [1, 2, VIDEO, 3], room=4)
+    assert len(sequence.past) == 1
+    assert (sequence.num_tokens, sequence.next_idx) == (10, 10)
+    assert sequence.elements == (1, 2, VIDEO, 3)
+    assert arena.used_tokens == 14
+    sequence.release()
+    assert arena.used_tokens == 0
+
+
+def test_a_fork_shares_the_prefix_and_outlives_its_origin():
+    arena = make_arena()
+    origin = filled(arena, [1, VIDEO, 2, 3])
+    before = read(arena, origin)
+    fork = origin.fork(2)
+    assert arena.used_tokens == 10  # nothing was copied
+    fork.reserve(2)
+    write(arena, fork, [8, 9])
+    assert read(arena, origin) == before
+    origin.release()
+    assert read(arena, fork)[:8] == before[:8]
+    assert fork.elements == (1, VIDEO, 8, 9)
+    fork.release()
+    assert arena.used_tokens == 0
+
+
+def test_common_elements_never_split_a_visual():
+    arena = make_arena()
+    with filled(arena, [1, VIDEO, 2, 3]) as sequence:
+        assert sequence.num_shared([1, VIDEO, 2, 4]) == 3
+        assert sequence.num_shared([1, VisualRun("video", 8), 2]) == 1
+        assert sequence.num_shared([1, VisualRun("other", 7), 2]) == 1
+        assert sequence.num_shared([2, VIDEO]) == 0
+        assert sequence.num_shared([1, VIDEO, 2, 3, 4, 5]) == 4
+
+
+def test_dropping_the_oldest_keeps_positions():
+    arena = make_arena()
+    sequence = filled(arena, [1, 2, VIDEO, 3, 4], room=2)
+    sequence.drop_oldest(2, num_sinks=1)  # the second id and the video
+    assert [position for _, position in read(arena, sequence)] == [0, 9, 10]
+    assert (sequence.num_tokens, sequence.next_idx) == (3, 11)
+    write(arena, sequence, [5])
+    sequence.drop_oldest(1, num_sinks=1)
+    assert sequence.elements == (1, 4, 5)
+    assert [position for _, position in read(arena, sequence)] == [0, 10, 11]
+    assert sequence.num_shared([1, 4, 5]) == 0  # other positions than a prompt would have
+    with pytest.raises(ConfigError):
+        sequence.drop_oldest(1, num_sinks=2)
+    with pytest.raises(ConfigError):
+        sequence.drop_oldest(3, num_sinks=1)
+    sequence.truncate(1)
+    assert sequence.next_idx == 1  # the gap is gone with what stood behind it
+    sequence.release()
+    assert arena.used_tokens == 0
+
+
+def test_no_room_leaves_the_sequence_as_it_was():
+    arena = make_arena(limit_tokens=32)
+    sequence = filled(arena, [1, 2, 3])
+    with pytest.raises(CapacityError):
+        sequence.reserve(30)
+    assert sequence.elements == (1, 2, 3)
+    sequence.release()
+    assert arena.used_tokens == 0
+
+
+def test_a_released_sequence_is_of_no_use():
+    arena = make_arena()
+    sequence = filled(arena, [1, 2])
+    sequence.release()
+    sequence.release()
+    for use in (sequence.fork, lambda: sequence.reserve(1), lambda: sequence.truncate(1)):
+        with pytest.raises(ConfigError, match="released"):
+            use()
+
+
+class Forest(RuleBasedStateMachine):
+    """Forks, appends, cuts and releases against plain lists of (name, position)."""
+
+    def __init__(self):
+        super().__init__()
+        self.arena = make_arena()
+        self.pairs = []
+
+    elements = st.lists(
+        st.one_of(
+            st.integers(0, 50), st.builds(VisualRun, st.sampled_from("ab"), st.integers(1, 9))
+        ),
+        min_size=1,
+        max_size=5,
+    )
+
+    @rule(elements=elements, room=st.integers(0, 6))
+    def begin(self, elements, room):
+        sequence = filled(self.arena, elements, room=room)
+        self.pairs.append((sequence, read(self.arena, sequence), list(elements)))
+
+    @precondition(lambda self: self.pairs)
+    @rule(which=st.integers(0, 99), cut=st.integers(0, 9), elements=elements)
+    def fork(self, which, cut, elements):
+        sequence, marks, named = self.pairs[which % len(self.pairs)]
+        cut = min(cut, len(named))
+        twin = sequence.fork(cut)
+        kept = marks[: tokens_of(named[:cut])]
+        twin.reserve(tokens_of(elements))
+        write(self.arena, twin, elements)
+        added = [
+            float(hash(element) % 1000) for element in elements for _ in range(tokens_of([element]))
+        ]
+        start = len(kept)
+        marks = kept + [(name, float(start + i)) for i, name in enumerate(added)]
+        self.pairs.append((twin, marks, named[:cut] + list(elements)))
+
+    @precondition(lambda self: self.pairs)
+    @rule(which=st.integers(0, 99), cut=st.integers(0, 9))
+    def truncate(self, which, cut):
+        idx = which % len(self.pairs)
+        sequence, marks, named = self.pairs[idx]
+        sequence.truncate(cut)
+        self.pairs[idx] = (sequence, marks[: tokens_of(named[:cut])], named[:cut])
+
+    @precondition(lambda self: self.pairs)
+    @rule(which=st.integers(0, 99))
+    def release(self, which):
+        sequence, _, _ = self.pairs.pop(which % len(self.pairs))
+        sequence.release()
+
+    @invariant()
+    def every_sequence_reads_what_was_written(self):
+        for sequence, marks, named in self.pairs:
+            assert read(self.arena, sequence) == marks
+            assert sequence.num_tokens == len(marks) == tokens_of(sequence.elements)
+            assert list(sequence.elements) == named
+
+    def teardown(self):
+        for sequence, _, _ in self.pairs:
+            sequence.release()
+        assert self.arena.used_tokens == 0
+
+
+Forest.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestForest = Forest.TestCase

@@ -1,0 +1,131 @@
+"""Checkpoint folders are written whole or not at all, in files of the asked size."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from llava_video.errors import CheckpointError
+from llava_video.model import export
+from llava_video.model.export import generation_values, write_checkpoint
+from llava_video.model.model_config import GenerationDefaults, ModelConfig, read_model_config
+from llava_video.model.names import file_names
+from llava_video.model.shards import INDEX_FILE, find_shards
+from llava_video.model.tiny import draw_tensors, write_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
+    return read_model_config(write_tiny_checkpoint(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="module")
+def tensors(config: ModelConfig) -> dict[str, torch.Tensor]:
+    return draw_tensors(config.dimensions, 0, torch.float32)
+
+
+@pytest.mark.parametrize("layout", ["original", "hf"])
+def test_every_tensor_is_written_under_its_name(tmp_path: Path, config, tensors, layout):
+    folder = write_checkpoint(tmp_path / "out", tensors=tensors, config=config, layout=layout)
+    stored = load_file(folder / "model.safetensors")
+    names = file_names(config.dimensions, layout)
+    for ours, tensor in tensors.items():
+        assert torch.equal(stored.pop(names[ours]), tensor)
+    # What is left is the tower's last norm, as the identity: other loaders want it.
+    assert len(stored) == 2
+    assert {float(tensor.sum()) for tensor in stored.values()} == {0.0, 32.0}
+    assert all("post_layernorm" in name for name in stored)
+
+
+def test_shards_are_of_the_asked_size_and_the_index_is_true(tmp_path: Path, config, tensors):
+    folder = write_checkpoint(
+        tmp_path / "out", tensors=tensors, config=config, layout="hf", shard_bytes=100_000
+    )
+    shards = find_shards(folder)
+    assert len(shards) > 5
+    index = json.loads((folder / INDEX_FILE).read_text())
+    total_bytes = 0
+    for shard in shards:
+        held = load_file(shard.path)
+        held_bytes = sum(tensor.nbytes for tensor in held.values())
+        total_bytes += held_bytes
+        assert held_bytes <= 100_000 or len(held) == 1
+        assert all(index["weight_map"][name] == shard.path.name for name in held)
+    assert index["metadata"]["total_size"] == total_bytes
+    assert shards[0].path.name == f"model-00001-of-{len(shards):05}.safetensors"
+
+
+def test_configurations_say_what_was_written(tmp_path: Path, config, tensors):
+    halves = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    for layout in ("original", "hf"):
+        folder = write_checkpoint(tmp_path / layout, tensors=halves, config=config, layout=layout)
+        again = read_model_config(folder)
+        assert again.stored_dtype == "bfloat16"
+        assert again.layout == layout
+        assert again.dimensions == config.dimensions
+        assert again.visual == config.visual  # newlines per row too, which hf has no word for
+        assert again.generation == config.generation
+
+
+def test_generation_defaults_round_trip():
+    one = GenerationDefaults(eos_ids=(5,), repetition_penalty=1.1)
+    assert generation_values(one) == {"eos_token_id": 5, "repetition_penalty": 1.1}
+    several = GenerationDefaults(eos_ids=(5, 6), do_sample=True, temperature=0.7)
+    assert generation_values(several)["eos_token_id"] == [5, 6]
+    assert "eos_token_id" not in generation_values(GenerationDefaults())
+
+
+def test_further_files_are_written(tmp_path: Path, config, tensors):
+    folder = write_checkpoint(
+        tmp_path / "out", tensors=tensors, config=config, layout="original", files={"a.txt": b"x"}
+    )
+    assert (folder / "a.txt").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("kind", ["file", "full folder"])
+def test_nothing_is_overwritten(tmp_path: Path, config, tensors, kind: str):
+    target = tmp_path / "out"
+    if kind == "file":
+        target.write_text("mine")
+    else:
+        target.mkdir()
+        (target / "mine.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="exists and is not empty"):
+        write_checkpoint(target, tensors=tensors, config=config, layout="original")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no disk space is left"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "no disk space"),
+        (OSError(errno.EACCES, "denied"), "cannot be written"),
+    ],
+)
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, config, tensors, cause, message):
+    written: list[Path] = []
+
+    def save_file(_: object, path: Path, **__: object) -> None:
+        if written:
+            raise cause
+        written.append(path)
+        path.write_bytes(b"half")
+
+    monkeypatch.setattr(export, "save_file", save_file)
+    with pytest.raises(CheckpointError, match=message):
+        write_checkpoint(
+            tmp_path / "out", tensors=tensors, config=config, layout="hf", shard_bytes=100_000
+        )
+    assert written
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, config, tensors):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        write_checkpoint(tmp_path / "file" / "out", tensors=tensors, config=config, layout="hf")

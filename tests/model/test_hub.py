@@ -1,0 +1,132 @@
+"""A name becomes a folder, or an error that says what to do; the hub's client is replaced."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+
+from llava_video.errors import CheckpointError
+from llava_video.model.hub import commit_of, resolve_checkpoint
+
+NAME = "lmms-lab/LLaVA-Video-7B-Qwen2"
+
+
+class Answer:
+    """What an HTTP error wants to know of its response."""
+
+    status_code = 404
+    headers: dict[str, str] = {}  # noqa: RUF012  # never written
+    request = None
+    text = ""
+
+
+def failing(cause: BaseException) -> Callable[..., str]:
+    def snapshot_download(*_: Any, **__: Any) -> str:
+        raise cause
+
+    return snapshot_download
+
+
+def http_error(kind: type[errors.HfHubHTTPError], text: str = "refused") -> errors.HfHubHTTPError:
+    return kind(text, response=Answer())  # type: ignore[arg-type]  # as much of one as is read
+
+
+def caused(outer: Exception, inner: Exception) -> Exception:
+    outer.__cause__ = inner
+    return outer
+
+
+def test_a_folder_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing(AssertionError("called")))
+    assert resolve_checkpoint(tmp_path) == tmp_path
+    assert resolve_checkpoint(str(tmp_path)) == tmp_path
+
+
+def test_a_hub_id_is_fetched_with_what_is_needed_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    calls: list[dict[str, Any]] = []
+
+    def snapshot_download(name: str, **options: Any) -> str:
+        calls.append({"name": name, **options})
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert resolve_checkpoint(NAME, revision="abc", files="config") == tmp_path
+    assert resolve_checkpoint(NAME) == tmp_path
+    config, everything = calls
+    assert (config["name"], config["revision"]) == (NAME, "abc")
+    assert everything["revision"] is None
+    assert "*.safetensors" not in config["allow_patterns"]
+    assert "*.safetensors" in everything["allow_patterns"]
+    for call in calls:
+        assert "*.json" in call["allow_patterns"]
+        assert not [p for p in call["allow_patterns"] if p.endswith((".py", ".bin", ".pt"))]
+
+
+@pytest.mark.parametrize(
+    ("cause", "message", "hint"),
+    [
+        (http_error(errors.RepositoryNotFoundError), "the hub has no model", "llava-video models"),
+        (http_error(errors.GatedRepoError), "is gated", "hf auth login"),
+        (http_error(errors.RevisionNotFoundError), "has no revision 'main2'", "branches"),
+        (http_error(errors.HfHubHTTPError, "503 busy"), "cannot be reached: 503", "network"),
+        (errors.LocalEntryNotFoundError("no connection"), "cannot be reached", "network"),
+        (errors.HTTPError("connection reset"), "cannot be reached", "network"),
+        (ConnectionError("refused"), "cannot be reached", "network"),
+        (
+            caused(errors.LocalEntryNotFoundError("offline"), errors.OfflineModeIsEnabled("x")),
+            "offline mode is on",
+            "HF_HUB_OFFLINE",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "no disk space", "HF_HOME"),
+        (
+            caused(errors.XetDownloadError("failed"), OSError(errno.ENOSPC, "full")),
+            "no disk space",
+            "HF_HOME",
+        ),
+        (PermissionError(errno.EACCES, "denied"), "cannot be fetched", "can be written"),
+        (RuntimeError("xet: broken"), "cannot be fetched: xet: broken", "check the id"),
+    ],
+)
+def test_what_the_client_raises_becomes_a_sentence_and_a_way_out(
+    monkeypatch: pytest.MonkeyPatch, cause: Exception, message: str, hint: str
+):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing(cause))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        resolve_checkpoint(NAME, revision="main2")
+    assert hint in caught.value.hint
+    assert NAME in caught.value.message or "main2" in caught.value.message
+    assert caught.value.__cause__ is cause
+
+
+@pytest.mark.parametrize("name", ["", "./models/x", "/models/x", "a/b/c", "~/x", "bad name", "a//b"])
+def test_what_can_be_no_hub_id_is_not_looked_up(monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", failing(AssertionError("called")))
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        resolve_checkpoint(name)
+
+
+def test_a_file_and_a_revision_of_a_folder_are_refused(tmp_path: Path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is a file") as caught:
+        resolve_checkpoint(file)
+    assert "folder" in caught.value.hint
+    with pytest.raises(CheckpointError, match="is a folder"):
+        resolve_checkpoint(tmp_path, revision="main")
+
+
+def test_the_commit_is_read_off_the_caches_folder(tmp_path: Path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--a--b" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    assert commit_of(snapshot) == commit
+    assert commit_of(tmp_path) is None
+    other = tmp_path / "snapshots" / "main"
+    other.mkdir(parents=True)
+    assert commit_of(other) is None

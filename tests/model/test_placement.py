@@ -1,0 +1,95 @@
+"""Where parameters go: one device, or layers shared among GPUs (arithmetic only: none is needed)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from llava_video.errors import CapacityError
+from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
+from llava_video.model.llava import LlavaModel
+from llava_video.model.names import num_parameters
+from llava_video.model.placement import place, spread, weights_bytes
+
+LARGE = ModelDimensions(
+    vision=VisionConfig(),
+    text=TextConfig(
+        hidden_size=8192,
+        intermediate_size=29_568,
+        num_layers=80,
+        num_heads=64,
+        num_kv_heads=8,
+        head_dim=128,
+        vocab_size=152_064,
+        rms_norm_eps=1e-6,
+        rope_theta=1e6,
+        max_positions=32_768,
+        tie_embeddings=False,
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def large() -> LlavaModel:
+    with torch.device("meta"):
+        return LlavaModel(LARGE)
+
+
+def test_one_device_takes_everything(large: LlavaModel):
+    where = place(large, "cpu", torch.float32)
+    assert {where(name) for name, _ in large.named_parameters()} == {torch.device("cpu")}
+
+
+def test_auto_without_a_gpu_is_the_cpu(large: LlavaModel, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert place(large, "auto", torch.float32)("image_newline") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("free_gib", "num_used"), [(300, 1), (80, 2)])
+def test_auto_shares_only_what_one_gpu_cannot_hold(
+    large: LlavaModel, monkeypatch: pytest.MonkeyPatch, free_gib: int, num_used: int
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_gib * 2**30, free_gib * 2**30))
+    where = place(large, "auto", torch.bfloat16)
+    assert len({where(name) for name, _ in large.named_parameters()}) == num_used
+
+
+def test_layers_stay_whole_and_in_order(large: LlavaModel):
+    where = spread(large, {idx: 48 * 2**30 for idx in range(4)}, torch.bfloat16)
+    devices = {name: where(name) for name, _ in large.named_parameters()}
+    assert {device.type for device in devices.values()} == {"cuda"}
+    assert {device.index for device in devices.values()} == {0, 1, 2, 3}
+    by_layer = [
+        {devices[name] for name in devices if name.startswith(f"language_model.layers.{idx}.")}
+        for idx in range(80)
+    ]
+    assert all(len(found) == 1 for found in by_layer)
+    order = [next(iter(found)).index for found in by_layer]
+    assert order == sorted(order)
+    used_bytes = [0] * 4
+    for name, parameter in large.named_parameters():
+        used_bytes[devices[name].index] += parameter.numel() * 2
+    assert max(used_bytes) <= 48 * 2**30
+    # As even as whole layers allow: no GPU but the last has twice another's share.
+    assert max(used_bytes[:-1]) < 1.3 * min(used_bytes[:-1])
+
+
+def test_what_does_not_fit_is_refused_with_the_numbers(large: LlavaModel):
+    with pytest.raises(CapacityError, match=r"136\.\d GiB, 2 GPUs have 80\.0 GiB free") as caught:
+        spread(large, {0: 40 * 2**30, 1: 40 * 2**30}, torch.bfloat16)
+    assert "device='cpu'" in caught.value.hint
+
+
+def test_bytes_are_counted_in_the_asked_dtype(large: LlavaModel):
+    assert weights_bytes(large, torch.bfloat16) == 2 * num_parameters(LARGE)
+    assert weights_bytes(large, torch.float32) == 4 * num_parameters(LARGE)
+
+
+def test_a_tied_model_is_shared_too(tmp_path: Path):
+    tied = replace(LARGE, text=replace(LARGE.text, tie_embeddings=True, num_layers=8))
+    with torch.device("meta"):
+        model = LlavaModel(tied)
+    where = spread(model, {0: 9 * 2**30, 1: 14 * 2**30}, torch.bfloat16)
+    assert {where(name).index for name, _ in model.named_parameters()} == {0, 1}

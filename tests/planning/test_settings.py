@@ -1,0 +1,127 @@
+"""Every knob is documented, ranged, and refuses to contradict another."""
+
+import dataclasses
+import math
+
+import pytest
+
+from llava_video.config import from_mapping, to_mapping
+from llava_video.errors import ConfigError
+from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.values import Grid, Newline
+
+
+@pytest.mark.parametrize("cls", [SamplingSettings, PlanningSettings])
+def test_every_field_is_documented_and_none_by_default(cls: type):
+    for field in dataclasses.fields(cls):
+        assert len(field.metadata["doc"]) > 20, field.name
+    assert from_mapping(cls, to_mapping(cls())) == cls()
+
+
+def test_plain_values_round_trip():
+    planning = PlanningSettings(grid=Grid(2, 3), newline=Newline.FRAME, time_share=0.1)
+    assert from_mapping(PlanningSettings, to_mapping(planning)) == planning
+    sampling = SamplingSettings(times_s=(0.5, 2.0), max_frames=3)
+    assert from_mapping(SamplingSettings, to_mapping(sampling)) == sampling
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("num_frames", 0),
+        ("num_frames", -3),
+        ("num_frames", 2.5),
+        ("num_frames", 10**9),
+        ("num_frames", True),
+        ("max_frames", 0),
+        ("max_frames", "64"),
+        ("fps", 0),
+        ("fps", -1.0),
+        ("fps", math.nan),
+        ("fps", math.inf),
+        ("fps", 1e6),
+        ("start_s", -0.1),
+        ("start_s", math.inf),
+        ("start_s", math.nan),
+        ("end_s", 0),
+        ("end_s", math.inf),
+        ("times_s", ()),
+        ("times_s", (1.0, -1.0)),
+        ("times_s", (1.0, math.nan)),
+        ("times_s", (math.inf,)),
+        ("times_s", 3.0),
+        ("compat", "decord"),
+        ("strategy", "random"),
+    ],
+)
+def test_absurd_sampling_is_refused(field: str, value: object):
+    with pytest.raises(ConfigError, match=field) as refusal:
+        SamplingSettings(**{field: value})
+    assert refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("grid", "on"),
+        ("grid", Grid(0, 1)),
+        ("grid", Grid(1, -2)),
+        ("grid", Grid(1, 13)),
+        ("grid", Grid(1.0, 2)),  # type: ignore[arg-type]  # what a caller may hand over
+        ("pool_stride", 0),
+        ("pool_stride", 1.5),
+        ("pool_mode", "nearest"),
+        ("newline", "tile"),
+        ("detail", "ultra"),
+        ("max_video_tokens", 0),
+        ("max_video_tokens", -5),
+        ("max_new_tokens", 0),
+        ("max_new_tokens", None),
+        ("position_scale", 0.5),
+        ("position_scale", math.nan),
+        ("position_scale", 1000),
+        ("time_share", -0.01),
+        ("time_share", 1.01),
+        ("image_aspect", "tiles"),
+    ],
+)
+def test_absurd_planning_is_refused(field: str, value: object):
+    with pytest.raises(ConfigError, match=field) as refusal:
+        PlanningSettings(**{field: value})
+    assert refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"start_s": 5.0, "end_s": 5.0}, "start_s = 5.0 is not before end_s = 5.0"),
+        ({"start_s": 6.0, "end_s": 5.0}, "start_s"),
+        ({"times_s": (1.0,), "num_frames": 4}, "num_frames = 4"),
+        ({"times_s": (1.0,), "fps": 1.0}, "fps = 1.0"),
+        ({"times_s": (1.0,), "compat": "reference"}, "explicit times"),
+    ],
+)
+def test_contradicting_sampling_is_refused(knobs: dict, words: str):
+    with pytest.raises(ConfigError, match=words):
+        SamplingSettings(**knobs)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"detail": "low", "pool_stride": 2},
+        {"detail": "medium", "pool_stride": 3},
+        {"detail": "medium", "grid": "auto"},
+        {"detail": "low", "grid": Grid(2, 2)},
+        {"detail": "high", "grid": "off"},
+    ],
+)
+def test_detail_does_not_share_its_knobs(knobs: dict):
+    with pytest.raises(ConfigError, match="detail = "):
+        PlanningSettings(**knobs)
+
+
+def test_the_rest_combines():
+    SamplingSettings(fps=2.0, num_frames=8, max_frames=4, start_s=1.0, end_s=9.0)
+    SamplingSettings(times_s=(1.0, 2.0), max_frames=1, start_s=0.5, end_s=9.0)
+    PlanningSettings(detail="high", pool_stride=1, max_video_tokens=1, newline=Newline.NONE)

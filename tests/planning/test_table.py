@@ -1,0 +1,76 @@
+"""The plan as a person reads it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from llava_video.planning.geometry import Geometry
+from llava_video.planning.planner import ImageItem, VideoItem, plan_request
+from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.planning.table import plan_table
+
+
+def test_the_whole_table(make_info: Callable, plan_one: Callable):
+    plan = plan_one(make_info(), sampling=SamplingSettings(num_frames=8))
+    assert plan_table(plan).splitlines() == [
+        "model     LLaVA-Video-7B-Qwen2",
+        "video     clip.mp4: 1280 px wide, 720 px high, 10.00 s",
+        "frames    8 from 0.00 s to 9.97 s; all times in the prompt",
+        "tiles     1 per frame, squeezed to a square",
+        "rows      map of 14 x 14; bilinear pooling, stride 2; a newline after each row; 210 tokens per",
+        "          frame, 1,680 tokens",
+        f"tokens    1,680 visual (of {32768 - 512 - plan.text_tokens:,} allowed) + "
+        f"{plan.text_tokens} text + 512 for the answer = {2192 + plan.text_tokens:,}; the context is",
+        "          32,768",
+        "memory    15.3 GiB: weights 15.0 GiB, cache 125.1 MiB, activations about 269.7 MiB",
+        "because   8 of the video's 300 frames, spread evenly: 0.00 s to 9.97 s.",
+    ]  # fmt: skip
+
+
+def test_tiles_sacrifices_and_warnings(make_info: Callable, plan_one: Callable):
+    info = make_info(size_px=(1080, 1920))
+    few = SamplingSettings(num_frames=8)
+    tiled = plan_table(plan_one(info, sampling=few, detail="high"))
+    assert "tiles     16 per frame: 3 x 5 (rows x columns) and an overview, fitted to its grid" in (
+        tiled
+    )
+    assert "rows      map of 38 x 68, overview of 14 x 14; bilinear pooling, stride 2;" in tiled
+    cut = plan_table(plan_one(info, max_video_tokens=600, position_scale=1.5))
+    assert "because   Pool stride 2 → 4:" in cut
+    assert "because   Frames 64 → 10:" in cut
+    assert "warning   Only 10 of 64 chosen frames fit the budget." in cut
+    assert "32,768 x 1.5" in " ".join(cut.split())
+
+
+def test_other_layouts(make_info: Callable, plan_one: Callable, geometry: Geometry):
+    slow = plan_table(plan_one(make_info(), model=replace(geometry, slow_every=10)))
+    assert "map of 14 x 14, every 10th frame so, the others 7 x 7, a separator after each" in slow
+    thinned = plan_table(plan_one(make_info(), time_share=0.005))
+    assert "rd time in the prompt" in thinned
+    silent = plan_table(plan_one(make_info(), time_instruction=False))
+    assert "no times in the prompt" in silent
+    single = plan_table(plan_one(make_info(1)))
+    assert "frames    1 at 0.00 s; all times in the prompt" in single
+    assert "per frame, " in silent
+    assert "tokens per" not in single
+
+
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_pictures(make_info: Callable, geometry: Geometry, text_of: Callable, num_images: int):
+    picture = ImageItem(height_px=1080, width_px=1920, name="p.png")
+    items = [picture] * num_images + [VideoItem(info=make_info(), name="a.mp4")]
+    plan = plan_request(items, geometry, PlanningSettings(), SamplingSettings(), text_of)
+    table = " ".join(plan_table(plan).split())
+    assert "image 1 p.png: 1920 px wide, 1080 px high tiles" in table
+    assert f"video {num_images + 1} a.mp4" in table
+    tiled = "rows map of 60 x 108, overview of 27 x 27; shrunk from 75 x 135; a newline"
+    padded = "tiles 1 per picture, padded to a square rows map of 27 x 27; not pooled; one newline"
+    assert (tiled in table, padded in table) == (num_images == 1, num_images == 2)
+
+
+def test_no_line_is_wide(make_info: Callable, plan_one: Callable):
+    plan = plan_one(make_info(200_000), sampling=SamplingSettings(fps=1.0, max_frames=9000))
+    lines = plan_table(plan).splitlines()
+    assert max(map(len, lines)) <= 96
+    assert len(lines) <= 20

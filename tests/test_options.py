@@ -1,0 +1,75 @@
+"""Flat keywords reach the right stage, and a mistyped one is named."""
+
+from datetime import timedelta
+
+import pytest
+
+from llava_video.errors import ConfigError
+from llava_video.options import settings_of
+from llava_video.values import Grid, Newline
+
+
+def test_every_keyword_reaches_its_stage() -> None:
+    settings = settings_of(
+        {
+            "start": "1:02",
+            "end": timedelta(seconds=90),
+            "fps": 2,
+            "grid": (2, 3),
+            "newline": "frame",
+        }
+        | {"max_new_tokens": 7, "temperature": 0.5, "stop": "END", "reader": "pyav"}
+    )
+    assert (settings.sampling.start_s, settings.sampling.end_s) == (62.0, 90.0)
+    assert settings.sampling.fps == 2
+    assert settings.planning.grid == Grid(2, 3)
+    assert settings.planning.newline is Newline.FRAME
+    assert settings.planning.max_new_tokens == settings.generation.max_new_tokens == 7
+    assert (settings.generation.temperature, settings.generation.stop) == (0.5, ("END",))
+    assert settings.reader == "pyav"
+
+
+def test_every_option_is_a_field_of_some_stage() -> None:
+    from llava_video.options import _RENAMED, Options
+    from llava_video.options import Settings as All
+
+    plain = settings_of({})
+    names = {
+        name
+        for stage in ("sampling", "planning", "generation")
+        for name in dir(getattr(plain, stage))
+    }
+    names |= set(All.__dataclass_fields__)
+    missing = [n for n in Options.__annotations__ if _RENAMED.get(n, n) not in names]
+    assert not missing
+
+
+def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest() -> None:
+    with pytest.raises(TypeError, match="did you mean 'num_frames'"):
+        settings_of({"num_frame": 8})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("grid", (1, 2, 3)),
+        ("grid", "many"),
+        ("newline", "word"),
+        ("reader", "opencv"),
+        ("num_frames", -1),
+        ("num_frames", 0),
+        ("fps", 0),
+        ("fps", float("nan")),
+        ("max_video_tokens", -5),
+        ("max_new_tokens", 0),
+        ("temperature", -0.1),
+        ("start", "yesterday"),
+        ("detail", "ultra"),
+        ("compat", "mine"),
+        ("pool_stride", 0),
+    ],
+)
+def test_a_bad_value_is_a_config_error_that_shows_it(option: str, value: object) -> None:
+    with pytest.raises(ConfigError) as raised:
+        settings_of({option: value})
+    assert str(value)[:3] in str(raised.value)
