@@ -17,6 +17,7 @@ from llava_video.config import to_mapping
 from llava_video.engine.request import Answer, Request, TextPart, VisualPart
 from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
+from llava_video.model.hub import commit_of
 from llava_video.model.prompt import Turn
 from llava_video.model.spec import ModelSpec
 from llava_video.options import Settings
@@ -198,7 +199,7 @@ class Exchange:
         ]
         return {
             "model": self.spec.name,
-            "revision": self.spec.revision,
+            "revision": commit_of(self.spec.folder) or self.spec.revision,
             "seed": self.settings.generation.seed,
             "videos": readers,
             "python": platform.python_version(),

@@ -198,8 +198,8 @@ def _check_same(plan: Plan, opened: Sequence[Opened]) -> None:
         num_frames = 1 if isinstance(item, ImageItem) else item.info.num_frames
         if size_px != (visual.height_px, visual.width_px) or max(visual.frame_idxs) >= num_frames:
             raise ConfigError(
-                f"{visual.source} was planned as {visual.width_px} px wide, {visual.height_px} px "
-                f"high; it is {size_px[1]} px wide, {size_px[0]} px high, with {num_frames} frames.",
+                f"{visual.source} was planned as {visual.width_px} px wide and {visual.height_px} "
+                f"px high; it is {size_px[1]} px by {size_px[0]} px, with {num_frames} frames.",
                 hint,
             )
 

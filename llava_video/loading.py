@@ -81,12 +81,15 @@ def load_engine(
     Raises:
         CheckpointError, BackendMissingError, ConfigError: as `load`.
     """
+    if device != "auto":  # "auto" may spread the layers over several GPUs
+        choose_device(device)
     model = load_model(
         spec.folder,
         config=spec.config,
-        device=choose_device(device) if device != "auto" else "auto",
+        device=device,
         dtype=_DTYPES[choose_dtype(dtype, device)],
         progress=on_shard,
+        attn=attn,
     )
     generation = spec.config.generation
     return Scheduler(

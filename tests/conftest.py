@@ -9,10 +9,14 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from llava_video.api import LlavaVideo
 
 pytest_plugins = ["pytester"]
 
@@ -82,3 +86,23 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     write_tiny_checkpoint(folder, seed=0)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_folder: Path) -> "Iterator[LlavaVideo]":
+    """Return the tiny model, loaded; shared, so leave it as it was."""
+    from llava_video.api import load
+
+    with load(tiny_folder) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a video of 40 frames, 96 x 128 px, 30 a second, each showing its index; read only."""
+    from llava_video.world.bars import paint_index
+    from llava_video.world.clip import write_clip
+
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_clip(path, [paint_index(idx, 96, 128) for idx in range(40)])
+    return path

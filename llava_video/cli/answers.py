@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import click
 
 from llava_video.cli.console import Console
+from llava_video.cli.progress import STAGES
 from llava_video.values import Description
 
 
@@ -68,11 +69,7 @@ def remark(console: Console, description: Description, about: str = "") -> None:
         return
     spent = ", ".join(
         f"{words} {timings[stage]:.1f} s"
-        for stage, words in (
-            ("vision", "watching"),
-            ("prefill", "reading"),
-            ("generate", "writing"),
-        )
+        for stage, (words, _) in STAGES.items()
         if stage in timings
     )
     console.note(

@@ -11,6 +11,7 @@ from llava_video.cli.console import Console
 from llava_video.cli.inputs import ALL_WELL, FAILED, refuse_early
 from llava_video.cli.loading import load_model, split_options
 from llava_video.cli.options import keywords_of, model_options, request_options
+from llava_video.errors import ConfigError
 
 OUTPUT = "The result"
 
@@ -39,6 +40,8 @@ def ask(
     """  # fmt: skip
     named, request = split_options(given)
     keywords = keywords_of(request)
+    if not all(question.strip() for question in questions):
+        raise ConfigError("a question is empty.", "ask something, or use `llava-video describe`.")
     if not refuse_early(console, [file], max(questions, key=len), named, keywords):
         return FAILED
     with load_model(console, named) as model:

@@ -12,7 +12,7 @@ from llava_video.cli.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_MOST_WORDS_PER_LINE = 96
+_HELP_WIDTH = 96
 
 
 class SectionOption(click.Option):
@@ -31,7 +31,7 @@ class SectionedCommand(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
-            if row is not None:
+            if row is not None and isinstance(parameter, click.Option):
                 sections.setdefault(getattr(parameter, "section", "Options"), []).append(row)
         # Every list has the same left column, so that the eye finds one edge.
         for section, rows in sorted(sections.items(), key=lambda item: item[0] == "Options"):
@@ -48,12 +48,9 @@ def command(name: str, **facts: Any) -> Callable[[Callable[..., Any]], click.Com
     """Declare a command with the options every command takes; its docstring is its help."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        settings = {
-            "help_option_names": ["-h", "--help"],
-            "max_content_width": _MOST_WORDS_PER_LINE,
-        }
+        settings = {"help_option_names": ["-h", "--help"], "max_content_width": _HELP_WIDTH}
         made = click.command(name, cls=SectionedCommand, context_settings=settings, **facts)
-        return made(debug_option(quiet_option(function)))
+        return quiet_option(debug_option(made(function)))  # last in the help
 
     return decorate
 

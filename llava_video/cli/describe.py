@@ -92,8 +92,7 @@ def describe(
     if folder is not None:
         suffix = ".json" if as_json else ".txt"
         outputs = output_folder(files, folder, suffix=suffix, has_sheets=has_sheets)
-        if not overwrite:
-            outputs.refuse_existing()
+        outputs.check(overwrite=overwrite)
     elif has_sheets or overwrite:
         raise ConfigError("no folder to write files to was given.", "add -o DIR.")
     if not refuse_early(console, files, prompt, named, keywords):
@@ -138,6 +137,7 @@ def _all(
         elif outputs is not None:
             console.note(f"wrote {outputs.write(file, answer)}")
         else:
+            console.progress.close()  # stdout may be the same terminal
             show(answer, as_json=as_json, heading=about)
         console.progress.on_video(num_done, len(files))
         if isinstance(answer, Description):

@@ -4,6 +4,7 @@ Exit status: 0 all went well; 1 nothing did, or the arguments are wrong; 3 some 
 failed; 130 stopped by Ctrl-C. Each command is imported only when it is asked for.
 """
 
+import difflib
 import importlib
 import logging
 import os
@@ -15,6 +16,7 @@ import click
 from llava_video import __version__
 from llava_video.cli.command import debug_option, quiet_option
 from llava_video.cli.console import Console, LogLines
+from llava_video.errors import ConfigError
 
 # Name → first line of the help, which stands here so that `--help` imports no command.
 COMMANDS = {
@@ -36,6 +38,21 @@ class LazyCommands(click.Group):
         """Return the names in the order of the help."""
         del ctx
         return list(COMMANDS)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of a name, or say which one is near.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        name = args[0]
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(COMMANDS)}."
+            raise ConfigError(f"there is no command {name!r}.", hint)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import click
 
 from llava_video.cli.command import option
+from llava_video.cli.words import in_options
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
 from llava_video.options import Options
@@ -32,15 +33,16 @@ _FIELD_NAMES = {"start": "start_s", "end": "end_s", "times": "times_s"}
 _WRITTEN = {
     "start": "TIME",
     "end": "TIME",
-    "times": "TIME,TIME…",
+    "times": "TIME,TIME,...",
     "grid": "auto|off|ROWSxCOLS",
 }
 _HELP = {
-    "start": "first moment, inclusive: seconds, MM:SS or HH:MM:SS.mmm",
-    "end": "end of the span, exclusive, written alike",
+    "start": "first moment, inclusive: seconds, MM:SS or HH:MM:SS.mmm. None: the first frame",
+    "end": "end of the span, exclusive, written alike. None: the end of the video",
     "stop": "text that ends the answer and is left out of it; may be given again",
     "compat": "'reference' repeats the original code's times and duplicate frames",
     "grid": "tiles per frame: by least waste, one, or rows and columns",
+    "repetition_penalty": "divides what was generated already, 1 is none; None: the checkpoint's",
 }
 
 
@@ -56,14 +58,9 @@ def request_options(*, with_answer: bool) -> Callable[[F], F]:
         for name in _names_of(cls)
         if section != ANSWER or with_answer or name == "max_new_tokens"
     ]
-    made.append(
-        option(
-            "--reader",
-            section=MODEL,
-            type=click.Choice(get_args(get_type_hints(Options)["reader"])),
-            help="Which package reads the video.  [default: auto]",
-        )
-    )
+    readers = get_args(get_type_hints(Options)["reader"])
+    made.append(option("--reader", section=WHICH, type=click.Choice(readers),
+                       help="Which package reads the video.  [default: auto]"))  # fmt: skip
     if with_answer:
         made += [
             option("--choice", "choices", section=ANSWER, multiple=True, metavar="TEXT",
@@ -89,17 +86,19 @@ def model_options(*, with_weights: bool) -> Callable[[F], F]:
     made = [
         option("--model", "-m", section=MODEL, default=DEFAULT_MODEL, show_default=True,
                metavar="NAME|DIR", help="A hub id, or a folder with a checkpoint."),
-        option("--revision", section=MODEL, metavar="NAME", help="Branch, tag or commit of a hub id."),
+        option("--revision", section=MODEL, metavar="NAME",
+               help="Branch, tag or commit of a hub id."),
     ]  # fmt: skip
     if with_weights:
         made += [
             option("--device", section=MODEL, default="auto", show_default=True, metavar="NAME",
-                   help="auto, cpu, cuda, cuda:1 …"),
+                   help="auto, cpu, cuda, cuda:1 ..."),
             option("--dtype", section=MODEL, default="auto", show_default=True,
                    type=click.Choice(("auto", "float32", "bfloat16", "float16")),
                    help="Of the weights; auto is bfloat16 on a GPU, float32 on a CPU."),
             option("--attn", section=MODEL, default="sdpa", show_default=True,
-                   type=click.Choice(("sdpa", "flash")), help="flash needs the flash-attn package."),
+                   type=click.Choice(("sdpa", "flash")),
+                   help="flash needs the flash-attn package."),
         ]  # fmt: skip
 
     def decorate(function: F) -> F:
@@ -141,7 +140,7 @@ def _names_of(cls: type) -> list[str]:
 def _option_of(name: str, section: str, cls: Any) -> Callable[[F], F]:
     field = next(f for f in dataclasses.fields(cls) if f.name == _FIELD_NAMES.get(name, name))
     kinds = _kinds(get_type_hints(cls)[field.name])
-    words = _help_words(name, field, section)
+    words = _help_words(name, field)
     flag = "--" + name.replace("_", "-")
     if name in _WRITTEN:
         return option(flag, section=section, metavar=_WRITTEN[name], help=words)
@@ -150,10 +149,11 @@ def _option_of(name: str, section: str, cls: Any) -> Callable[[F], F]:
     if bool in kinds:
         both = f"{flag}/--no-{name.replace('_', '-')}"
         return option(both, section=section, default=None, help=words)
-    return option(flag, section=section, type=_type(kinds), help=words)
+    metavar = "N" if int in kinds else "X" if float in kinds else None
+    return option(flag, section=section, type=_type(kinds), metavar=metavar, help=words)
 
 
-def _type(kinds: tuple[Any, ...]) -> click.ParamType | type:
+def _type(kinds: tuple[Any, ...]) -> "click.ParamType[Any] | type":
     words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
     if words:
         return click.Choice(words)
@@ -167,16 +167,17 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if is_union else (hint,)
 
 
-def _help_words(name: str, field: "dataclasses.Field[Any]", section: str) -> str:
-    words = _HELP.get(name, field.metadata["doc"]).rstrip(".")
-    words = words[:1].upper() + words[1:]
+def _help_words(name: str, field: "dataclasses.Field[Any]") -> str:
+    """Turn a field's own words into an option's: what None means there is the default here."""
+    words = in_options(_HELP.get(name, field.metadata["doc"])).rstrip(".")
+    words, _, default = re.sub(r"[.;] None: ", "\n", words).partition("\n")
     unit = field.metadata["unit"]
-    if unit and unit not in words and name not in _WRITTEN:
+    if unit and name not in _WRITTEN and unit.split("/")[0] not in words.lower():
         words += f", in {unit}"
-    # What is None by default says in its own words what that means.
-    shown = field.default is not None and field.default != ()
-    default = str(field.default).lower() if isinstance(field.default, bool) else field.default
-    return f"{words}." + (f"  [default: {default}]" if shown and section else "")
+    if not default and field.default not in (None, ()):
+        shown = field.default
+        default = ("on" if shown else "off") if isinstance(shown, bool) else str(shown)
+    return f"{words[:1].upper()}{words[1:]}." + (f"  [default: {default}]" if default else "")
 
 
 def _grid(written: str) -> str | tuple[int, int]:

@@ -38,12 +38,22 @@ class OutputFolder:
     has_sheets: bool
     names: Mapping[str, str]
 
-    def refuse_existing(self) -> None:
-        """Check that no answer would replace a file.
+    def check(self, *, overwrite: bool) -> None:
+        """Check that the answers can be written, before there are any.
 
         Raises:
-            ConfigError: one would.
+            ConfigError: the folder cannot be made or written, or an answer would replace a file.
         """
+        nearest = next(
+            path for path in (self.folder, *self.folder.absolute().parents) if path.exists()
+        )
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            what = "may not be written to" if nearest.is_dir() else "is a file"
+            raise ConfigError(f"-o {self.folder}: {nearest} {what}.", "name another folder.")
+        if not overwrite:
+            self._refuse_existing()
+
+    def _refuse_existing(self) -> None:
         existing = [path for file in self.names for path in self._paths(file) if path.exists()]
         if existing:
             more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
@@ -63,8 +73,7 @@ class OutputFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         path, *sheets = self._paths(file)
         for sheet in sheets if description.thumbnails is not None else ():
-            with replacing(sheet) as unfinished:
-                description.contact_sheet(unfinished)
+            description.contact_sheet(sheet)  # itself whole or not at all
         is_json = self.suffix == ".json"
         text = description.to_json() + "\n" if is_json else text_of(description)
         with replacing(path) as unfinished:

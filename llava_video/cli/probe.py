@@ -14,8 +14,6 @@ from llava_video.values import VideoInfo
 from llava_video.video.decoder import Decoder, open_decoder
 from llava_video.video.source import open_source
 
-_HEADINGS = ("video", "length", "codec", "shown", "keyframes", "reader", "fault")
-
 
 @command("probe")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
@@ -26,8 +24,8 @@ def probe(console: Console, /, files: tuple[str, ...], as_json: bool) -> int:
 
     Length, frames, size as shown, which reader is chosen and why, and what is odd or broken.
     """  # fmt: skip
-    num_failed = 0
-    for idx, file in enumerate(files):
+    num_failed = num_shown = 0
+    for file in files:
         try:
             source = open_source(file)
             with open_decoder(source) as decoder:
@@ -36,9 +34,8 @@ def probe(console: Console, /, files: tuple[str, ...], as_json: bool) -> int:
             num_failed += 1
             console.error(error, about=file if len(files) > 1 else "")
             continue
-        if idx and not as_json:
-            click.echo()
-        click.echo(text)
+        click.echo(text if as_json or not num_shown else f"\n{text}")
+        num_shown += 1
     return exit_status(num_failed, len(files))
 
 
@@ -61,12 +58,14 @@ def _table(decoder: Decoder, name: str) -> str:
 def _facts(info: VideoInfo, name: str) -> dict[str, str]:
     length = "of unknown length" if info.duration_s is None else _clock(info.duration_s)
     rate = "" if info.frame_rate_hz is None else f", {info.frame_rate_hz:.4g} per second"
+    container, pixels = info.container.split(",")[0], info.pixel_format or "unknown pixels"
+    num_keys = len(info.keyframe_idxs)
+    keyframes = f"{num_keys:,} keyframe" + ("" if num_keys == 1 else "s")
     return {
         "video": name,
         "length": f"{length}, {info.num_frames:,} frames{rate}",
         "picture": f"{info.width_px} px wide, {info.height_px} px high" + "".join(_turned(info)),
-        "format": f"{info.codec} in {info.container.split(',')[0]}, {info.pixel_format or 'unknown'}"
-        f" pixels, {len(info.keyframe_idxs):,} keyframes",
+        "format": f"{info.codec} in {container}, {pixels}, {keyframes}",
     }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 _BAR = "{desc:<24}{bar:30} {n_fmt}/{total_fmt} {unit} [{elapsed}]"
-_STAGES = {
+STAGES = {
     "vision": ("watching", "frames"),
     "prefill": ("reading", "tokens"),
     "generate": ("writing", "tokens"),
@@ -38,11 +38,11 @@ class Progress:
     def on_event(self, event: Any) -> None:
         """Show how far the requests are; events that are no progress change nothing."""
         stage = getattr(event, "stage", None)
-        if not self.is_on or stage not in _STAGES:
+        if not self.is_on or stage not in STAGES:
             return
         counts = self._counts.setdefault(stage, {})
         counts[event.request_id] = (event.done, event.total)
-        words, unit = _STAGES[stage]
+        words, unit = STAGES[stage]
         done, total = (sum(column) for column in zip(*counts.values(), strict=True))
         self._show(words, unit, done, total)
 
@@ -56,7 +56,7 @@ class Progress:
         if self._bars:
             from tqdm import tqdm
 
-            tqdm.write(text, file=sys.stderr)
+            tqdm.write(text if sys.stderr.isatty() else click.unstyle(text), file=sys.stderr)
         else:
             click.echo(text, err=True)
 
@@ -78,5 +78,4 @@ class Progress:
             )
         bar = self._bars[words]
         bar.total = total
-        bar.n = done
-        bar.refresh()
+        bar.update(done - bar.n)  # draws at most ten times a second

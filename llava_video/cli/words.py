@@ -13,7 +13,13 @@ import click
 from llava_video.errors import LlavaVideoError
 
 # Fields of the settings whose option has another name.
-_SPELLINGS = {"start_s": "start", "end_s": "end", "times_s": "times", "backend": "reader"}
+_SPELLINGS = {
+    "start_s": "start",
+    "end_s": "end",
+    "times_s": "times",
+    "backend": "reader",
+    "response_format": "choice",
+}
 _OF_MODELS = ("model", "revision", "device", "dtype", "attn")
 
 
@@ -44,7 +50,6 @@ def in_options(text: str) -> str:
     >>> in_options("detail = 'tall'.")
     '--detail tall.'
     """
-
     assigned, left_open, underscored = _patterns()
     text = assigned.sub(lambda found: f"{_option(found)} {found[3] or ''}", text)
     return underscored.sub(_option, left_open.sub(_option, text))
@@ -60,7 +65,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     names = "|".join(sorted(known, key=len, reverse=True))
     words = "|".join(sorted((name for name in known if "_" in name), key=len, reverse=True))
     return (
-        re.compile(rf"""{before}({names}) ?= ?(?:(['"])([\w.:-]*)\2|(?=[\w(-]))"""),
+        re.compile(rf"""{before}({names}) ?= ?(?:(['"])([\w.:-]*)\2|(?=[\w([-]))"""),
         re.compile(rf"{before}({names})=(?=[\s.,;:)]|$)"),
         re.compile(rf"""{before}({words})(?![\w/\\'"=-])"""),
     )
@@ -74,8 +79,10 @@ def _usage_words(error: click.ClickException) -> tuple[str, str]:
     message = error.format_message()
     context = error.ctx if isinstance(error, click.UsageError) else None
     hint = f"`{context.command_path} --help` lists what it takes." if context else ""
-    # Click says the nearest name in the message itself: "No such option '--fsp'. Did you mean …?"
-    return message if message.endswith((".", "?")) else message + ".", hint
+    if isinstance(error, click.NoSuchOption):
+        message = f"there is no option {error.option_name}."
+        hint = f"did you mean {' or '.join(error.possibilities)}?" if error.possibilities else hint
+    return message if message.endswith(".") else message + ".", hint
 
 
 def _file_words(error: OSError) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 """The cache's bookkeeping, made safe to call from any thread and from a finalizer.
 
 `KvCache` counts owners and free places without a lock. Answers are kept and released by callers'
-threads while another runs a step, so the calls that count are guarded here. Knows no sequence.
+threads while another runs a step, so the calls that count are guarded here. An
+extent can also give back its end. Knows no sequence.
 """
 
 import threading
@@ -18,6 +19,7 @@ class Arena(KvCache):
         super().__init__(*args, **kwargs)
         self._guard = threading.Lock()
         self._due: deque[Extent] = deque()
+        self._shrunk: dict[int, Extent] = {}
 
     def reserve(self, num_tokens: int) -> Extent:
         """Reserve contiguous places; see `KvCache.reserve`."""
@@ -40,15 +42,30 @@ class Arena(KvCache):
         self._due.append(extent)
         self._give_back()
 
-    def trim(self) -> None:
-        """Give back the memory of slabs that hold nothing; see `KvCache.trim`."""
+    def shrink(self, extent: Extent, num_tokens: int) -> None:
+        """Give back all places of an extent but the first; its owners stay.
+
+        Args:
+            extent: as it was reserved.
+            num_tokens: places that stay, > 0 and at most those there are.
+        """
+        with self._guard:
+            span = self._shrunk.get(extent.extent_id, extent).span
+            kept = span.part(0, num_tokens)
+            if kept.stop < span.stop:
+                self._slabs[span.slab_idx].give(kept.stop, span.stop)
+                self._shrunk[extent.extent_id] = Extent(extent.extent_id, kept)
         self._give_back()
-        super().trim()
 
     def _give_back(self) -> None:
         while self._due and self._guard.acquire(blocking=False):
             try:
                 while self._due:
-                    super().release(self._due.popleft())
+                    extent = self._due.popleft()
+                    super().release(self._shrunk.get(extent.extent_id, extent))
+                    if extent.extent_id not in self._owners:
+                        self._shrunk.pop(extent.extent_id, None)
+                if not self._owners:
+                    super().trim()  # idle: other programs may have the memory
             finally:
                 self._guard.release()

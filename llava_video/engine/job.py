@@ -5,6 +5,7 @@ request, no thread and no lock: the scheduler calls it under its own.
 """
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from llava_video.errors import ConfigError
 from llava_video.model.llava import LlavaModel
 from llava_video.model.tokenizer import Tokenizer
 from llava_video.values import FinishReason
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,7 @@ class Job:
         self._tell = tell
         self._elements = request.elements()
         self._prompt_tokens = tokens_of(self._elements)
-        self._choices = tuple(tools.tokenizer.encode(c) for c in request.generation.choices)
+        self._choices = [tools.tokenizer.encode(c) for c in request.generation.choices]
         self._writer = _writer(request, tools)
         self._sequence: KvSequence | None = None
         self._rows: PromptRows | None = None
@@ -83,6 +86,8 @@ class Job:
         self._is_prefilled = False
         self._marks_s = [time.perf_counter()]  # asked, admitted, prefilled
         _check_ids(self._elements, tools.model.language_model.config.vocab_size)
+        if not all(self._choices):
+            raise ConfigError("a choice comes to no token.", "choices of letters or digits.")
 
     @property
     def prefill_left(self) -> int:
@@ -104,10 +109,12 @@ class Job:
 
         Raises:
             CapacityError: the arena has no room now; nothing stays reserved.
-            ConfigError: the sequence to reuse was released.
+            ConfigError: the sequence to reuse was released, or is another engine's.
         """
         request, arena = self.request, self._tools.arena
         num_elements, reused_tokens = self._num_reusable()
+        if request.reuse is not None and not request.reuse.is_in(arena):
+            raise ConfigError("the sequence to reuse is another engine's.", "reuse one of its own.")
         if num_elements and request.reuse is not None:
             sequence = request.reuse.fork(num_elements)
         else:
@@ -189,13 +196,16 @@ class Job:
     def abandon(self) -> None:
         """Let go of everything and tell nobody."""
         self.has_ended = True
-        if self._rows:
-            self._rows.close()
         if self._scorer:
             self._scorer.release()
         if self._sequence:
             self._sequence.release()
-        self._rows = self._scorer = self._sequence = None
+        rows, self._rows, self._scorer, self._sequence = self._rows, None, None, None
+        try:
+            if rows:
+                rows.close()
+        except Exception:  # a source that does not close must not keep the others from ending
+            logger.warning("a source did not close", exc_info=True)
 
     def _num_reusable(self) -> tuple[int, int]:
         """Return how many elements the kept sequence saves, and their tokens.
@@ -223,9 +233,11 @@ class Job:
             rows.close()
 
     def _write(self, logits: Tensor) -> None:
+        num_before = len(self._writer.ids)
         piece = self._writer.write(logits)
         done, total = len(self._writer.ids), self.request.generation.max_new_tokens
-        self._tell(Progress(self.request.request_id, "generate", done, total))
+        if done > num_before:
+            self._tell(Progress(self.request.request_id, "generate", done, total))
         self._tell_text(piece)
         if self._writer.finish_reason:
             self._finish(self._writer.finish_reason)

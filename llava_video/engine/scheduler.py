@@ -122,9 +122,9 @@ class Scheduler:
         try:
             while not caller.is_done:
                 self._draw(source, caller)
+                self._advance(caller)
                 while caller.events:
                     yield caller.events.popleft()
-                self._advance(caller)
         finally:
             # May run in a finalizer, in the middle of a step of this very thread: no waiting here.
             self._abandoned.append(caller)
@@ -251,25 +251,28 @@ class Scheduler:
     def _gather(self) -> list[tuple[Job, list[Work]]]:
         """Ask every request for its part of the step; prompts share one chunk fairly."""
         batch: list[tuple[Job, list[Work]]] = []
-        left = self._settings.prefill_chunk_tokens
-        num_prefilling = sum(1 for job in self._running if job.prefill_left)
-        for job in self._running:
-            share = 0
-            if job.prefill_left:
-                share = min(left, max(1, left // num_prefilling), job.prefill_left)
-                left -= share
-                num_prefilling -= 1
+        for job, share in zip(self._running, self._shares(), strict=True):
             with _failing(job):
                 works = job.works(share)
                 if works:
                     batch.append((job, works))
         return batch
 
+    def _shares(self) -> list[int]:
+        """Share the prefill chunk among the running requests: equally, shortest prompts first."""
+        lefts = [job.prefill_left for job in self._running]
+        shares = [0] * len(lefts)
+        chunk_tokens = self._settings.prefill_chunk_tokens
+        prefilling = sorted((left, idx) for idx, left in enumerate(lefts) if left)
+        for num_done, (left, idx) in enumerate(prefilling):
+            equal = -(-chunk_tokens // (len(prefilling) - num_done))
+            shares[idx] = min(left, equal)
+            chunk_tokens -= shares[idx]
+        return shares
+
     def _drop_ended(self) -> None:
         self._running = [job for job in self._running if not job.has_ended]
         self._waiting = deque(job for job in self._waiting if not job.has_ended)
-        if not self._running:
-            self.arena.trim()
 
     def _fail_all(self, error: Exception, *, running_only: bool = False) -> None:
         for job in (*self._running, *(() if running_only else self._waiting)):
@@ -284,15 +287,19 @@ def _failing(job: Job) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - it becomes the request's Failed event
-        job.fail(error)
+        job.fail(_as_failure(error))
 
 
 def _as_failure(error: BaseException) -> Exception:
-    if isinstance(error, torch.OutOfMemoryError):
-        return CapacityError(
+    # The CPU allocator reports a refused allocation as a plain RuntimeError.
+    refused = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    if refused or isinstance(error, torch.OutOfMemoryError | MemoryError):
+        failure = CapacityError(
             f"no memory for a step: {error}.",
-            "a smaller prefill_chunk_tokens or max_running, fewer frames, or a smaller dtype.",
+            "a smaller prefill_chunk_tokens, tile_chunk or max_running, or a smaller dtype.",
         )
+        failure.__cause__ = error
+        return failure
     if isinstance(error, Exception):
         return error
     return CapacityError(f"the step was interrupted by {type(error).__name__}.", "ask again.")

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
+from llava_video.engine.arena import Arena
 from llava_video.errors import ConfigError
-from llava_video.model.kv_cache import Extent, KvCache, KvSpan
+from llava_video.model.kv_cache import Extent, KvSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Sequence:
         position_scale: positions are index / position_scale.
     """
 
-    def __init__(self, cache: KvCache, *, position_scale: float = 1.0) -> None:
+    def __init__(self, cache: Arena, *, position_scale: float = 1.0) -> None:
         self._cache = cache
         self.position_scale = position_scale
         self._elements: list[Element] = []
@@ -89,6 +90,10 @@ class Sequence:
     def past(self) -> tuple[KvSpan, ...]:
         """Where the tokens are, in order."""
         return tuple(share.span for share in self._written)
+
+    def is_in(self, cache: Arena) -> bool:
+        """Whether the tokens stand in this arena; a model cannot read another one's."""
+        return self._cache is cache
 
     def num_shared(self, elements: Iterable[Element]) -> int:
         """Count the leading elements that this sequence holds too, at the same positions."""
@@ -195,6 +200,10 @@ class Sequence:
 
     def trim(self) -> None:
         """Give back the room that was not written."""
+        for share in self._room:
+            num_written = share.span.start - share.extent.span.start
+            if num_written:
+                self._cache.shrink(share.extent, num_written)
         self._give_back(self._room)
         self._room = []
 

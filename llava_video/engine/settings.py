@@ -29,7 +29,9 @@ class GenerationSettings:
         None, "Divides what was generated already; None is the checkpoint's, 1 is none.", above=0.0
     )
     stop: tuple[str, ...] = setting((), "Strings that end the answer and are left out of it.")
-    loop_guard: bool = setting(True, "Stop an answer that repeats the same words back to back.")
+    loop_guard: bool = setting(
+        True, "Stop an answer that repeats the same words back to back; not with a JSON schema."
+    )
     response_format: Mapping[str, Any] | tuple[str, ...] | None = setting(
         None, "A JSON schema, or the list of choices the answer is taken from."
     )

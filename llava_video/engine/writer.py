@@ -53,7 +53,9 @@ class AnswerWriter:
         self._constraint = constraint
         self._stream = TextStream(tokenizer)
         self._stop = StopText(generation.stop)
-        self._guard = LoopGuard() if generation.loop_guard else None
+        # A list of equal objects, one per frame, is a loop to the guard and a good typed answer.
+        guarded = generation.loop_guard and constraint is None
+        self._guard = LoopGuard() if guarded else None
         self._pieces: list[str] = []
         self._choice: str | None = None
 

@@ -3,6 +3,7 @@
 Counts and bytes only: knows no video, no frame and no tokenizer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llava_video.errors import BudgetError
@@ -45,22 +46,16 @@ def limit_tokens(geometry: Geometry, planning: PlanningSettings) -> int:
     return int(geometry.context_tokens * planning.position_scale)
 
 
-def room_per_video(
-    geometry: Geometry,
-    planning: PlanningSettings,
-    *,
-    text_tokens: int,
-    image_tokens: int,
-    num_videos: int,
-) -> Room:
-    """Share what text, answer and pictures leave among the videos, equally.
+def free_tokens(
+    geometry: Geometry, planning: PlanningSettings, *, text_tokens: int, image_tokens: int
+) -> int:
+    """Return what text, answer and pictures leave for the videos and their time sentences.
 
     Args:
         geometry: the model.
         planning: the user's limits.
         text_tokens: tokens of the prompt without time sentences.
         image_tokens: visual tokens of all still pictures.
-        num_videos: videos in the request; 0 checks the rest only.
 
     Raises:
         BudgetError: text, answer and pictures alone do not fit.
@@ -74,13 +69,26 @@ def room_per_video(
             need_tokens=need,
             have_tokens=have,
         )
-    shares = max(1, num_videos)
-    cap = planning.max_video_tokens
-    return Room(
-        total_tokens=(have - need) // shares,
-        visual_tokens=None if cap is None else cap // shares,
-        time_share=planning.time_share,
-    )
+    return have - need
+
+
+def fair_level(wants: Sequence[int], total: int) -> int:
+    """Return the most each may take so that all stay within the total; small wants leave the rest.
+
+    Grows with the total. The total itself where all wants fit.
+
+    >>> fair_level([100, 900, 800], 1000)  # 100 + 450 + 450
+    450
+    """
+    if sum(wants) <= total:
+        return total
+    left = total
+    for idx, want in enumerate(sorted(wants)):
+        level = left // (len(wants) - idx)
+        if want > level:
+            return level
+        left -= want
+    raise AssertionError("wants beyond the total, yet each below its share")
 
 
 def estimate_memory(geometry: Geometry, *, num_tokens: int, num_tiles: int) -> MemoryEstimate:

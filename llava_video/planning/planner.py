@@ -4,15 +4,27 @@ Puts sampler, layouts, budget and time sentences together. Text is counted by a 
 caller brings; knows no tokenizer, no template and no decoder.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from llava_video.errors import BudgetError
-from llava_video.planning.budget import Room, estimate_memory, limit_tokens, room_per_video
+from llava_video.planning.budget import (
+    Room,
+    estimate_memory,
+    fair_level,
+    free_tokens,
+    limit_tokens,
+)
 from llava_video.planning.geometry import Aspect, Geometry
-from llava_video.planning.layout import ONE_TILE, image_layout, visual_plan
-from llava_video.planning.sacrifice import Choice, NoteCost, fit_video, layout_steps
-from llava_video.planning.sampler import sample_frames
+from llava_video.planning.layout import (
+    ONE_TILE,
+    Layout,
+    image_layout,
+    layout_tokens,
+    visual_plan,
+)
+from llava_video.planning.sacrifice import Choice, NoteCost, fit_video, layout_steps, whole_note
+from llava_video.planning.sampler import Sample, sample_frames
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
 from llava_video.planning.time_note import TimeNote
 from llava_video.planning.way_out import way_out
@@ -53,7 +65,8 @@ def plan_request(
 
     Text, visual and answer tokens together stay within the context (stretched by
     `position_scale`), the videos' visual tokens within `max_video_tokens`; the prompt is never cut.
-    Videos share the room equally; pictures are not reduced.
+    Videos share the room equally, and what one does not need goes to the others; pictures are not
+    reduced.
 
     Args:
         items: videos and pictures in the order of their marks; () for text alone.
@@ -86,6 +99,18 @@ def plan_request(
         ) from refusal
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What one video would get if there were no limit."""
+
+    idx: int
+    item: VideoItem
+    sample: Sample
+    steps: tuple[Layout, ...]
+    visual_tokens: int
+    tokens: int
+
+
 class _Request:
     """One request while it is planned."""
 
@@ -109,18 +134,16 @@ class _Request:
         self._has_notes = geometry.time_instruction if asked is None else asked
 
     def plan(self) -> Plan:
-        visuals: list[VisualPlan | None] = [self._image(item) for item in self._items]
+        visuals = [self._image(item) for item in self._items]
         image_tokens = sum(visual.num_tokens for visual in visuals if visual)
-        room = room_per_video(
+        free = free_tokens(
             self._geometry,
             self._planning,
             text_tokens=self._text_of(self._notes)[1],
             image_tokens=image_tokens,
-            num_videos=visuals.count(None),
         )
-        for idx, item in enumerate(self._items):
-            if isinstance(item, VideoItem):
-                visuals[idx] = self._video(idx, item, room)
+        for idx, visual in self._videos(free):
+            visuals[idx] = visual
         if self._planning.position_scale > 1:
             self._reasons.append(
                 f"Positions are divided by {self._planning.position_scale:g} to stretch the "
@@ -177,25 +200,65 @@ class _Request:
             self._reasons.append(reason)
         return "pad"
 
-    def _video(self, idx: int, item: VideoItem, room: Room) -> VisualPlan:
+    def _videos(self, free: int) -> Iterator[tuple[int, VisualPlan]]:
+        """Plan the videos in turn; none takes more than its fair share, small ones leave theirs."""
+        wishes = [
+            self._wish(idx, item, free)
+            for idx, item in enumerate(self._items)
+            if isinstance(item, VideoItem)
+        ]
+        level = fair_level([wish.tokens for wish in wishes], free)
+        cap = self._planning.max_video_tokens
+        if cap is not None:
+            cap = fair_level([wish.visual_tokens for wish in wishes], cap)
+        kept = sum(min(wish.tokens, level) for wish in wishes)
+        for wish in wishes:
+            kept -= min(wish.tokens, level)  # for those that come after it
+            room = Room(
+                total_tokens=min(level, free - kept),
+                visual_tokens=cap,
+                time_share=self._planning.time_share,
+            )
+            note_cost = self._note_cost(wish.idx)
+            choice = fit_video(wish.sample, wish.steps, room, note_cost)
+            visual = self._visual(wish, choice)
+            free -= visual.num_tokens
+            if note_cost and choice.note:
+                free -= note_cost(choice.note)
+            self._notes[wish.idx] = choice.note
+            yield wish.idx, visual
+
+    def _wish(self, idx: int, item: VideoItem, free: int) -> _Wish:
         geometry, info = self._geometry, item.info
         sample = sample_frames(
             info, item.sampling or self._sampling, max_frames=geometry.max_frames
         )
         steps = layout_steps(info.height_px, info.width_px, geometry, self._planning)
-        choice = fit_video(sample, steps, room, self._note_cost(idx))
-        self._notes[idx] = choice.note
+        visual_tokens = layout_tokens(steps[0], sample.num_frames)
+        note_cost = self._note_cost(idx) if visual_tokens <= free else None  # else it wants all
+        note_tokens = note_cost(whole_note(sample)) if note_cost else 0
+        return _Wish(
+            idx=idx,
+            item=item,
+            sample=sample,
+            steps=steps,
+            visual_tokens=visual_tokens,
+            tokens=visual_tokens + note_tokens,
+        )
+
+    def _visual(self, wish: _Wish, choice: Choice) -> VisualPlan:
+        info = wish.item.info
         wants_tiles = self._planning.grid == "auto" or self._planning.detail == "high"
-        small = wants_tiles and steps[0].grid == ONE_TILE
-        self._tell(choice, item.name, ("One tile holds all of so small a frame.",) if small else ())
+        small = wants_tiles and wish.steps[0].grid == ONE_TILE
+        self._tell(choice, wish.item.name, ("One tile holds all of so small a frame.",) * small)
         return visual_plan(
             choice.layout,
             kind="video",
-            source=item.name,
+            source=wish.item.name,
             size_px=(info.height_px, info.width_px),
             frame_idxs=choice.sample.frame_idxs,
             times_s=choice.sample.times_s,
-            duration_s=sample.duration_s,
+            duration_s=choice.sample.duration_s,
             note_every=choice.note.every if choice.note else 0,
         )
 

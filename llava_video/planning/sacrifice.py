@@ -6,7 +6,7 @@ nothing of the prompt but what a time sentence costs.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from llava_video.errors import BudgetError, ConfigError
@@ -109,6 +109,13 @@ def fit_video(
     return trial.choice(steps, coarsest, low)
 
 
+def whole_note(sample: Sample) -> TimeNote:
+    """Return the time sentence of a sample that lists every time."""
+    return TimeNote(
+        duration_s=sample.duration_s, num_frames=sample.num_frames, times_s=sample.times_s
+    )
+
+
 class _Trial:
     """One video against one room; time sentences are counted once each."""
 
@@ -158,11 +165,13 @@ class _Trial:
         """Say what one frame needs and what there is."""
         need, have = layout_tokens(layout, 1), self._room.visual_tokens
         if have is not None and need > have:
-            found = f"{need:,} visual tokens, max_video_tokens allows {have:,} per video"
+            found = f"{need:,} visual tokens, max_video_tokens leaves it {have:,}"
         else:
             need, have = need + self._reserve(1), self._room.total_tokens
             sentence = " with its time sentence" if self._note_cost else ""
-            found = f"{need:,} tokens{sentence}, text and answer leave {have:,} per video"
+            found = (
+                f"{need:,} tokens{sentence}, the rest of the prompt and the answer leave {have:,}"
+            )
         return BudgetError(
             f"one frame of {_grid_words(layout.grid)} at pool stride {layout.pool_stride} needs "
             f"{found}.",
@@ -173,27 +182,27 @@ class _Trial:
     def _sacrifices(
         self, steps: tuple[Layout, ...], layout: Layout, num_frames: int
     ) -> Iterator[str]:
-        asked = self._sample.num_frames
-        free = self._free_tokens(asked)
-
-        def why(before: Layout) -> str:
-            tokens = layout_tokens(before, asked)
-            return f"{asked} frames would take {tokens:,} tokens, {free:,} are free."
-
-        wanted = steps[0]
+        wanted, asked = steps[0], self._sample.num_frames
+        given_up: list[tuple[str, Layout]] = []
         if layout.grid != wanted.grid:
             grids = f"{_grid_words(wanted.grid)} → {_grid_words(layout.grid)}"
-            yield f"Grid {grids}: {why(wanted)}"
+            given_up.append((f"Grid {grids}", wanted))
         if layout.pool_stride != wanted.pool_stride:
-            before = next((step for step in steps if step.grid == layout.grid), layout)
-            yield f"Pool stride {wanted.pool_stride} → {layout.pool_stride}: {why(before)}"
+            before = next(step for step in steps if step.grid == layout.grid)
+            given_up.append((f"Pool stride {wanted.pool_stride} → {layout.pool_stride}", before))
         if num_frames < asked:
-            yield f"Frames {asked} → {num_frames}: {why(layout)}"
+            given_up.append((f"Frames {asked} → {num_frames}", layout))
+        tokens = [layout_tokens(before, asked) for _, before in given_up]
+        free = self._free_tokens(min(tokens, default=0), asked)
+        for (change, _), needed in zip(given_up, tokens, strict=True):
+            yield f"{change}: {asked} frames would take {needed:,} tokens, {free:,} are free."
 
-    def _free_tokens(self, num_frames: int) -> int:
-        free = self._room.total_tokens - self._reserve(num_frames)
-        cap = self._room.visual_tokens
-        return max(0, free if cap is None else min(free, cap))
+    def _free_tokens(self, needed: int, num_frames: int) -> int:
+        """Return the room that was too small; the time sentence counts where that decides."""
+        free = self._room.total_tokens
+        if self._room.visual_tokens is not None and needed > self._room.visual_tokens:
+            return min(free, self._room.visual_tokens)
+        return free if needed > free else max(0, free - self._reserve(num_frames))
 
     def _reserve(self, num_frames: int) -> int:
         """Return the tokens kept free for the time sentence.
@@ -229,13 +238,7 @@ class _Trial:
         return self._note_cost(self._note(num_frames, every)) if self._note_cost else 0
 
     def _note(self, num_frames: int, every: int) -> TimeNote:
-        sample = thin(self._sample, num_frames)
-        return TimeNote(
-            duration_s=sample.duration_s,
-            num_frames=sample.num_frames,
-            times_s=sample.times_s,
-            every=every,
-        )
+        return replace(whole_note(thin(self._sample, num_frames)), every=every)
 
 
 def _grids(

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from llava_video.planning.time_note import ordinal
 from llava_video.values import Grid, MemoryEstimate, Newline, Plan, VisualPlan
 
-_WIDTH = 96
+_WIDTH = 100
 _LABEL_WIDTH = 9
 
 _NEWLINES = {
-    Newline.ROW: "a newline after each row",
-    Newline.FRAME: "a newline after each frame",
-    Newline.CLIP: "one newline at the end",
+    Newline.ROW: "newline after each row",
+    Newline.FRAME: "newline after each frame",
+    Newline.CLIP: "newline at the end",
     Newline.NONE: "no newlines",
 }
 _FITS = {
@@ -74,19 +74,20 @@ def _rows_words(visual: VisualPlan) -> str:
     top, bottom, left, right = visual.crop
     pooling = "not pooled"
     if visual.pool_stride > 1:
-        pooling = f"{visual.pool_mode} pooling, stride {visual.pool_stride}"
+        pooling = f"{visual.pool_mode} pooling by {visual.pool_stride}"
     elif visual.map_size != (bottom - top, right - left):
         pooling = f"shrunk from {bottom - top} x {right - left}"
-    parts = [f"map of {visual.map_size[0]} x {visual.map_size[1]}"]
+    parts = [f"{visual.map_size[0]} x {visual.map_size[1]} map"]
     if visual.overview:
-        parts.append(f"overview of {visual.overview_side} x {visual.overview_side}")
+        parts.append(f"{visual.overview_side} x {visual.overview_side} overview")
     if visual.slow_every:
         side = visual.fast_side
         slow = "every" if visual.slow_every == 1 else f"every {ordinal(visual.slow_every)}"
         parts.append(f"{slow} frame so, the others {side} x {side}, a separator after each")
     total = f"{visual.num_tokens:,} tokens"
     if visual.num_frames > 1:
-        total = f"{visual.num_tokens / visual.num_frames:,.0f} tokens per frame, {total}"
+        each, rest = divmod(visual.num_tokens, visual.num_frames)
+        total = f"{'about ' if rest else ''}{each:,} per frame, {visual.num_tokens:,} in all"
     return f"{', '.join(parts)}; {pooling}; {_NEWLINES[visual.newline]}; {total}"
 
 
@@ -94,9 +95,8 @@ def _tokens_words(plan: Plan) -> str:
     scale = "" if plan.position_scale == 1 else f" x {plan.position_scale:g}"
     total = plan.tokens + plan.max_new_tokens
     return (
-        f"{plan.visual_tokens:,} visual (of {plan.budget_tokens:,} allowed) + "
-        f"{plan.text_tokens:,} text + {plan.max_new_tokens:,} for the answer = {total:,}; "
-        f"the context is {plan.context_tokens:,}{scale}"
+        f"{plan.visual_tokens:,} visual (of {plan.budget_tokens:,}) + {plan.text_tokens:,} text + "
+        f"{plan.max_new_tokens:,} answer = {total:,} (of {plan.context_tokens:,}{scale})"
     )
 
 

@@ -110,6 +110,7 @@ class _Pass:
         ticks = np.rint(info.pts_s / info.tick_s).astype(np.int64) + info.first_ticks
         self._ticks: list[int] = ticks.tolist()
         self._can_seek = care is not _Care.LINEAR and bool(info.key_ticks)
+        self._keys = frozenset(info.keyframe_idxs)
         self._position = self._fed_key = -1
         self._num_fed = self._num_out = 0
         self._ahead: tuple[int, VideoFrame] | None = None
@@ -162,11 +163,11 @@ class _Pass:
         for packet in self._packets():
             if packet.size:
                 self._num_fed += 1
-            if wait_for_key and packet.size and not packet.is_keyframe:
+            key = self._enter_key(packet)
+            if wait_for_key and key is None and packet.size:
                 continue
-            if packet.is_keyframe and packet.size:
-                key = self._enter_key(packet)
-                if wait_for_key and sought is not None and key > sought:
+            if key is not None:
+                if sought is not None and key > sought:
                     raise _Doubt  # the seek landed too late
                 wait_for_key, sought = False, None
             try:
@@ -187,8 +188,13 @@ class _Pass:
         except av.error.FFmpegError:  # the file ends in the middle of something
             yield Packet()  # an empty packet: the decoder gives what it holds
 
-    def _enter_key(self, packet: "Packet[Any]") -> int:
+    def _enter_key(self, packet: "Packet[Any]") -> int | None:
+        """Return the frame of a keyframe the probe believes; None of any other packet."""
+        if not packet.size or not packet.is_keyframe:
+            return None
         key = self._idx_of(packet.pts)
+        if not self._info.by_order and key not in self._keys:
+            return None
         self._fed_key = max(self._fed_key, key)
         return key
 

@@ -89,7 +89,7 @@ class Evidence:
         """
         seen = {ref.frame_idx for ref in self._frames}
         spans: list[Segment] = []
-        ends_s = [*planned_times_s[1:], max(end_s, *planned_times_s[-1:])]
+        ends_s = [*planned_times_s[1:], end_s] if planned_times_s else []
         for idx, start_s, stop_s in zip(planned_idxs, planned_times_s, ends_s, strict=True):
             if idx not in seen:
                 continue

@@ -32,6 +32,10 @@ def public_url(url: str) -> str:
     'https://example.org/a.mp4'
     """
     parts = urllib.parse.urlsplit(url)
+    try:
+        _ = parts.port
+    except ValueError:  # a password with a slash in it looks like this
+        return f"{parts.scheme}://..."
     return urllib.parse.urlunsplit(
         (parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")
     )

@@ -1,43 +1,78 @@
-"""One packet of H.264 → whether decoding can really start there. Knows bytes only.
+"""One keyframe packet of H.264 → how good a place to start decoding it is. Knows bytes only.
 
-Containers also flag pictures as keyframes where decoding can merely join in: open GOPs, whose next
-pictures still refer back, and gradual refreshes, which take a second to become whole.
+Containers flag three kinds of pictures as keyframes: a clean start, after which nothing refers back
+(IDR); an I picture of an open group, whose leading pictures still refer back; and a point of a
+gradual refresh, from which the picture becomes whole over the next second or two, if ever.
 """
 
+import enum
 from collections.abc import Iterator
 
-_IDR_SLICE = 5  # Source: ITU-T H.264, table 7-1
+_SLICE, _IDR_SLICE = 1, 5  # Source: ITU-T H.264, table 7-1
+_I_SLICES = frozenset({2, 4, 7, 9})  # I and SI; table 7-6
 _START_CODE = b"\0\0\1"
+# Two numbers of at most 32 bits each in their longest spelling, and three bytes of escapes.
+_HEADER_BYTES = 20
 
 
-def has_idr(packet: bytes, extradata: bytes | None) -> bool:
-    """Say whether a packet holds a picture that nothing after it refers behind.
+class KeyKind(enum.IntEnum):
+    """What a packet that is flagged as a keyframe really is; ordered by worth."""
+
+    NONE = 0
+    OPEN = 1
+    CLEAN = 2
+
+
+def key_kind(packet: bytes, extradata: bytes | None) -> KeyKind:
+    """Tell the kinds of keyframes apart.
 
     Args:
         packet: one coded picture.
         extradata: the track's; begins with 1 when units are led by their length (MP4, Matroska),
             else by start codes (MPEG-TS).
 
-    >>> has_idr(bytes([0, 0, 0, 2, 0x65, 0x88]), bytes([1, 100, 0, 30, 0xFF]))
-    True
+    >>> key_kind(bytes([0, 0, 0, 2, 0x65, 0x88]), bytes([1, 100, 0, 30, 0xFF]))
+    <KeyKind.CLEAN: 2>
     """
     if extradata and extradata[0] == 1 and len(extradata) > 4:
-        kinds = _kinds_by_length(packet, (extradata[4] & 3) + 1)
+        units = _units_by_length(packet, (extradata[4] & 3) + 1)
     else:
-        kinds = _kinds_by_start_code(packet)
-    return _IDR_SLICE in kinds
+        units = _units_by_start_code(packet)
+    slices = [unit for unit in units if unit[0] & 31 in (_SLICE, _IDR_SLICE)]
+    if any(unit[0] & 31 == _IDR_SLICE for unit in slices):
+        return KeyKind.CLEAN
+    if slices and all(_slice_type(unit) in _I_SLICES for unit in slices):
+        return KeyKind.OPEN
+    return KeyKind.NONE
 
 
-def _kinds_by_length(packet: bytes, length_bytes: int) -> Iterator[int]:
+def _units_by_length(packet: bytes, length_bytes: int) -> Iterator[bytes]:
+    """Yield the beginning of each unit."""
     at = 0
     while at + length_bytes < len(packet):
         length = int.from_bytes(packet[at : at + length_bytes], "big")
-        yield packet[at + length_bytes] & 31
-        at += length_bytes + length
+        at += length_bytes
+        yield packet[at : at + _HEADER_BYTES]
+        at += length
 
 
-def _kinds_by_start_code(packet: bytes) -> Iterator[int]:
+def _units_by_start_code(packet: bytes) -> Iterator[bytes]:
+    """Yield the beginning of each unit."""
     at = packet.find(_START_CODE)
     while 0 <= at < len(packet) - 3:
-        yield packet[at + 3] & 31
+        yield packet[at + 3 : at + 3 + _HEADER_BYTES]
         at = packet.find(_START_CODE, at + 3)
+
+
+def _slice_type(unit: bytes) -> int:
+    """Read a slice header's second number; -1 when it is cut short."""
+    payload = unit[1:].replace(b"\0\0\3", b"\0\0")  # take the escapes out
+    bits = "".join(f"{byte:08b}" for byte in payload)
+    number, at = -1, 0
+    for _ in range(2):  # first_mb_in_slice, slice_type; Exp-Golomb, 9.1
+        zeros = bits.find("1", at) - at
+        if zeros < 0 or at + 2 * zeros + 1 > len(bits):
+            return -1
+        number = int(bits[at + zeros : at + 2 * zeros + 1], 2) - 1
+        at += 2 * zeros + 1
+    return number

@@ -16,7 +16,7 @@ from llava_video.backends import require
 from llava_video.errors import DecodeError, SourceError
 from llava_video.values import VideoInfo
 from llava_video.video.container import open_container
-from llava_video.video.h264 import has_idr
+from llava_video.video.h264 import KeyKind, key_kind
 from llava_video.video.source import Source
 from llava_video.video.track_times import PacketTable, TrackTimes, track_times
 from llava_video.video.upright import Orientation, orientation_of, shown_size
@@ -160,13 +160,17 @@ def _scan(container: "InputContainer", track: "VideoStream") -> _Scan:
 
 
 def _enter(scan: _Scan, packet: "Packet[Any]", codec: "VideoCodecContext") -> None:
-    if packet.is_keyframe and codec.codec.canonical_name == "h264":
-        scan.clean_keys = scan.clean_keys and has_idr(bytes(packet), codec.extradata)
+    is_key = packet.is_keyframe
+    if is_key and codec.codec.canonical_name == "h264":
+        kind = key_kind(bytes(packet), codec.extradata)
+        # The first packet has nothing behind it that a better start could be.
+        is_key = kind is not KeyKind.NONE or not scan.packets.pts
+        scan.clean_keys = scan.clean_keys and kind is KeyKind.CLEAN
     packets = scan.packets
     packets.pts.append(packet.pts)
     packets.dts.append(packet.dts)
     packets.durations.append(packet.duration or 0)
-    packets.is_key.append(packet.is_keyframe)
+    packets.is_key.append(is_key)
     packets.is_hidden.append(packet.is_discard)
     packets.is_damaged.append(packet.is_corrupt)
 

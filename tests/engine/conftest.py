@@ -184,3 +184,56 @@ def _check_events(told: list[Any]) -> None:
             done[event.stage] = event.done
     order = [event.stage for event in told if isinstance(event, Progress)]
     assert "generate" not in order or "prefill" not in order[order.index("generate") :]
+
+
+@pytest.fixture
+def replaced(tiny: Any) -> Callable[..., Any]:
+    """Return a function that gives the tiny model another forward and other logits."""
+    inner = tiny.model.language_model
+
+    def make(forward: Callable[..., Any], logits: Callable[..., Any]) -> Any:
+        class LanguageModel:
+            config, dtype, devices, embed = inner.config, inner.dtype, inner.devices, inner.embed
+
+            def __call__(self, *args: Any) -> Any:
+                return forward(*args)
+
+            def logits(self, hidden: Any) -> Any:
+                return logits(hidden)
+
+        return SimpleNamespace(device=tiny.model.device, language_model=LanguageModel())
+
+    return make
+
+
+@pytest.fixture
+def mixed(ask, video):
+    """Return a maker of requests of every kind, numbered from 0."""
+
+    def make(num=8, **options):
+        kinds = [
+            lambda i, **o: ask(f"Question {i}?", request_id=i, **o),
+            lambda i, **o: ask("A ", video([i, 2, 3]), " what?", request_id=i, **o),
+            lambda i, **o: ask("Say ", video([i]), " and ", video([9, i]), ".", request_id=i, **o),
+            lambda i, **o: ask(f"Roll {i}", request_id=i, temperature=1.0, seed=i, **o),
+            lambda i, **o: ask(f"Yes? {i}", request_id=i, response_format=["yes", "no"], **o),
+        ]
+        return [
+            kinds[i % len(kinds)](i, **{"max_new_tokens": 5 + i % 7, **options}) for i in range(num)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def facts() -> Callable[[Any], tuple[Any, ...]]:
+    """Return a function that keeps of an answer what must not depend on company.
+
+    That is everything but the times and the last digits.
+    """
+
+    def keep(answer: Any) -> tuple[Any, ...]:
+        confidence = None if answer.confidence is None else round(answer.confidence, 3)
+        return (answer.text, answer.token_ids, answer.finish_reason, answer.parsed, confidence)
+
+    return keep

@@ -62,6 +62,22 @@ def test_a_finalizer_may_release_at_any_allocation():
     assert arena.used_tokens == 0
 
 
+def test_an_extent_gives_back_its_end_once():
+    arena = make_arena(limit_tokens=64)
+    extent = arena.reserve(40)
+    arena.retain(extent)
+    arena.shrink(extent, 10)
+    arena.shrink(extent, 10)
+    arena.shrink(extent, 8)
+    other = arena.reserve(56)
+    assert other.span.start >= 8
+    arena.release(extent)
+    arena.release(extent)
+    assert arena.used_tokens == 56
+    arena.release(other)
+    assert arena.used_tokens == 0
+
+
 def test_threads_lose_no_place():
     arena = make_arena()
 

@@ -126,6 +126,21 @@ def test_a_released_sequence_is_of_no_use():
             use()
 
 
+def test_room_that_was_not_written_is_given_back_for_others():
+    arena = make_arena(limit_tokens=32)
+    sequence = filled(arena, [1, VIDEO, 2], room=20)
+    fork = sequence.fork()
+    before = read(arena, fork)
+    sequence.trim()
+    assert arena.used_tokens == 9
+    with filled(arena, list(range(20))):
+        assert read(arena, fork) == before
+        sequence.release()
+        fork.release()
+        assert arena.used_tokens == 20
+    assert arena.used_tokens == 0
+
+
 class Forest(RuleBasedStateMachine):
     """Forks, appends, cuts and releases against plain lists of (name, position)."""
 

@@ -1,26 +1,20 @@
-"""Weights in and out: every spelling, strict, onto the device without a second copy, and back."""
+"""Weights in and out: every spelling, strict, cast, onto the device, and back bit by bit."""
 
 import json
 import logging
 import shutil
-import subprocess
-import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
+from model_runs import logits_of
 from safetensors.torch import load_file, save_file
 
 from llava_video.errors import CapacityError, CheckpointError
 from llava_video.model import checkpoint
 from llava_video.model.checkpoint import load_model, save_model
-from llava_video.model.decoder import Row
-from llava_video.model.kv_cache import KvCache
 from llava_video.model.llava import LlavaModel
-from llava_video.model.model_config import parse_model_config, read_model_config, with_overrides
+from llava_video.model.model_config import read_model_config, with_overrides
 from llava_video.model.names import SPELLINGS, file_names, parameter_shapes
 from llava_video.model.tiny import write_tiny_checkpoint
 
@@ -48,35 +42,6 @@ def rewrite(folder: Path, target: Path, change) -> Path:
     stored = load_file(target / SINGLE)
     save_file({name: t.contiguous() for name, t in change(dict(stored)).items()}, target / SINGLE)
     return target
-
-
-@torch.inference_mode()
-def logits_of(model: LlavaModel, rows: torch.Tensor) -> torch.Tensor:
-    """Run rows (L, D) through the language model; return the logits (L, vocab)."""
-    text, length = model.dimensions.text, rows.shape[0]
-    cache = KvCache(
-        text.num_layers,
-        text.num_kv_heads,
-        text.head_dim,
-        dtype=model.dtype,
-        devices=model.language_model.devices,
-        slab_tokens=length,
-    )
-    row = Row(0, length, (), cache.reserve(length).span)
-    positions = torch.arange(length, dtype=torch.float32)
-    return model.language_model.logits(model.language_model(rows, positions, [row], cache))
-
-
-@torch.inference_mode()
-def onevision_rows(model: LlavaModel, ids: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """Build text, video, text by hand: bilinear to half, rounded up, one newline after the clip."""
-    features = model.encode(frames)  # (T, P, D)
-    side = round(features.shape[1] ** 0.5)
-    maps = features.transpose(1, 2).unflatten(2, (side, side))
-    pooled = F.interpolate(maps, size=-(-side // 2), mode="bilinear")
-    video = torch.cat([pooled.flatten(2).transpose(1, 2).flatten(0, 1), model.image_newline[None]])
-    text = model.language_model.embed(ids)
-    return torch.cat([text[:5], video, text[5:]])
 
 
 def test_a_tiny_checkpoint_has_exactly_the_parameters_of_the_model(tiny_folder: Path):
@@ -279,182 +244,26 @@ def test_converting_there_and_back_gives_the_same_file(tiny_folder: Path, tmp_pa
     assert (tmp_path / "back" / SINGLE).read_bytes() == (tiny_folder / SINGLE).read_bytes()
 
 
-# ---------------------------------------------------------------------------- against transformers
+@pytest.mark.gpu
+def test_weights_go_straight_to_the_gpu(tiny_folder: Path):
+    on_gpu, on_cpu = tensors_of(load(tiny_folder, device="cuda")), tensors_of(load(tiny_folder))
+    assert {tensor.device.type for tensor in on_gpu.values()} == {"cuda"}
+    assert all(torch.equal(tensor.cpu(), on_cpu[name]) for name, tensor in on_gpu.items())
 
 
-@pytest.fixture(scope="module")
-def transformers() -> Iterator[object]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        yield transformers
-
-
-def hf_logits(theirs, ids: torch.Tensor, frames: torch.Tensor | None) -> torch.Tensor:
-    """Run transformers' model on ids with a video between the first five and the rest."""
-    inputs = {"input_ids": ids[None]}
-    if frames is not None:
-        side = -(-(theirs.config.vision_config.image_size // 14) // 2)
-        count = frames.shape[0] * side**2 + 1
-        marks = torch.full((count,), theirs.config.video_token_id)
-        inputs = {
-            "input_ids": torch.cat([ids[:5], marks, ids[5:]])[None],
-            "pixel_values_videos": frames[None],
-        }
-    with torch.inference_mode():
-        return theirs(**inputs).logits[0]
-
-
-def assert_same_logits(model: LlavaModel, theirs) -> None:
-    generator = torch.Generator().manual_seed(7)
-    ids = torch.randint(0, 250, (24,), generator=generator)
-    frames = torch.rand(3, 3, 56, 56, generator=generator) * 2 - 1
-    text = logits_of(model, model.language_model.embed(ids))
-    torch.testing.assert_close(text, hf_logits(theirs, ids, None), atol=1e-4, rtol=0)
-    video = logits_of(model, onevision_rows(model, ids, frames))
-    expected = hf_logits(theirs, ids, frames)
-    torch.testing.assert_close(video, expected, atol=1e-4, rtol=0)
-    # A mutant must not pass: two frames swapped move the logits by far more than the tolerance.
-    swapped = logits_of(model, onevision_rows(model, ids, frames.flip(0)))
-    assert (swapped - expected).abs().max() > 1e-2
-
-
-@pytest.mark.parametrize("layout", ["original", "hf"])
-@pytest.mark.parametrize("tie_embeddings", [False, True])
-def test_transformers_loads_what_we_save(
-    tmp_path: Path, transformers, layout: str, tie_embeddings: bool
+@pytest.mark.gpu
+def test_layers_on_two_devices_give_the_same_logits(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    options = {"newline_position": "one_token", "tie_embeddings": tie_embeddings, "seed": 5}
-    folder = write_tiny_checkpoint(tmp_path / "tiny", layout=layout, **options)
-    model = load(folder)
-    target = tmp_path / "saved"
-    config = read_model_config(folder)
-    save_model(model, target, config=config, layout="hf", shard_bytes=200_000)
-    theirs, report = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
-        target, output_loading_info=True
-    )
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        assert not report[kind], kind
-    assert_same_logits(model, theirs.eval())
+    def split(*_: object):
+        last = ("language_model.layers.1.", "language_model.norm", "language_model.lm_head")
+        return lambda name: torch.device("cpu" if name.startswith(last) else "cuda")
 
-
-@pytest.mark.parametrize("tie_embeddings", [False, True])
-def test_we_load_what_transformers_saves(tmp_path: Path, transformers, tie_embeddings: bool):
-    config = transformers.LlavaOnevisionConfig(
-        text_config={
-            "model_type": "qwen2",
-            "hidden_size": 48,
-            "intermediate_size": 96,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 6,
-            "num_key_value_heads": 2,
-            "vocab_size": 260,
-            "rope_parameters": {"rope_type": "linear", "rope_theta": 5e5, "factor": 2.0},
-            "tie_word_embeddings": tie_embeddings,
-        },
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 40,
-            "intermediate_size": 72,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 5,
-            "image_size": 56,
-            "patch_size": 14,
-            "vision_use_head": False,
-        },
-        image_grid_pinpoints=[[56, 112], [112, 56], [112, 112]],
-        image_token_index=258,
-        video_token_index=259,
-        tie_word_embeddings=tie_embeddings,
-    )
-    torch.manual_seed(11)
-    theirs = transformers.LlavaOnevisionForConditionalGeneration(config).eval()
-    with torch.no_grad():
-        for name, parameter in theirs.named_parameters():
-            if parameter.ndim > 1:  # away from the almost linear model of the usual small draw
-                parameter.mul_(4.0 if "embed" not in name else 1.0)
-    theirs.save_pretrained(tmp_path / "theirs", max_shard_size="100KB")
-    assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 1
-    ours = read_model_config(tmp_path / "theirs")
-    assert ours.text.rope_scale == 2.0
-    assert ours.text.rope_theta == 5e5
-    assert ours.visual.canvases == ((56, 112), (112, 56), (112, 112))
-    assert_same_logits(load(tmp_path / "theirs"), theirs)
-
-
-# ------------------------------------------------------------------------------------------ memory
-
-# Peak resident memory of one load, in a process of its own. "all at once" is the obvious loader:
-# read every shard, then build the model from the dictionary.
-MEASURE = """
-import sys
-from pathlib import Path
-import torch
-from safetensors.torch import load_file
-from llava_video.model.checkpoint import load_model
-from llava_video.model.model_config import read_model_config
-
-def status(key):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
-folder, how, dtype = Path(sys.argv[1]), sys.argv[2], getattr(torch, sys.argv[3])
-torch.set_num_threads(1)
-load_model(Path(sys.argv[4]), config=read_model_config(sys.argv[4]), device="cpu")  # warm up
-config = read_model_config(folder)
-Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-before = status("VmRSS")
-if how == "shard by shard":
-    model = load_model(folder, config=config, device="cpu", dtype=dtype)
-else:
-    read = {n: t for p in sorted(folder.glob("*.safetensors")) for n, t in load_file(p).items()}
-    model = {n: t.to(dtype, copy=True) for n, t in read.items()}
-print(status("VmHWM") - before)
-"""
-
-
-def peak_bytes(folder: Path, tiny_folder: Path, how: str, dtype: str) -> int:
-    arguments = [sys.executable, "-c", MEASURE, str(folder), how, dtype, str(tiny_folder)]
-    run = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    return int(run.stdout)
-
-
-@pytest.fixture(scope="module")
-def large_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write 280 MB in eight shards, as fast as weights can be written: all ones."""
-    folder = tmp_path_factory.mktemp("large")
-    options = {"hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "num_layers": 4}
-    tiny = write_tiny_checkpoint(folder / "tiny")
-    values = json.loads((tiny / "config.json").read_text())
-    values |= {
-        "hidden_size": options["hidden_size"],
-        "intermediate_size": options["intermediate_size"],
-        "num_attention_heads": options["num_heads"],
-        "num_key_value_heads": 4,
-        "num_hidden_layers": options["num_layers"],
-        "vocab_size": 2048,
-    }
-    config = parse_model_config(values)
-    with torch.device("meta"):
-        model = LlavaModel(config.dimensions)
-    model = model.to_empty(device="cpu")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.fill_(1.0)
-    return save_model(model, folder / "large", config=config, shard_bytes=36_000_000)
-
-
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_loading_peaks_at_the_weights_and_one_shard(
-    large_folder: Path, tiny_folder: Path, dtype: str
-):
-    files = [path.stat().st_size for path in large_folder.glob("*.safetensors")]
-    kept_bytes = sum(files) * (1.0 if dtype == "float32" else 0.5)
-    limit_bytes = 1.1 * kept_bytes + max(files)
-    assert len(files) >= 6
-    assert sum(files) > 200_000_000
-    assert peak_bytes(large_folder, tiny_folder, "shard by shard", dtype) <= limit_bytes
-    assert peak_bytes(large_folder, tiny_folder, "all at once", dtype) > limit_bytes
+    whole = load(tiny_folder)
+    monkeypatch.setattr(checkpoint, "place", split)
+    shared_out = load(tiny_folder)
+    assert {device.type for device in shared_out.language_model.devices} == {"cpu", "cuda"}
+    ids = torch.arange(40)
+    found = logits_of(shared_out, shared_out.language_model.embed(ids))
+    expected = logits_of(whole, whole.language_model.embed(ids))
+    torch.testing.assert_close(found.cpu(), expected, atol=1e-3, rtol=0)

@@ -1,6 +1,9 @@
 """A name becomes a folder, or an error that says what to do; the hub's client is replaced."""
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,7 +107,9 @@ def test_what_the_client_raises_becomes_a_sentence_and_a_way_out(
     assert caught.value.__cause__ is cause
 
 
-@pytest.mark.parametrize("name", ["", "./models/x", "/models/x", "a/b/c", "~/x", "bad name", "a//b"])
+@pytest.mark.parametrize(
+    "name", ["", "./models/x", "/models/x", "a/b/c", "~/x", "bad name", "a//b"]
+)
 def test_what_can_be_no_hub_id_is_not_looked_up(monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", failing(AssertionError("called")))
     with pytest.raises(CheckpointError, match="there is no folder"):
@@ -119,6 +124,17 @@ def test_a_file_and_a_revision_of_a_folder_are_refused(tmp_path: Path):
     assert "folder" in caught.value.hint
     with pytest.raises(CheckpointError, match="is a folder"):
         resolve_checkpoint(tmp_path, revision="main")
+
+
+def test_offline_mode_of_the_real_client_is_honoured(tmp_path: Path):
+    code = f"from llava_video.model.hub import resolve_checkpoint; resolve_checkpoint({NAME!r})"
+    settings = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1
+    assert "CheckpointError" in run.stderr
+    assert "offline mode is on.  hint: unset HF_HUB_OFFLINE" in run.stderr
 
 
 def test_the_commit_is_read_off_the_caches_folder(tmp_path: Path):

@@ -167,7 +167,9 @@ def test_a_folder_without_config_is_refused(tmp_path: Path):
 
 def test_overrides_in_the_original_words():
     config = parse_model_config(ONEVISION_7B, GENERATION)
-    grid = with_overrides(config, {"mm_newline_position": "grid", "mm_spatial_pool_mode": "average"})
+    grid = with_overrides(
+        config, {"mm_newline_position": "grid", "mm_spatial_pool_mode": "average"}
+    )
     assert (grid.visual.newline, grid.visual.pool_mode) == (Newline.ROW, "average")
     assert grid.generation == config.generation
     assert config.visual.newline is Newline.CLIP  # the original is as it was
@@ -199,7 +201,7 @@ def test_wrong_overrides_are_refused(overrides, error, match):
 
 def test_a_config_survives_pickling():
     config = parse_model_config(VIDEO_7B, GENERATION)
-    assert pickle.loads(pickle.dumps(config)) == config  # noqa: S301  # our own bytes
+    assert pickle.loads(pickle.dumps(config)) == config
     assert hash(config) == hash(parse_model_config(VIDEO_7B, GENERATION))
 
 

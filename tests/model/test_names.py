@@ -38,16 +38,12 @@ def dimensions(*, num_layers: int, hidden: int, inner: int, heads: int, kv: int,
     )
 
 
-SMALL = dimensions(
-    num_layers=24, hidden=896, inner=4864, heads=14, kv=2, vocab=151_936, tied=True
-)
+SMALL = dimensions(num_layers=24, hidden=896, inner=4864, heads=14, kv=2, vocab=151_936, tied=True)
 MIDDLE = dimensions(num_layers=28, hidden=3584, inner=18_944, heads=28, kv=4)
 LARGE = dimensions(num_layers=80, hidden=8192, inner=29_568, heads=64, kv=8)
 
 
-@pytest.mark.parametrize(
-    ("size", "num_tensors"), [(SMALL, 716), (MIDDLE, 765), (LARGE, 1389)]
-)
+@pytest.mark.parametrize(("size", "num_tensors"), [(SMALL, 716), (MIDDLE, 765), (LARGE, 1389)])
 def test_counts_of_the_public_files(size: ModelDimensions, num_tensors: int):
     # The files hold the tower's last norm too (2 tensors), which nothing uses.
     names = set(file_names(size, "original").values()) | set(unused_tower_shapes(size, "original"))
@@ -62,7 +58,9 @@ def test_names_of_the_original_layout():
         "language_model.layers.27.q_proj.bias": "model.layers.27.self_attn.q_proj.bias",
         "language_model.layers.0.down_proj.weight": "model.layers.0.mlp.down_proj.weight",
         "language_model.layers.3.input_norm.weight": "model.layers.3.input_layernorm.weight",
-        "language_model.layers.3.post_norm.weight": "model.layers.3.post_attention_layernorm.weight",
+        "language_model.layers.3.post_norm.weight": (
+            "model.layers.3.post_attention_layernorm.weight"
+        ),
         "language_model.norm.weight": "model.norm.weight",
         "language_model.lm_head.weight": "lm_head.weight",
         "image_newline": "model.image_newline",
@@ -70,7 +68,7 @@ def test_names_of_the_original_layout():
         "projector.linear2.bias": "model.mm_projector.2.bias",
         "vision_tower.patch_embedding.weight": f"{tower}.embeddings.patch_embedding.weight",
         "vision_tower.position_embedding": f"{tower}.embeddings.position_embedding.weight",
-        "vision_tower.layers.25.out_proj.bias": f"{tower}.encoder.layers.25.self_attn.out_proj.bias",
+        "vision_tower.layers.9.out_proj.bias": f"{tower}.encoder.layers.9.self_attn.out_proj.bias",
         "vision_tower.layers.0.fc1.weight": f"{tower}.encoder.layers.0.mlp.fc1.weight",
         "vision_tower.layers.0.norm2.weight": f"{tower}.encoder.layers.0.layer_norm2.weight",
     }.items():

@@ -1,4 +1,4 @@
-"""Where parameters go: one device, or layers shared among GPUs (arithmetic only: none is needed)."""
+"""Where parameters go: one device, or layers shared among GPUs, by arithmetic alone."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_auto_shares_only_what_one_gpu_cannot_hold(
 
 
 def test_layers_stay_whole_and_in_order(large: LlavaModel):
-    where = spread(large, {idx: 48 * 2**30 for idx in range(4)}, torch.bfloat16)
+    where = spread(large, dict.fromkeys(range(4), 48 * 2**30), torch.bfloat16)
     devices = {name: where(name) for name, _ in large.named_parameters()}
     assert {device.type for device in devices.values()} == {"cuda"}
     assert {device.index for device in devices.values()} == {0, 1, 2, 3}

@@ -45,7 +45,8 @@ def test_qwen_2_5_differs_in_the_system_sentence_only():
 
 
 @pytest.mark.parametrize(
-    "roles", [[], ["system"], ["assistant"], ["user", "user"], ["user", "assistant"], ["user", "system"]]
+    "roles",
+    [[], ["system"], ["assistant"], ["user", "user"], ["user", "assistant"], ["user", "system"]],
 )
 def test_turns_in_another_order_are_refused(roles: list[str]):
     with pytest.raises(ConfigError, match="user, assistant, user"):

@@ -46,7 +46,9 @@ def test_an_index_and_its_shards(tmp_path: Path):
 def test_a_shard_that_is_missing_is_named(tmp_path: Path):
     write_file(tmp_path / "one.safetensors", a=torch.zeros(1))
     write_index(tmp_path, {"a": "one.safetensors", "b": "two.safetensors"})
-    with pytest.raises(CheckpointError, match=r"names 2 shards, 1 are missing: two\.safetensors") as e:
+    with pytest.raises(
+        CheckpointError, match=r"names 2 shards, 1 are missing: two\.safetensors"
+    ) as e:
         find_shards(tmp_path)
     assert "download" in e.value.hint
 

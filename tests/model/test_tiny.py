@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_runs import greedy
 
 from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.checkpoint import load_model
-from llava_video.model.decoder import Row
-from llava_video.model.kv_cache import KvCache
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import geometry_of, read_model_config
 from llava_video.model.shards import find_shards
@@ -20,32 +19,6 @@ from llava_video.values import Newline
 
 def load_tiny(folder: Path) -> LlavaModel:
     return load_model(folder, config=read_model_config(folder), device="cpu")
-
-
-@torch.inference_mode()
-def greedy(model: LlavaModel, rows: torch.Tensor, num_tokens: int) -> list[int]:
-    """Continue rows (L, D) by the most likely token, again and again."""
-    text = model.dimensions.text
-    cache = KvCache(
-        text.num_layers,
-        text.num_kv_heads,
-        text.head_dim,
-        dtype=model.dtype,
-        devices=model.language_model.devices,
-        slab_tokens=1024,
-    )
-    past, ids, position = [], [], 0
-    for _ in range(num_tokens):
-        num_rows = rows.shape[0]
-        span = cache.reserve(num_rows).span
-        positions = torch.arange(position, position + num_rows, dtype=torch.float32)
-        row = Row(0, num_rows, tuple(past), span)
-        hidden = model.language_model(rows, positions, [row], cache)
-        past.append(span)
-        position += num_rows
-        ids.append(int(model.language_model.logits(hidden[-1:]).argmax()))
-        rows = model.language_model.embed(torch.tensor(ids[-1:]))
-    return ids
 
 
 @pytest.mark.parametrize("layout", ["original", "hf"])

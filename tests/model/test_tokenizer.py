@@ -30,7 +30,9 @@ def test_golden_prompts_token_for_token(shared: Path, layout: str):
     cases = json.loads((golden / "cases" / "prompts.json").read_text(encoding="utf-8"))
     for case in cases:
         history = [
-            turn for pair in case["history"] for turn in zip(("user", "assistant"), pair, strict=True)
+            turn
+            for pair in case["history"]
+            for turn in zip(("user", "assistant"), pair, strict=True)
         ]
         turns = [Turn(role, text) for role, text in [*history, ("user", case["user"])]]
         assert render(turns, case["template"]) == case["prompt"]
@@ -140,7 +142,9 @@ def test_streamed_pieces_of_any_ids_add_up_to_the_decoded_whole(ids: list[int]):
     assert "".join(pieces) + rest == BYTES.decode(ids)
 
 
-@given(st.lists(st.sampled_from([0xE2, 0x82, 0xAC, 0xF0, 0x9F, 0x98, 0x80, 0xEF, 0xBF, 0xBD, 0x20])))
+@given(
+    st.lists(st.sampled_from([0xE2, 0x82, 0xAC, 0xF0, 0x9F, 0x98, 0x80, 0xEF, 0xBF, 0xBD, 0x20]))
+)
 def test_streamed_pieces_of_broken_bytes_add_up_too(ids: list[int]):
     pieces, rest = streamed(BYTES, ids)
     assert "".join(pieces) + rest == BYTES.decode(ids)

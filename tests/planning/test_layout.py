@@ -1,4 +1,4 @@
-"""Rows of visual tokens, against the counts of the family's own layouts and an independent recount."""
+"""Rows of visual tokens, against the counts of the family's layouts and an independent recount."""
 
 import doctest
 import json

@@ -114,6 +114,17 @@ def test_reasons_carry_the_numbers(sample: Sample):
     assert "Frames 100 → 99: 100 frames would take 5,600 tokens, 5,599 are free." in choice.reasons
 
 
+def test_the_room_that_was_too_small_is_named(sample: Sample):
+    """The cap, the whole room, or the room beside the sentence: whichever decided."""
+
+    def said(total: int, visual: int | None) -> str:
+        return fit_video(sample, STEPS, room(total, visual, share=1.0), cost).reasons[-1]
+
+    assert said(99999, 5000).endswith("would take 5,600 tokens, 5,000 are free.")
+    assert said(5599, None).endswith("would take 5,600 tokens, 5,599 are free.")
+    assert said(6000, 5600).endswith("would take 5,600 tokens, 5,260 are free.")
+
+
 def test_grids_are_named(geometry: Geometry, sample: Sample):
     steps = layout_steps(1080, 1920, geometry, PlanningSettings(grid="auto"))
     choice = fit_video(sample, steps, room(22000), None)
@@ -127,7 +138,7 @@ def test_not_one_frame(sample: Sample):
     with pytest.raises(BudgetError, match="one tile at pool stride 4 needs 103 tokens") as refusal:
         fit_video(sample, STEPS, room(102), cost)
     assert (refusal.value.need_tokens, refusal.value.have_tokens) == (103, 102)
-    with pytest.raises(BudgetError, match="max_video_tokens allows 55") as refusal:
+    with pytest.raises(BudgetError, match="max_video_tokens leaves it 55") as refusal:
         fit_video(sample, STEPS, room(9999, visual=55), cost)
     assert (refusal.value.need_tokens, refusal.value.have_tokens) == (56, 55)
 

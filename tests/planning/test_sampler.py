@@ -1,4 +1,4 @@
-"""Frames and times: sorted, distinct, inside the span, ends included, and the reference's choice."""
+"""Frames and times: sorted, distinct, inside the span, ends included, as the reference chooses."""
 
 from collections.abc import Callable
 

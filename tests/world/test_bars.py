@@ -18,7 +18,9 @@ def test_a_mirrored_picture_reads_the_bits_backwards() -> None:
     assert read_index(paint_index(0b00000001, 24, 40)[:, ::-1]) == 0b10000000
 
 
-@pytest.mark.parametrize(("height_px", "width_px"), [(1, 8), (3, 9), (7, 13), (101, 333), (48, 160)])
+@pytest.mark.parametrize(
+    ("height_px", "width_px"), [(1, 8), (3, 9), (7, 13), (101, 333), (48, 160)]
+)
 def test_odd_sizes(height_px: int, width_px: int) -> None:
     assert all(read_index(paint_index(i, height_px, width_px)) == i for i in (0, 1, 37, 170, 255))
 

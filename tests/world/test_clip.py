@@ -49,9 +49,7 @@ def test_sample_aspect_and_pixel_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_times", [2, 4])
 def test_as_many_times_as_frames(tmp_path: Path, num_times: int) -> None:
     with pytest.raises(ConfigError, match="times"):
-        write_clip(
-            tmp_path / "a.mp4", [paint_index(0, 48, 64)] * 3, times_s=list(range(num_times))
-        )
+        write_clip(tmp_path / "a.mp4", [paint_index(0, 48, 64)] * 3, times_s=list(range(num_times)))
 
 
 def test_no_frames(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""A set's model folders → loaded models, each with the configuration a case asks for.
+
+Says which visual layout a case means. The reference keeps pooling, newlines and picture handling in
+the original config.json; transformers' class has one video layout and its config.json no words for
+the others. A set's outputs come from one original folder, so a folder in transformers' layout takes
+these keys from the original folder it was converted from: the one whose name its own begins with,
+else the only one. A case's `config_overrides` then apply to every folder alike. Everything else
+(sizes, rotary base, ids, tensor names) is each folder's own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from llava_video.errors import CheckpointError
+from llava_video.model.checkpoint import load_model
+from llava_video.model.dimensions import ModelDimensions
+from llava_video.model.llava import LlavaModel
+from llava_video.model.model_config import ModelConfig, read_model_config, with_overrides
+from llava_video.model.shards import find_shards
+from llava_video.model.tokenizer import Tokenizer
+
+LAYOUT_KEYS = (
+    "add_faster_video",
+    "add_time_instruction",
+    "faster_token_stride",
+    "force_sample",
+    "image_aspect_ratio",
+    "mm_newline_position",
+    "mm_patch_merge_type",
+    "mm_spatial_pool_mode",
+    "mm_spatial_pool_stride",
+    "tokenizer_padding_side",
+)
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One model folder under test.
+
+    Attributes:
+        name: the folder's name.
+        folder: the folder.
+        config: its configuration with the visual layout of its original.
+        tokenizer: its tokenizer.
+    """
+
+    name: str
+    folder: Path
+    config: ModelConfig
+    tokenizer: Tokenizer
+    _loaded: dict[tuple[ModelDimensions, bytes], LlavaModel] = field(default_factory=dict)
+
+    def config_with(self, overrides: Mapping[str, Any]) -> ModelConfig:
+        """Return the configuration with a case's overrides."""
+        return with_overrides(self.config, overrides) if overrides else self.config
+
+    def model_with(
+        self, config: ModelConfig, separator: npt.NDArray[np.float32] | None, device: str
+    ) -> LlavaModel:
+        """Return the weights in float32 for a configuration; loaded once per set of sizes.
+
+        Args:
+            config: from `config_with`.
+            separator: (D,) the separator token, used where the files lack it.
+            device: where to.
+        """
+        needs = config.dimensions.has_separator and separator is not None
+        extra = {}
+        if needs and separator is not None and not _has_separator(self.folder):
+            extra = {"separator": torch.from_numpy(separator).reshape(-1)}
+        key = (config.dimensions, separator.tobytes() if extra and separator is not None else b"")
+        if key not in self._loaded:
+            self._loaded[key] = load_model(
+                self.folder, config=config, device=device, dtype=torch.float32, extra=extra
+            )
+        return self._loaded[key]
+
+
+def candidate(name: str, folders: Mapping[str, Path]) -> Candidate:
+    """Read one model folder of a set.
+
+    Args:
+        name: which.
+        folders: every model folder of the set.
+
+    Raises:
+        CheckpointError: the folder is of a kind this version does not read.
+    """
+    config = read_model_config(folders[name])
+    original = _original_of(name, config, folders)
+    if original is not None:
+        layout = {key: original.values[key] for key in LAYOUT_KEYS if key in original.values}
+        config = with_overrides(config, layout)
+    return Candidate(name, folders[name], config, Tokenizer(folders[name]))
+
+
+def _original_of(
+    name: str, config: ModelConfig, folders: Mapping[str, Path]
+) -> ModelConfig | None:
+    """Return the configuration a converted folder came from; None for an original folder."""
+    if config.layout == "original":
+        return None
+    originals: dict[str, ModelConfig] = {}
+    for other, folder in folders.items():
+        try:
+            found = read_model_config(folder)
+        except CheckpointError:  # another kind of model: it is no original of this one
+            continue
+        if found.layout == "original":
+            originals[other] = found
+    named = [other for other in originals if name.startswith(other)]
+    if named:
+        return originals[max(named, key=len)]
+    return next(iter(originals.values())) if len(originals) == 1 else None
+
+
+def _has_separator(folder: Path) -> bool:
+    return any(
+        name.endswith("faster_token") for shard in find_shards(folder) for name in shard.shapes
+    )

@@ -1,0 +1,36 @@
+"""Describe a video, and see what the description rests on."""
+
+import argparse
+
+from llava_video import load
+from llava_video.demo.files import passing_demo_files
+
+
+def main() -> None:
+    """Describe, then print the answer and its evidence."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("video", nargs="?", default="clip.mp4")
+    parser.add_argument("--model", default="lmms-lab/LLaVA-Video-7B-Qwen2")
+    parser.add_argument("--tiny", action="store_true", help="a made-up clip and a random model")
+    given = parser.parse_args()
+    if given.tiny:
+        files = passing_demo_files()
+        given.video, given.model = files.clip, files.model
+
+    with load(given.model) as model:
+        answer = model.describe(given.video, max_new_tokens=200)
+
+    print(answer.text)
+    first, last = answer.frames[0], answer.frames[-1]
+    print(
+        f"\n{len(answer.frames)} frames from {first.pts_s:.2f} s to {last.pts_s:.2f} s were seen."
+    )
+    print(
+        f"The answer ended with {answer.finish_reason!r}, {answer.timings['total']:.1f} s in all."
+    )
+    for warning in answer.warnings:
+        print(f"warning: {warning}")
+
+
+if __name__ == "__main__":
+    main()

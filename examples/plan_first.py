@@ -1,0 +1,40 @@
+"""Compare plans before anything is decoded, then run the one you like."""
+
+import argparse
+
+from llava_video import load
+from llava_video.demo.files import passing_demo_files
+
+
+def main() -> None:
+    """Plan three ways, print what each costs, run the cheapest."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("video", nargs="?", default="clip.mp4")
+    parser.add_argument("--model", default="lmms-lab/LLaVA-Video-7B-Qwen2")
+    parser.add_argument("--tiny", action="store_true", help="a made-up clip and a random model")
+    given = parser.parse_args()
+    if given.tiny:
+        files = passing_demo_files()
+        given.video, given.model = files.clip, files.model
+
+    question = "What happens, and when?"
+    with load(given.model) as model:
+        plans = {
+            detail: model.plan(given.video, question, detail=detail, max_new_tokens=100)
+            for detail in ("low", "medium", "high")
+        }
+        for detail, plan in plans.items():
+            seen = plan.visuals[0]
+            tiles = seen.num_frames * seen.tiles_per_frame
+            print(
+                f"{detail:<7} {seen.num_frames} frames, {tiles} tiles, {plan.visual_tokens:,} tokens"
+            )
+        cheapest = min(plans.values(), key=lambda plan: plan.visual_tokens)
+        answer = model.run(cheapest)
+
+    assert answer.usage.visual_tokens == cheapest.visual_tokens  # a plan is a promise
+    print(f"\n{question}\n{answer.text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""This machine → findings: one sentence on each package and part, and what its absence costs.
+
+Tries things rather than asking for versions. Prints nothing.
+"""
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from llava_video import __version__, backends
+from llava_video.backends import BACKENDS, Backend
+from llava_video.errors import BackendMissingError, LlavaVideoError
+from llava_video.video.decoder import BackendName, open_decoder
+from llava_video.video.source import open_source
+from llava_video.world.bars import paint_index, read_index
+from llava_video.world.clip import write_clip
+
+# What is lost without a package, and whether anything is left then.
+_COSTS = {
+    "torch": "Without it nothing is described; plan and probe work.",
+    "av": "Without it no video is read.",
+    "transformers": "Without it the parity tests do not run; nothing else changes.",
+    "decord": "Without it PyAV reads everything: the same frames.",
+    "triton": "Without it plain PyTorch stands in for GPU kernels: the same answers.",
+    "accelerate": "Without it a model has to fit on one GPU.",
+    "llguidance": "Without it answers cannot be made to follow a JSON schema.",
+    "huggingface_hub": "Without it models are read from folders only.",
+    "flash_attn": "Without it SDPA does the attention: the same answers.",
+    "torchcodec": "Without it PyAV and decord read everything.",
+}
+_NEEDED = frozenset({"torch", "av"})
+_NUM_FRAMES = 24
+_GIB = 2**30
+
+State = Literal["ok", "absent", "broken"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        group: "program", "packages", "readers" or "machine".
+        name: what was checked.
+        state: "ok", "absent" (optional, not there) or "broken" (there and does not work).
+        found: what is there, a version or a sentence.
+        cost: what a gap costs; "" without one.
+        remedy: the command that fills it; "" when there is none.
+        is_fatal: whether nothing can be described because of it.
+    """
+
+    group: str
+    name: str
+    state: State
+    found: str
+    cost: str = ""
+    remedy: str = ""
+    is_fatal: bool = False
+
+
+def check_everything() -> list[Finding]:
+    """Run all checks, a few seconds."""
+    return [
+        *_check_program(),
+        *(_check_package(backend) for backend in BACKENDS.values()),
+        *_check_readers(),
+        *_check_machine(),
+    ]
+
+
+def _check_program() -> Iterator[Finding]:
+    python = f"{platform.python_version()} on {platform.system()}, {platform.machine()}"
+    yield Finding(group="program", name="llava_video", state="ok", found=__version__)
+    yield Finding(group="program", name="Python", state="ok", found=python)
+
+
+def _check_package(backend: Backend) -> Finding:
+    name, version = backend.distribution, backends.version(backend.module)
+    try:
+        backends.require(backend.module)
+    except BackendMissingError as error:
+        is_absent = version is None
+        return Finding(
+            group="packages",
+            name=name,
+            state="absent" if is_absent else "broken",
+            found=f"{backend.gives}." if is_absent else error.message,
+            cost=_COSTS[backend.module],
+            remedy=error.hint,
+            is_fatal=backend.module in _NEEDED,
+        )
+    return Finding(group="packages", name=name, state="ok", found=version or "")
+
+
+def _check_readers() -> Iterator[Finding]:
+    """Write a clip whose frames tell their own index, and read it back with each reader."""
+    with tempfile.TemporaryDirectory(prefix="llava_video_") as folder:
+        clip = Path(folder) / "clip.mp4"
+        try:
+            write_clip(clip, (paint_index(idx, 96, 128) for idx in range(_NUM_FRAMES)))
+        except (LlavaVideoError, OSError, ValueError) as error:  # PyAV without the encoder
+            found = f"no clip could be written to try them: {error}"
+            yield Finding(group="readers", name="clip", state="absent", found=found)
+            return
+        readers: tuple[tuple[BackendName, str], ...] = (("pyav", "PyAV"), ("decord", "decord"))
+        for reader, name in readers:
+            yield _check_reader(clip, reader, name)
+
+
+def _check_reader(clip: Path, reader: BackendName, name: str) -> Finding:
+    is_needed = reader == "pyav"
+    try:
+        with open_decoder(open_source(clip), backend=reader) as decoder:
+            times_s = decoder.info.pts_s.tolist()
+            read = [
+                read_index(frame) for piece in decoder.clips_at(times_s) for frame in piece.frames
+            ]
+    except BackendMissingError as error:
+        return Finding(
+            group="readers", name=name, state="absent", found=error.message, is_fatal=is_needed
+        )
+    except LlavaVideoError as error:
+        found, cost = error.message, _COSTS["av" if is_needed else "decord"]
+        return Finding(
+            group="readers", name=name, state="broken", found=found, cost=cost, is_fatal=is_needed
+        )
+    is_exact = read == list(range(_NUM_FRAMES))
+    num_right = sum(idx == own for own, idx in enumerate(read))
+    return Finding(
+        group="readers",
+        name=name,
+        state="ok" if is_exact else "broken",
+        found=f"{num_right} of {_NUM_FRAMES} frames of a test clip are the right ones.",
+        is_fatal=is_needed and not is_exact,
+    )
+
+
+def _check_machine() -> Iterator[Finding]:
+    yield Finding(group="machine", name="CPU", state="ok", found=_cpu_words())
+    yield _check_gpu()
+    yield _check_kernels()
+    yield _check_disk()
+
+
+def _cpu_words() -> str:
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    words = f"{num_cores} cores"
+    names = getattr(os, "sysconf_names", {})
+    if "SC_PHYS_PAGES" in names:
+        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        words += f", {memory_bytes / _GIB:.1f} GiB of memory"
+    return words + "."
+
+
+def _check_gpu() -> Finding:
+    try:
+        torch = backends.require("torch")
+    except BackendMissingError as error:
+        return Finding(group="machine", name="GPU", state="absent", found=error.message)
+    if not torch.cuda.is_available():
+        built = torch.version.cuda or torch.version.hip
+        found = "none found." if built else f"PyTorch {torch.__version__} is built without one."
+        cost = "Models run on the CPU in float32: a 0.5B takes 4 GiB of memory, a 7B 31 GiB."
+        return Finding(group="machine", name="GPU", state="absent", found=found, cost=cost)
+    each = [torch.cuda.get_device_properties(idx) for idx in range(torch.cuda.device_count())]
+    words = [f"{gpu.name}, {gpu.total_memory / _GIB:.0f} GiB" for gpu in each]
+    found = "; ".join(words) + f"; CUDA {torch.version.cuda}."
+    return Finding(group="machine", name="GPU", state="ok", found=found)
+
+
+def _check_kernels() -> Finding:
+    """Ask Triton for the device it would compile for; without a GPU it has none."""
+    name, cost = "Triton", _COSTS["triton"]
+    try:
+        torch, triton = backends.require("torch"), backends.require("triton")
+    except BackendMissingError as error:
+        return Finding(group="machine", name=name, state="absent", found=error.message, cost=cost)
+    if not torch.cuda.is_available():
+        found = "not used without a GPU."
+        return Finding(group="machine", name=name, state="absent", found=found)
+    try:
+        target = triton.runtime.driver.active.get_current_target()
+    except (RuntimeError, OSError, ImportError, AttributeError) as error:
+        found = f"finds no device to compile for: {error}."
+        return Finding(group="machine", name=name, state="broken", found=found, cost=cost)
+    found = f"compiles for {target.backend} {target.arch}."
+    return Finding(group="machine", name=name, state="ok", found=found)
+
+
+def _check_disk() -> Finding:
+    """Say how much room there is for checkpoints: a 7B takes 15 GiB."""
+    try:
+        hub = backends.require("huggingface_hub")
+    except BackendMissingError as error:
+        return Finding(group="machine", name="model cache", state="absent", found=error.message)
+    folder = Path(hub.constants.HF_HUB_CACHE)
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    offline = "; offline mode is on" if hub.constants.HF_HUB_OFFLINE else ""
+    found = f"{folder}, {free_bytes / _GIB:.0f} GiB free (a 7B takes 15){offline}."
+    return Finding(group="machine", name="model cache", state="ok", found=found)

@@ -1,0 +1,80 @@
+"""Loading takes the memory of the weights and one shard, not of the weights twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from llava_video.model.checkpoint import save_model
+from llava_video.model.llava import LlavaModel
+from llava_video.model.model_config import parse_model_config
+from llava_video.model.tiny import write_tiny_checkpoint
+
+# Peak resident memory of one load, in a process of its own. "all at once" is the obvious loader:
+# read every shard, then build the model from the dictionary.
+MEASURE = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+from llava_video.model.checkpoint import load_model
+from llava_video.model.model_config import read_model_config
+
+def status(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+folder, how, dtype = Path(sys.argv[1]), sys.argv[2], getattr(torch, sys.argv[3])
+torch.set_num_threads(1)
+load_model(Path(sys.argv[4]), config=read_model_config(sys.argv[4]), device="cpu")  # warm up
+config = read_model_config(folder)
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+before = status("VmRSS")
+if how == "shard by shard":
+    model = load_model(folder, config=config, device="cpu", dtype=dtype)
+else:
+    read = {n: t for p in sorted(folder.glob("*.safetensors")) for n, t in load_file(p).items()}
+    model = {n: t.to(dtype, copy=True) for n, t in read.items()}
+print(status("VmHWM") - before)
+"""
+
+
+def peak_bytes(folder: Path, tiny_folder: Path, how: str, dtype: str) -> int:
+    arguments = [sys.executable, "-c", MEASURE, str(folder), how, dtype, str(tiny_folder)]
+    run = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    return int(run.stdout)
+
+
+@pytest.fixture(scope="module")
+def large_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write 265 MB in nine shards, as fast as weights can be written: all ones."""
+    folder = tmp_path_factory.mktemp("large")
+    tiny = write_tiny_checkpoint(folder / "tiny")
+    values = json.loads((tiny / "config.json").read_text())
+    values |= {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
+    values |= {"num_key_value_heads": 4, "num_hidden_layers": 4, "vocab_size": 2048}
+    config = parse_model_config(values)
+    with torch.device("meta"):
+        model = LlavaModel(config.dimensions)
+    model = model.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+    return save_model(model, folder / "large", config=config, shard_bytes=36_000_000)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_peaks_at_the_weights_and_one_shard(
+    large_folder: Path, tiny_folder: Path, dtype: str
+):
+    files = [path.stat().st_size for path in large_folder.glob("*.safetensors")]
+    kept_bytes = sum(files) * (1.0 if dtype == "float32" else 0.5)
+    limit_bytes = 1.1 * kept_bytes + max(files)
+    assert len(files) >= 6
+    assert sum(files) > 200_000_000
+    assert peak_bytes(large_folder, tiny_folder, "shard by shard", dtype) <= limit_bytes
+    assert peak_bytes(large_folder, tiny_folder, "all at once", dtype) > limit_bytes

@@ -1,0 +1,29 @@
+"""A checkpoint's facts without its weights."""
+
+from pathlib import Path
+
+import pytest
+
+from llava_video.errors import CheckpointError
+from llava_video.model.spec import read_spec
+
+
+def test_the_weights_need_not_be_there(tiny_folder: Path, tmp_path: Path) -> None:
+    for file in tiny_folder.iterdir():
+        if file.suffix == ".json":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    spec = read_spec(tmp_path)
+    assert spec.geometry.tile_px == read_spec(tiny_folder).geometry.tile_px
+    assert spec.geometry.context_tokens > 0
+
+
+def test_memory_is_counted_in_the_asked_dtype(tiny_folder: Path) -> None:
+    half, full = (read_spec(tiny_folder, dtype=d).geometry for d in ("bfloat16", "float32"))
+    assert full.weights_bytes == 2 * half.weights_bytes > 0
+    assert full.kv_bytes_per_value == 2 * half.kv_bytes_per_value
+
+
+def test_a_folder_without_a_tokenizer_says_so(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((tiny_folder / "config.json").read_bytes())
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        read_spec(tmp_path)

@@ -1,0 +1,89 @@
+"""The fast product equals the plain one, on both sides of every choice it makes."""
+
+import pytest
+import torch
+
+from llava_video.ops import linear as linear_module
+from llava_video.ops.linear import linear, linear_reference
+
+
+def tolerance(exact: torch.Tensor) -> float:
+    """4e-6 of the largest value: oneDNN adds in longer runs, and errs 2 to 5 times as much as MKL."""
+    return 4e-6 * exact.abs().max().item()
+
+
+SHAPES = [
+    (1458, 1152, 1152),  # a pair of tiles of the real tower
+    (31, 521, 509),  # primes
+    (1, 512, 1024),  # one row, wide
+    (1, 1024, 512),  # one row, doubled
+    (2, 512, 512),
+    (1, 1, 1),
+    (7, 48, 48),  # small: stays with torch's product
+]
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize(("rows", "k", "n"), SHAPES)
+def test_equals_the_reference(rows: int, k: int, n: int, with_bias: bool):
+    torch.manual_seed(rows + k)
+    x, weight = torch.randn(rows, k), torch.randn(n, k)
+    bias = torch.randn(n) if with_bias else None
+    exact = linear_reference(x.double(), weight.double(), None if bias is None else bias.double())
+    limit = tolerance(exact)
+    with torch.inference_mode():
+        y = linear(x, weight, bias)
+    assert y.shape == (rows, n)
+    assert y.is_contiguous()
+    assert (y - exact).abs().max().item() <= limit
+    if with_bias:  # the mutant without the bias is seen by this limit
+        assert (y - bias - exact).abs().max().item() > limit
+
+
+def test_very_many_outputs_of_one_row():
+    torch.manual_seed(0)
+    x, weight = torch.randn(1, 16), torch.randn(70_000, 16)
+    with torch.inference_mode():
+        y = linear(x, weight)
+    assert y.shape == (1, 70_000)
+    assert torch.allclose(y, linear_reference(x, weight), atol=1e-5)
+
+
+def test_oneDNN_takes_large_float32_products_only():
+    suits = linear_module._suits_onednn
+    x, weight = torch.randn(64, 512), torch.randn(512, 512)
+    with torch.inference_mode():
+        assert suits(x, weight)
+        assert not suits(x.bfloat16(), weight.bfloat16())
+        assert not suits(x[:0], weight)
+        assert not suits(x[:, :48].contiguous(), weight[:48, :48].contiguous())
+        assert not suits(torch.randn(512, 64).T, weight)
+    assert not suits(x, weight)  # gradients
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_dtypes_and_more_axes(dtype: torch.dtype):
+    x, weight = torch.randn(2, 3, 32, dtype=dtype), torch.randn(8, 32, dtype=dtype)
+    with torch.inference_mode():
+        assert torch.equal(linear(x, weight), linear_reference(x, weight))
+
+
+def test_more_axes_in_float32():
+    torch.manual_seed(3)
+    x, weight = torch.randn(2, 40, 640), torch.randn(640, 640)
+    with torch.inference_mode():
+        y = linear(x, weight)
+    assert y.shape == (2, 40, 640)
+    assert torch.allclose(y, linear_reference(x, weight), atol=2e-4)
+
+
+def test_gradients_flow():
+    x = torch.randn(64, 512, requires_grad=True)
+    weight = torch.randn(512, 512)
+    linear(x, weight).sum().backward()
+    assert torch.allclose(x.grad, weight.sum(0).expand(64, 512), atol=1e-3)
+
+
+def test_a_width_that_does_not_fit_is_torchs_error():
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="shapes"):
+        linear(torch.randn(600, 512), torch.randn(512, 500))

@@ -1,0 +1,96 @@
+"""A plan's prompt becomes parts at its marks; what was seen and lost is told."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llava_video.api import LlavaVideo
+from llava_video.engine.request import TextPart, VisualPart
+from llava_video.errors import BudgetError, SourceError
+from llava_video.exchange import open_exchange
+from llava_video.inputs import Picture, Video
+from llava_video.model.prompt import Turn
+from llava_video.options import settings_of
+from llava_video.values import Clip, Segment
+
+SETTINGS = settings_of({"num_frames": 8, "max_new_tokens": 4, "loop_guard": False})
+
+
+def test_parts_stand_in_the_order_of_the_marks(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
+    picture = Picture(np.full((30, 40, 3), 7, np.uint8))
+    visuals = [picture, Video(address=tiny_clip)]
+    words = "First <image>, then <image>: compare."
+    with open_exchange(tiny_model.spec, visuals, words, SETTINGS) as exchange:
+        parts = exchange.request().parts
+        kinds = [part.plan.kind if isinstance(part, VisualPart) else "text" for part in parts]
+        assert kinds == ["text", "image", "text", "video", "text"]
+        text_tokens = sum(len(part.ids) for part in parts if isinstance(part, TextPart))
+        assert text_tokens == exchange.plan.text_tokens
+
+
+def test_equal_visuals_share_a_key_and_other_plans_do_not(
+    tiny_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    def key(**options: object) -> str:
+        settings = settings_of({"num_frames": 4, **options})
+        with open_exchange(tiny_model.spec, tiny_clip, "What?", settings) as exchange:
+            return next(p.key for p in exchange.request().parts if isinstance(p, VisualPart))
+
+    assert key() == key(temperature=1.0)
+    assert key() != key(num_frames=5)
+    assert key() != key(pool_mode="average")
+
+
+def test_lost_frames_are_left_out_named_and_missing_from_the_coverage(
+    tiny_model: LlavaVideo, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tiny_model.describe(tiny_clip, num_frames=8, max_new_tokens=4)
+    with open_exchange(tiny_model.spec, tiny_clip, "What?", SETTINGS) as exchange:
+        decoder = exchange.opened[0].decoder  # type: ignore[union-attr]  # a video
+        clips_at = type(decoder).clips_at
+
+    def without_late_frames(self, times_s, *, chunk_frames=8):  # type: ignore[no-untyped-def]  # the decoder's own signature
+        for clip in clips_at(self, times_s, chunk_frames=chunk_frames):
+            kept = clip.pts_s < 0.7
+            if kept.any():
+                yield Clip(clip.frames[kept], clip.pts_s[kept], clip.frame_idxs[kept])
+
+    monkeypatch.setattr(type(decoder), "clips_at", without_late_frames)
+    partial = tiny_model.describe(tiny_clip, "What?", num_frames=8, max_new_tokens=4)
+    assert len(partial.frames) == partial.plan.visuals[0].num_frames < len(whole.frames) == 8
+    assert all(ref.pts_s < 0.7 for ref in partial.frames)
+    assert any("cannot be decoded" in warning for warning in partial.warnings)
+    lost_s = next(ref.pts_s for ref in whole.frames if ref.pts_s >= 0.7)
+    assert partial.coverage == (Segment(0.0, lost_s),)
+    assert "0.7" not in partial.plan.prompt.split("located at")[-1].split("Please")[0]
+
+
+def test_following_words_keep_the_visuals_and_are_checked(
+    tiny_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    with open_exchange(tiny_model.spec, tiny_clip, "What?", SETTINGS) as exchange:
+        other = exchange.follow([Turn("user", "Another question?")], SETTINGS, 3)
+        assert other.plan.visuals == exchange.plan.visuals
+        assert other.plan.text_tokens == tiny_model.spec.tokenizer.num_text_tokens(
+            other.plan.prompt
+        )
+        assert other.request().request_id == 3
+        with pytest.raises(BudgetError):
+            exchange.follow([Turn("user", "word " * 40_000)], SETTINGS)
+
+
+def test_nothing_stays_open_when_planning_fails(
+    tiny_model: LlavaVideo, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava_video.inputs import OpenedVideo
+
+    closed: list[bool] = []
+    close = OpenedVideo.close
+    monkeypatch.setattr(OpenedVideo, "close", lambda v: (closed.append(True), close(v)))
+    settings = settings_of({"max_video_tokens": 1})
+    with pytest.raises(BudgetError):
+        open_exchange(tiny_model.spec, tiny_clip, "What?", settings)
+    assert closed == [True]
+    with pytest.raises(SourceError):
+        open_exchange(tiny_model.spec, "missing.mp4", "What?", SETTINGS)

@@ -1,0 +1,26 @@
+"""Device and dtype are chosen once, and a wrong one is named."""
+
+import pytest
+import torch
+
+from llava_video.errors import ConfigError
+from llava_video.loading import choose_device, choose_dtype
+
+
+def test_auto_follows_the_hardware() -> None:
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert choose_device("auto") == expected
+    assert choose_dtype("auto", "cpu") == "float32"
+    assert choose_dtype("auto", "cuda") == "bfloat16" if expected == "cuda" else True
+    assert choose_dtype("float16", "cpu") == "float16"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:97", "cuda:x"])
+def test_a_device_that_is_not_there_is_named(device: str) -> None:
+    with pytest.raises(ConfigError, match=f"device = '{device}'"):
+        choose_device(device)
+
+
+def test_an_unknown_dtype_is_named() -> None:
+    with pytest.raises(ConfigError, match="dtype = 'int8'"):
+        choose_dtype("int8", "cpu")

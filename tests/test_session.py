@@ -1,0 +1,69 @@
+"""Turns of a conversation: equal to fresh requests, the visuals encoded once, the cache freed."""
+
+from pathlib import Path
+
+import pytest
+
+from llava_video.api import LlavaVideo
+from llava_video.engine.request import Progress
+from llava_video.errors import BudgetError, ConfigError
+
+SHORT = {"max_new_tokens": 6, "num_frames": 4, "loop_guard": False}
+
+
+def test_chat_equals_a_fresh_request_and_encodes_once(
+    tiny_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    stages: list[str] = []
+    watched = LlavaVideo(
+        tiny_model.spec,
+        tiny_model.engine,
+        on_event=lambda e: stages.append(e.stage) if isinstance(e, Progress) else None,
+    )
+    with watched.chat(tiny_clip, **SHORT) as chat:
+        first = chat.ask("What is this?")
+        assert "vision" in stages
+        stages.clear()
+        second = chat.ask("And then?")
+        assert "vision" not in stages
+        turns = chat.turns
+    assert first.text == tiny_model.ask(tiny_clip, "What is this?", **SHORT).text
+    assert second.usage.reused_tokens > second.usage.visual_tokens
+    assert second.text == tiny_model.ask(tiny_clip, turns[:3], **SHORT).text
+
+
+def test_a_conversation_that_outgrows_the_context_is_a_budget_error(
+    tiny_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    with tiny_model.chat(tiny_clip, **SHORT) as chat:
+        chat.ask("What is this?")
+        with pytest.raises(BudgetError, match="the context holds"):
+            chat.ask("word " * tiny_model.spec.geometry.context_tokens)
+        assert len(chat.turns) == 2
+
+
+def test_closing_frees_the_cache(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
+    arena = tiny_model.engine.arena  # type: ignore[attr-defined]  # the scheduler's
+    before = arena.used_tokens
+    with tiny_model.chat(tiny_clip, **SHORT) as chat:
+        chat.ask("What is this?")
+        assert arena.used_tokens > before
+        chat.ask("Why?")
+    assert arena.used_tokens == before
+
+
+def test_a_failed_turn_leaves_the_conversation_as_it_was(
+    tiny_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    with tiny_model.chat(tiny_clip, **SHORT) as chat:
+        first = chat.ask("What is this?")
+        with pytest.raises(ConfigError, match="empty"):
+            chat.ask("  ")
+        assert [turn.text for turn in chat] == ["What is this?", first.text]
+
+
+def test_text_alone_can_be_chatted_about(tiny_model: LlavaVideo) -> None:
+    with tiny_model.chat(**SHORT) as chat:
+        answer = chat.ask("Hello")
+    assert answer.frames == ()
+    assert answer.usage.visual_tokens == 0
