@@ -45,12 +45,14 @@ class Candidate:
 
     Attributes:
         name: the folder's name.
+        origin: the name of the original folder it was converted from; its own for an original.
         folder: the folder.
         config: its configuration with the visual layout of its original.
         tokenizer: its tokenizer.
     """
 
     name: str
+    origin: str
     folder: Path
     config: ModelConfig
     tokenizer: Tokenizer
@@ -93,31 +95,33 @@ def candidate(name: str, folders: Mapping[str, Path]) -> Candidate:
         CheckpointError: the folder is of a kind this version does not read.
     """
     config = read_model_config(folders[name])
-    original = _original_of(name, config, folders)
-    if original is not None:
-        layout = {key: original.values[key] for key in LAYOUT_KEYS if key in original.values}
-        config = with_overrides(config, layout)
-    return Candidate(name, folders[name], config, Tokenizer(folders[name]))
+    origin = name
+    if config.layout != "original":
+        originals = _originals(folders)
+        origin = _origin_of(name, originals)
+        if origin in originals:
+            theirs = originals[origin].values
+            config = with_overrides(config, {k: theirs[k] for k in LAYOUT_KEYS if k in theirs})
+    return Candidate(name, origin, folders[name], config, Tokenizer(folders[name]))
 
 
-def _original_of(
-    name: str, config: ModelConfig, folders: Mapping[str, Path]
-) -> ModelConfig | None:
-    """Return the configuration a converted folder came from; None for an original folder."""
-    if config.layout == "original":
-        return None
-    originals: dict[str, ModelConfig] = {}
-    for other, folder in folders.items():
+def _originals(folders: Mapping[str, Path]) -> dict[str, ModelConfig]:
+    found: dict[str, ModelConfig] = {}
+    for name, folder in folders.items():
         try:
-            found = read_model_config(folder)
-        except CheckpointError:  # another kind of model: it is no original of this one
+            config = read_model_config(folder)
+        except CheckpointError:  # another kind of model, which nothing here came from
             continue
-        if found.layout == "original":
-            originals[other] = found
-    named = [other for other in originals if name.startswith(other)]
+        if config.layout == "original":
+            found[name] = config
+    return found
+
+
+def _origin_of(name: str, originals: Mapping[str, ModelConfig]) -> str:
+    named = [original for original in originals if name.startswith(original)]
     if named:
-        return originals[max(named, key=len)]
-    return next(iter(originals.values())) if len(originals) == 1 else None
+        return max(named, key=len)
+    return next(iter(originals)) if len(originals) == 1 else name
 
 
 def _has_separator(folder: Path) -> bool:

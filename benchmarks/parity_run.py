@@ -5,7 +5,7 @@ is the library's own function; nothing is computed here that the library compute
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -121,19 +121,19 @@ class SampleRun:
             for tiles in self.tiles
         ]
 
-    def pooled(self, *, fast: bool | None = None) -> list[torch.Tensor]:
+    def pooled(self, *, fast: bool = False, of_all: bool = True) -> list[torch.Tensor]:
         """Return the pooled maps (T, h w, D) of every video.
 
         Args:
-            fast: of a slow-fast video, only its fast or only its slow frames; None for all, at the
-                slow stride.
+            fast: at the stride of fast frames (slow-fast layout) instead of the plan's.
+            of_all: False leaves only the frames that have this speed.
         """
         pooled = []
         for features, (visual, plan) in zip(self.projected, self._visuals, strict=True):
             if visual.kind != "video":
                 continue
             maps = _maps(features)
-            if fast is not None:
+            if not of_all:
                 is_fast = np.arange(len(maps)) % max(1, plan.slow_every) != 0
                 maps = maps[torch.from_numpy(is_fast == fast)]
             stride = plan.pool_stride * (2 if fast else 1)
@@ -290,7 +290,7 @@ def _clips(visual: Visual) -> Iterator[Clip]:
         yield _clip(visual, start, start + CLIP_FRAMES)
 
 
-def _opener(visual: Visual):  # noqa: ANN202 - the type is VisualPart.clips'
+def _opener(visual: Visual) -> Callable[[], Iterator[Clip]]:
     return lambda: _clips(visual)
 
 

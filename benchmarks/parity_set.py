@@ -22,26 +22,67 @@ MARK = "<image>"
 
 # What a case is made from.
 _INPUT_KEYS = frozenset(
-    "prompt prompts config_overrides modalities image_sizes_wh faster_token checkpoint".split()
+    (
+        "checkpoint",
+        "config_overrides",
+        "faster_token",
+        "image_sizes_wh",
+        "modalities",
+        "prompt",
+        "prompts",
+    )
 )
 # What a later key needs beside itself, and what is written of one sample.
 SAMPLE_KEYS = frozenset(
     (
-        "repetition_penalty seq_len logits_last logits_argmax logits_max logits_margin "
-        "logits_logsumexp logits_positions logits_at_positions logits_all greedy_tokens "
-        "greedy_margin greedy_tokens_rep_penalty greedy_margin_rep_penalty"
-    ).split()
+        "greedy_margin",
+        "greedy_margin_rep_penalty",
+        "greedy_tokens",
+        "greedy_tokens_rep_penalty",
+        "logits_all",
+        "logits_argmax",
+        "logits_at_positions",
+        "logits_last",
+        "logits_logsumexp",
+        "logits_margin",
+        "logits_max",
+        "logits_positions",
+        "repetition_penalty",
+        "seq_len",
+    )
 )
 # What is written of all samples: of visuals one after another, of prompts as a padded batch.
 CASE_KEYS = frozenset(
     (
-        "input_ids attention_mask_in attention_mask_out position_ids_explicit inputs_embeds "
-        "inputs_embeds_shape inputs_embeds_row_index inputs_embeds_rows inputs_embeds_row_mean "
-        "feature_counts feature_starts spliced spliced_row_index spliced_rows spliced_row_mean "
-        "vision_features_frame0 projected_frame0 projected_row_index projected_rows "
-        "projected_row_mean pooled pooled_shape pooled_slow pooled_fast pixel_sub pixel_sum "
-        "pixel_sqsum resized_u8_frame0"
-    ).split()
+        "attention_mask_in",
+        "attention_mask_out",
+        "feature_counts",
+        "feature_starts",
+        "input_ids",
+        "inputs_embeds",
+        "inputs_embeds_row_index",
+        "inputs_embeds_row_mean",
+        "inputs_embeds_rows",
+        "inputs_embeds_shape",
+        "pixel_sqsum",
+        "pixel_sub",
+        "pixel_sum",
+        "pooled",
+        "pooled_fast",
+        "pooled_shape",
+        "pooled_slow",
+        "position_ids_explicit",
+        "projected_frame0",
+        "projected_row_index",
+        "projected_row_mean",
+        "projected_rows",
+        "resized_u8_frame0",
+        "spliced",
+        "spliced_row_index",
+        "spliced_row_mean",
+        "spliced_rows",
+        "vision_features_frame0",
+    )
 )
 _PIXELS = re.compile(r"(frames|image)(?:_(\d+))?")
 _SUFFIXED = re.compile(r"(.+)_(\d+)")
@@ -134,8 +175,8 @@ def read_arrays(path: Path) -> Arrays:
         return {key: arrays[key] for key in arrays.files}
 
 
-def case_of(name: str, arrays: Arrays, facts: Mapping[str, Any] | None = None) -> Case:
-    """Sort the arrays of a case.
+def cases_of(name: str, arrays: Arrays, facts: Mapping[str, Any] | None = None) -> list[Case]:
+    """Sort the arrays of a case; keys that begin with "batch_" may be a second case in the file.
 
     Args:
         name: the case.
@@ -145,8 +186,19 @@ def case_of(name: str, arrays: Arrays, facts: Mapping[str, Any] | None = None) -
     Raises:
         ValueError: no prompt, or not as many visuals as marks.
     """
+    plain = {key: array for key, array in arrays.items() if _plain(key) == key}
+    batch = {_plain(key): array for key, array in arrays.items() if _plain(key) != key}
+    if "prompts" not in batch or "prompt" not in plain:
+        return [case_of(name, plain | batch, facts)]
+    shared = {"config_overrides", "faster_token", "repetition_penalty"}
+    inherited = {key: array for key, array in plain.items() if key in shared}
+    both = (case_of(name, plain, facts), case_of(f"{name} (batch)", inherited | batch, facts))
+    return list(both)
+
+
+def case_of(name: str, arrays: Arrays, facts: Mapping[str, Any] | None = None) -> Case:
+    """Sort arrays that are one case; as `cases_of`."""
     facts = facts or {}
-    arrays = {_plain(key): array for key, array in arrays.items()}
     prompts = _prompts(arrays, facts)
     visuals = iter(_visuals(arrays))
     expected: list[Arrays] = [{} for _ in prompts]
@@ -183,8 +235,9 @@ def case_of(name: str, arrays: Arrays, facts: Mapping[str, Any] | None = None) -
 def _plain(key: str) -> str:
     """Return a key without the "batch_" that some sets write before a known one."""
     rest = key.removeprefix("batch_")
-    known = SAMPLE_KEYS | CASE_KEYS
-    return rest if rest in known or _SUFFIXED.sub(r"\1", rest) in known else key
+    known = _INPUT_KEYS | SAMPLE_KEYS | CASE_KEYS
+    is_known = rest in known or _SUFFIXED.sub(r"\1", rest) in known or _PIXELS.fullmatch(rest)
+    return rest if is_known else key
 
 
 def _place(key: str, array: npt.NDArray[Any], num_samples: int) -> int | str | None:

@@ -25,10 +25,8 @@ def main() -> None:
         }
         for detail, plan in plans.items():
             seen = plan.visuals[0]
-            tiles = seen.num_frames * seen.tiles_per_frame
-            print(
-                f"{detail:<7} {seen.num_frames} frames, {tiles} tiles, {plan.visual_tokens:,} tokens"
-            )
+            each = f"{seen.num_frames} frames, {seen.tiles_per_frame} tiles each"
+            print(f"{detail:<7} {each}: {plan.visual_tokens:,} tokens")
         cheapest = min(plans.values(), key=lambda plan: plan.visual_tokens)
         answer = model.run(cheapest)
 

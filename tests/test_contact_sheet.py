@@ -96,7 +96,7 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(SourceError, match="cannot be written: No space left.*has room"):
+    with pytest.raises(SourceError, match=r"cannot be written: No space left.*has room"):
         write_contact_sheet(_thumbnails(2), [0, 1], path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"what was there before"

@@ -6,6 +6,7 @@ failed; 130 stopped by Ctrl-C. Each command is imported only when it is asked fo
 
 import difflib
 import importlib
+import io
 import logging
 import os
 import sys
@@ -95,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # An answer may hold characters that a terminal of another encoding has none for.
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console()
     log, lines = logging.getLogger("llava_video"), LogLines(console)
     level = log.level

@@ -44,9 +44,8 @@ class OutputFolder:
         Raises:
             ConfigError: the folder cannot be made or written, or an answer would replace a file.
         """
-        nearest = next(
-            path for path in (self.folder, *self.folder.absolute().parents) if path.exists()
-        )
+        folders = (self.folder, *self.folder.absolute().parents)
+        nearest = next(folder for folder in folders if folder.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK):
             what = "may not be written to" if nearest.is_dir() else "is a file"
             raise ConfigError(f"-o {self.folder}: {nearest} {what}.", "name another folder.")

@@ -34,7 +34,7 @@ def error_words(error: BaseException) -> tuple[str, str]:
     if isinstance(error, OSError):
         return _file_words(error)
     if isinstance(error, TypeError) and "unknown option" in str(error):
-        return in_options(str(error)) + ".", ""
+        return in_options(str(error)), ""
     kind = type(error).__name__
     return (
         f"a fault of this program: {kind}: {error}",

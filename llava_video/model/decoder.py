@@ -190,7 +190,8 @@ class LanguageModel(nn.Module):
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the embeddings (L, D) of token ids (L,)."""
-        return self.embed_tokens(ids)
+        rows: torch.Tensor = self.embed_tokens(ids)
+        return rows
 
     def forward(
         self,

@@ -5,8 +5,8 @@ name other files, and a file that calls itself a video must not make us open tho
 """
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from llava_video.backends import require
 from llava_video.errors import SourceError
@@ -14,6 +14,8 @@ from llava_video.video.source import Source
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
+    from av.stream import Stream
 
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,"
@@ -40,6 +42,19 @@ def open_container(source: Source) -> Iterator["InputContainer"]:
         raise _cannot_open(source, cause) from cause
     with container:
         yield container
+
+
+def packets_of(container: "InputContainer", tracks: Sequence["Stream"]) -> Iterator["Packet[Any]"]:
+    """Yield the packets of some tracks in file order, and empty ones at the end.
+
+    Raises:
+        av.error.FFmpegError: where reading stops before the end.
+    """
+    try:
+        yield from container.demux(list(tracks))
+    except IndexError:
+        # PyAV 18.1 trips over a track that begins midway (MPEG-TS) when the file ends.
+        return
 
 
 def _cannot_open(source: Source, cause: Exception) -> SourceError:

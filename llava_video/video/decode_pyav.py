@@ -14,6 +14,7 @@ Knows nothing of sampling; which files it reads is `decoder.py`'s decision.
 """
 
 import bisect
+import contextlib
 import enum
 import logging
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from llava_video.errors import DecodeError
-from llava_video.video.container import open_container
+from llava_video.video.container import open_container, packets_of
 from llava_video.video.probe import TrackInfo
 from llava_video.video.source import Source
 from llava_video.video.upright import fit_size, turn
@@ -159,34 +160,50 @@ class _Pass:
         Args:
             sought: the frame a seek was made for; None from the start of the file.
         """
-        wait_for_key = sought is not None
+        waits = sought is not None
         for packet in self._packets():
-            if packet.size:
-                self._num_fed += 1
+            self._num_fed += bool(packet.size)
             key = self._enter_key(packet)
-            if wait_for_key and key is None and packet.size:
+            if waits and key is None and packet.size:
                 continue
             if key is not None:
                 if sought is not None and key > sought:
                     raise _Doubt  # the seek landed too late
-                wait_for_key, sought = False, None
-            try:
-                frames = self._track.decode(packet)
-            except av.error.FFmpegError as error:
-                if self._care is _Care.FAST:
-                    raise _Doubt from error
-                if self._is_leading(packet):
-                    continue  # nothing is built on a picture shown before its keyframe
-                yield from self._drain()
-                wait_for_key = True
-                continue
-            yield from self._placed(frames)
+                if waits:  # every packet that was left out was a frame
+                    self._num_out = self._num_fed - 1
+                sought = None
+            frames, waits = self._frames_of(packet)
+            for frame in frames:
+                idx = self._num_out if self._info.by_order else self._idx_of(frame.pts)
+                self._num_out += 1
+                yield idx, frame
+
+    def _frames_of(self, packet: "Packet[Any]") -> tuple[list[VideoFrame], bool]:
+        """Return what a packet brings out, and whether to wait for a keyframe after it."""
+        try:
+            return self._track.decode(packet), False
+        except av.error.EOFError:  # emptied already
+            return [], False
+        except av.error.FFmpegError as error:
+            if self._care is _Care.FAST:
+                raise _Doubt from error
+            if self._is_leading(packet):
+                return [], False  # nothing is built on a picture shown before its keyframe
+            return self._held(), True
+
+    def _held(self) -> list[VideoFrame]:
+        """Take what the decoder holds out of it, and make it ready for the next keyframe."""
+        try:
+            frames = self._track.decode(None)
+        except av.error.FFmpegError:
+            frames = []
+        self._track.codec_context.flush_buffers()
+        return frames
 
     def _packets(self) -> Iterator["Packet[Any]"]:
-        try:
-            yield from self._container.demux(self._track)
-        except av.error.FFmpegError:  # the file ends in the middle of something
-            yield Packet()  # an empty packet: the decoder gives what it holds
+        with contextlib.suppress(av.error.FFmpegError):  # a file that ends in the middle
+            yield from packets_of(self._container, [self._track])
+        yield Packet()  # an empty packet: the decoder gives what it still holds
 
     def _enter_key(self, packet: "Packet[Any]") -> int | None:
         """Return the frame of a keyframe the probe believes; None of any other packet."""
@@ -202,22 +219,6 @@ class _Pass:
         if self._info.by_order or packet.pts is None or self._fed_key < 0:
             return False
         return packet.pts < self._ticks[self._fed_key]
-
-    def _drain(self) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield what the decoder holds, then make it ready for the next keyframe."""
-        try:
-            frames = self._track.decode(None)
-        except av.error.FFmpegError:
-            frames = []
-        yield from self._placed(frames)
-        self._track.codec_context.flush_buffers()
-        self._num_out = self._num_fed
-
-    def _placed(self, frames: Sequence[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-        for frame in frames:
-            idx = self._num_out if self._info.by_order else self._idx_of(frame.pts)
-            self._num_out += 1
-            yield idx, frame
 
     def _idx_of(self, pts: int | None) -> int:
         """Return the index of the frame with this pts; -1 when there is none."""

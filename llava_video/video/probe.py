@@ -15,7 +15,7 @@ import numpy.typing as npt
 from llava_video.backends import require
 from llava_video.errors import DecodeError, SourceError
 from llava_video.values import VideoInfo
-from llava_video.video.container import open_container
+from llava_video.video.container import open_container, packets_of
 from llava_video.video.h264 import KeyKind, key_kind
 from llava_video.video.source import Source
 from llava_video.video.track_times import PacketTable, TrackTimes, track_times
@@ -145,7 +145,7 @@ def _scan(container: "InputContainer", track: "VideoStream") -> _Scan:
     # Other tracks only where the end of the file is told by the longest of them.
     tracks: list[Stream] = list(container.streams) if _is(container, _STATED_FORMATS) else [track]
     try:
-        for packet in container.demux(tracks):
+        for packet in packets_of(container, tracks):
             if packet.stream_index == track.index:
                 if scan.first_frame is None and len(scan.packets.pts) < _MAX_FIRST_PACKETS:
                     scan.first_frame = _first_good(packet, av.error.FFmpegError)

@@ -8,7 +8,7 @@ from llava_video.ops.linear import linear, linear_reference
 
 
 def tolerance(exact: torch.Tensor) -> float:
-    """4e-6 of the largest value: oneDNN adds in longer runs, and errs 2 to 5 times as much as MKL."""
+    """4e-6 of the largest value: oneDNN adds in longer runs and errs up to 5 times MKL."""
     return 4e-6 * exact.abs().max().item()
 
 

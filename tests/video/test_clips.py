@@ -86,7 +86,7 @@ def test_lost_frames_are_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_nothing_decodes() -> None:
     with pytest.raises(
-        DecodeError, match="none of the 2 frames.*from 1.50 s.*another span"
+        DecodeError, match=r"none of the 2 frames.*from 1\.50 s.*another span"
     ) as caught:
         list(clips_at(INFO, [1.5, 2.0], _Reader([3, 4]), chunk_frames=2))
     assert caught.value.pts_s == 1.5

@@ -183,6 +183,16 @@ def test_what_lies_behind_the_damage_is_reached_by_a_seek(tmp_path: Path) -> Non
     assert list(got) == [45, 59]
 
 
+def test_frames_told_by_their_order_are_counted_over_the_damage(tmp_path: Path) -> None:
+    path = _shuffled(tmp_path / "a.avi")
+    truth = _read(open_source(path), list(range(60)))
+    source = open_source(_damaged(path, [25], keep=12))
+    assert probe(source).by_order
+    got = _read(source, list(range(60)))
+    assert set(got) >= set(range(25)) | set(range(40, 60))
+    assert all((got[idx] == truth[idx]).all() for idx in (*range(25), *range(40, 60)))
+
+
 def test_a_first_keyframe_that_is_damaged(tmp_path: Path) -> None:
     path = _shuffled(tmp_path / "a.mp4")
     truth = _read(open_source(path), list(range(60)))

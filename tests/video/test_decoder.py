@@ -1,3 +1,5 @@
+import contextlib
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -301,8 +303,35 @@ def test_a_clip_is_yielded_before_the_next_is_decoded(path: Path) -> None:
     clips.close()  # type: ignore[attr-defined]  # frees the container at once
 
 
+def _broken(content: bytes, seed: int) -> bytes:
+    """Overwrite, cut out or push in a few bytes anywhere."""
+    chance, broken = random.Random(seed), bytearray(content)
+    for _ in range(chance.choice([1, 3, 20])):
+        at, num = chance.randrange(len(broken)), chance.choice([1, 4, 50])
+        end = at if seed % 3 == 0 else at + num
+        broken[at:end] = b"" if seed % 3 == 1 else chance.randbytes(num)
+    return bytes(broken)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "encoder"),
+    [("mp4", "libx264"), ("mkv", "libx264"), ("webm", "libvpx-vp9"), ("ts", "mpeg2video")],
+)
+def test_whatever_is_broken_the_error_is_ours(tmp_path: Path, suffix: str, encoder: str) -> None:
+    path = synthetic.write_video(tmp_path / f"a.{suffix}", 40, codec=encoder)
+    content, num_read = path.read_bytes(), 0
+    for seed in range(40):
+        # Anything but our own two errors fails the test.
+        with contextlib.suppress(SourceError, DecodeError):
+            with open_decoder(open_source(_broken(content, seed))) as decoder:
+                times_s = decoder.info.pts_s[:: max(1, decoder.info.num_frames // 5)]
+                clips = list(decoder.clips_at(times_s.tolist()))
+            assert sum(len(clip.frames) for clip in clips) <= len(times_s)
+            num_read += 1
+    assert num_read > 5
+
+
 REAL = {
-    # Backend, size shown, frames decoded of those asked for.
     "safari.mp4": "decord",
     "llava_next_demo.mp4": "decord",
     "flipping_a_pancake.mkv": "decord",

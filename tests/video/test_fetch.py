@@ -151,7 +151,7 @@ def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(SourceError, match="cannot be reached.*network"):
+    with pytest.raises(SourceError, match=r"cannot be reached.*network"):
         fetch(f"http://127.0.0.1:{port}/a.mp4", FetchSettings(timeout_s=2))
 
 
@@ -160,7 +160,7 @@ def test_no_space(server: http.server.ThreadingHTTPServer, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("llava_video.video.fetch._copy", full)
-    with pytest.raises(SourceError, match="No space left on device.*free space"):
+    with pytest.raises(SourceError, match=r"No space left on device.*free space"):
         fetch(_url(server, "good"), FetchSettings())
 
 

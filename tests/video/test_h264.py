@@ -74,4 +74,4 @@ def test_a_cut_packet_is_no_start() -> None:
 
 
 def test_a_length_past_the_end_stops() -> None:
-    assert key_kind(b"\xff\xff\xff\xff\x01\x65\x65", _AVCC) is KeyKind.NONE
+    assert key_kind(b"\xff\xff\xff\xff\x06" + _by_length("idr"), _AVCC) is KeyKind.NONE

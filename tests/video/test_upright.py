@@ -30,6 +30,9 @@ def test_all_eight_orientations(
     stored = np.array([[ord("a"), ord("b")], [ord("c"), ord("d")]], np.uint8)[:, :, None]
     turned = turn(stored.repeat(3, axis=2), rotation_deg, mirrored)
     assert bytes(turned[:, :, 0].ravel()).decode() == shown
+    if rotation_deg % 180:  # Mutant: counter-clockwise, as PyAV counts.
+        mutant = turn(stored.repeat(3, axis=2), -rotation_deg % 360, mirrored)
+        assert bytes(mutant[:, :, 0].ravel()).decode() != shown
 
 
 def test_the_formula_moves_points_where_turn_moves_them() -> None:

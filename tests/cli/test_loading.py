@@ -1,0 +1,44 @@
+"""Options that name a model → a model that tells how far it is."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from llava_video.cli.console import Console
+from llava_video.cli.loading import load_model, quiet_downloads, split_options
+from llava_video.errors import CheckpointError, ConfigError
+
+
+def test_options_of_the_model_are_told_from_those_of_the_request() -> None:
+    given = {"model": "m", "fps": 2.0, "revision": None, "device": "cpu", "seed": 1}
+    model, request = split_options(given)
+    assert model == {"model": "m", "revision": None, "device": "cpu"}
+    assert request == {"fps": 2.0, "seed": 1}
+
+
+def test_loading_and_answering_are_shown(tiny_folder: Path, tiny_clip: Path, capsys) -> None:
+    console = Console()
+    console.show_progress(wanted=True)
+    with load_model(console, {"model": str(tiny_folder), "device": "cpu"}) as model:
+        assert "loading" in capsys.readouterr().err
+        model.describe(tiny_clip, num_frames=2, max_new_tokens=2)
+    shown = capsys.readouterr().err
+    assert all(words in shown for words in ("watching", "reading", "writing"))
+    console.progress.close()
+
+
+def test_errors_of_loading_pass_through(tiny_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="no hub id"):
+        load_model(Console(), {"model": "./none"})
+    with pytest.raises(ConfigError, match="device"):
+        load_model(Console(), {"model": str(tiny_folder), "device": "toaster"})
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_downloads_are_shown_where_bars_are(monkeypatch, is_on: bool) -> None:
+    monkeypatch.delenv("HF_HUB_DISABLE_PROGRESS_BARS", raising=False)
+    console = Console()
+    console.show_progress(wanted=is_on)
+    quiet_downloads(console)
+    assert ("HF_HUB_DISABLE_PROGRESS_BARS" in os.environ) is not is_on

@@ -1,0 +1,26 @@
+"""`llava-video plan`: the table, or the plan itself."""
+
+from pathlib import Path
+
+from llava_video.planning.plan_json import plan_from_json
+from llava_video.planning.table import plan_table
+from llava_video.preview import plan_video
+
+
+def test_the_table_is_the_plans(run, tiny_folder: Path, tiny_clip: Path) -> None:
+    outcome = run("plan", tiny_clip, "Why?", "-m", tiny_folder, "--fps", "2")
+    own = plan_video(tiny_clip, "Why?", model=str(tiny_folder), fps=2.0)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out == plan_table(own) + "\n"
+
+
+def test_the_json_can_be_run(run, tiny_folder: Path, tiny_clip: Path, tiny_model) -> None:
+    arguments = ("--json", "--num-frames", "3", "--max-new-tokens", "4")
+    text = run("plan", tiny_clip, "-m", tiny_folder, *arguments).out
+    plan = plan_from_json(text)
+    assert plan == plan_video(tiny_clip, model=str(tiny_folder), num_frames=3, max_new_tokens=4)
+    assert tiny_model.run(plan).usage.visual_tokens == plan.visual_tokens
+
+
+def test_no_prompt_is_a_request_for_a_description(run, tiny_folder, tiny_clip) -> None:
+    assert "Please describe this video" in run("plan", tiny_clip, "-m", tiny_folder, "--json").out

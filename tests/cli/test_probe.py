@@ -1,0 +1,63 @@
+"""`llava-video probe`: what a video is, for people and for programs."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from synthetic import write_video
+
+
+def test_facts_stand_a_line_each(run, tiny_clip: Path) -> None:
+    outcome = run("probe", tiny_clip)
+    assert (outcome.status, outcome.err) == (0, "")
+    lines = dict(line.split(maxsplit=1) for line in outcome.out.splitlines())
+    assert lines["video"] == str(tiny_clip)
+    assert lines["length"] == "1.33 s, 40 frames, 30 per second"
+    assert lines["picture"] == "128 px wide, 96 px high"
+    assert lines["format"].startswith("h264 in mov, yuv420p, ")
+    assert lines["reader"].startswith(("decord: ", "pyav: "))
+
+
+def test_what_is_odd_is_said(run, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "odd.mp4", 8, rotation_deg=90, sample_aspect=Fraction(4, 3))
+    said = run("probe", path).out
+    assert "turned clockwise by 90 degrees" in said
+    assert "stored pixels are 4/3 as wide as high" in said
+
+
+def test_faults_are_said(run, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "cut.mkv", 48)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    outcome = run("probe", path)
+    assert outcome.status == 0
+    assert "\nfault     truncated: " in outcome.out
+
+
+def test_long_videos_are_told_in_hours(run, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "long.mp4", 6, frame_rate_hz=Fraction(1, 1000))
+    said = run("probe", path).out
+    assert "length    1:40:00.00 (6000.00 s), 6 frames, 0.001 per second" in said
+
+
+def test_json_holds_the_facts_but_not_every_time(run, tiny_clip: Path) -> None:
+    values = json.loads(run("probe", "--json", tiny_clip).out)
+    assert values["num_frames"] == 40
+    assert values["source"] == str(tiny_clip)
+    assert values["sample_aspect"] == "1"
+    assert values["reader"] in ("decord", "pyav")
+    assert "pts_s" not in values
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_one_that_fails_does_not_stop_the_others(run, tiny_clip, tmp_path, order) -> None:
+    files = (tiny_clip, tmp_path / "none.mp4")
+    outcome = run("probe", *(files[idx] for idx in order))
+    assert outcome.status == 3
+    assert outcome.out.startswith("video ")
+    assert "none.mp4" in outcome.err
+
+
+def test_several_are_set_apart(run, tiny_clip: Path) -> None:
+    assert run("probe", tiny_clip, tiny_clip).out.count("\n\nvideo ") == 1
+    assert run("probe", "--json", tiny_clip, tiny_clip).out.count("\n") == 2

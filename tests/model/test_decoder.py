@@ -1,0 +1,338 @@
+"""The language model: against transformers' Qwen2, chunked against one shot, many against one."""
+
+import dataclasses
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from seeded_models import TEXT, filled, new_cache, run_chunked, text_config
+
+from llava_video import backends
+from llava_video.errors import BackendMissingError
+from llava_video.model import decoder
+from llava_video.model.decoder import LanguageModel, Row
+from llava_video.model.dimensions import TextConfig
+from llava_video.model.kv_cache import KvCache, KvSpan
+
+CONFIGS = {
+    "grouped": TEXT,
+    "ungrouped": text_config(num_kv_heads=6),
+    "one_kv_head": text_config(num_kv_heads=1),
+    "tied": text_config(tie_embeddings=True),
+    "scaled": text_config(rope_scale=4.0),
+}
+
+
+def model_of(config: TextConfig, spread: float = 0.3) -> LanguageModel:
+    return filled(LanguageModel(config), spread=spread)
+
+
+def hidden_rows(length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(length, TEXT.hidden_size, generator=torch.Generator().manual_seed(seed))
+
+
+def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((result - expected).abs().max() / expected.abs().max()).item()
+
+
+def qwen2(config: TextConfig):
+    """Build transformers' model with the weights of `model_of(config)`, by name."""
+    scaling = {"rope_type": "default"}
+    if config.rope_scale != 1.0:
+        scaling = {"rope_type": "linear", "factor": config.rope_scale}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        theirs = Qwen2ForCausalLM(
+            Qwen2Config(
+                hidden_size=config.hidden_size,
+                intermediate_size=config.intermediate_size,
+                num_hidden_layers=config.num_layers,
+                num_attention_heads=config.num_heads,
+                num_key_value_heads=config.num_kv_heads,
+                head_dim=config.head_dim,
+                vocab_size=config.vocab_size,
+                rms_norm_eps=config.rms_norm_eps,
+                rope_parameters={"rope_theta": config.rope_theta} | scaling,
+                max_position_embeddings=config.max_positions,
+                tie_word_embeddings=config.tie_embeddings,
+            )
+        ).eval()
+    ours = model_of(config).state_dict()
+    names = {
+        "model.": "",
+        "self_attn.": "",
+        "mlp.": "",
+        "input_layernorm": "input_norm",
+        "post_attention_layernorm": "post_norm",
+    }
+    for name, parameter in theirs.named_parameters():
+        short = name
+        for their_part, our_part in names.items():
+            short = short.replace(their_part, our_part)
+        parameter.data.copy_(ours[short])
+    return theirs
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+@torch.inference_mode()
+def test_equals_transformers(config: TextConfig):
+    model, ids = model_of(config), torch.arange(40) * 7 % config.vocab_size
+    expected = qwen2(config)(input_ids=ids[None]).logits[0]
+    logits = model.logits(run_chunked(model, model.embed(ids), [40]))
+    assert logits.dtype is torch.float32
+    assert (logits - expected).abs().max().item() <= 1e-4
+    assert expected.abs().max() > 1.0  # the limit means something
+    unscaled = model_of(dataclasses.replace(config, rope_theta=config.rope_theta * 2))
+    mutant = unscaled.logits(run_chunked(unscaled, unscaled.embed(ids), [40]))
+    assert (mutant - expected).abs().max().item() > 1e-2
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from(["grouped", "ungrouped", "one_kv_head"]),
+    st.lists(st.sampled_from([1, 1, 2, 3, 7, 16]), min_size=1, max_size=9),
+    st.booleans(),
+)
+def test_chunked_equals_one_shot(name: str, lengths: list[int], apart: bool):
+    model = model_of(CONFIGS[name])
+    hidden = hidden_rows(sum(lengths))
+    whole = run_chunked(model, hidden, [sum(lengths)])
+    assert relative_error(run_chunked(model, hidden, lengths, apart=apart), whole) <= 1e-5
+
+
+def test_wrong_chunks_are_rejected(monkeypatch: pytest.MonkeyPatch):
+    model, hidden, lengths = model_of(TEXT), hidden_rows(30), [9, 1, 20]
+    whole = run_chunked(model, hidden, [30])
+    attention = decoder.attention
+
+    def forgets_the_past(q, spans, k_own, v_own, scale, **kind):
+        return attention(q, [] if k_own is not None else spans, k_own, v_own, scale, **kind)
+
+    def sees_no_future_but_its_own_first(q, spans, k_own, v_own, scale, **kind):
+        own = (k_own, v_own) if k_own is None else (k_own.flip(1), v_own.flip(1))
+        return attention(q, spans, *own, scale, **kind)
+
+    for mutant in (forgets_the_past, sees_no_future_but_its_own_first):
+        with monkeypatch.context() as patch:
+            patch.setattr(decoder, "attention", mutant)
+            assert relative_error(run_chunked(model, hidden, lengths), whole) > 1e-3, mutant
+
+
+@torch.inference_mode()
+def test_many_sequences_in_one_step_equal_one_at_a_time():
+    model, lengths = model_of(TEXT), [5, 1, 17, 3]
+    prompts = [hidden_rows(length, seed=length) for length in lengths]
+    nexts = [hidden_rows(1 + i % 2 * 4, seed=90 + i) for i in range(4)]  # 1 or 5 more tokens
+    cache = new_cache(model)
+
+    def step(pieces: list[torch.Tensor], pasts: list[tuple[KvSpan, ...]]) -> list[torch.Tensor]:
+        rows, positions, start = [], [], 0
+        for i, piece in enumerate(pieces):
+            write = cache.reserve(len(piece)).span
+            first = sum(span.num_tokens for span in pasts[i])
+            rows.append(Row(start, start + len(piece), pasts[i], write))
+            positions.append(torch.arange(first, first + len(piece)))
+            pasts[i] = (*pasts[i], write)
+            start += len(piece)
+        hidden = model(torch.cat(pieces), torch.cat(positions), rows, cache)
+        return list(hidden.split([len(piece) for piece in pieces]))
+
+    pasts: list[tuple[KvSpan, ...]] = [()] * 4
+    first = step(prompts, pasts)
+    second = step(nexts, pasts)
+    for prompt, following, a, b in zip(prompts, nexts, first, second, strict=True):
+        alone = run_chunked(model, torch.cat([prompt, following]), [len(prompt) + len(following)])
+        assert relative_error(torch.cat([a, b]), alone) <= 1e-5
+
+
+@torch.inference_mode()
+def test_forks_share_a_prefix_without_touching_it():
+    model = model_of(TEXT)
+    prefix, ends = hidden_rows(12), [hidden_rows(4, seed=1), hidden_rows(6, seed=2)]
+    cache = new_cache(model)
+    shared = cache.reserve(12).span
+    model(prefix, torch.arange(12), [Row(0, 12, (), shared)], cache)
+    for end in ends:
+        write = cache.reserve(len(end)).span
+        row = Row(0, len(end), (shared,), write)
+        result = model(end, torch.arange(12, 12 + len(end)), [row], cache)
+        alone = run_chunked(model, torch.cat([prefix, end]), [12 + len(end)])[12:]
+        assert relative_error(result, alone) <= 1e-5
+
+
+@torch.inference_mode()
+def test_only_distances_between_positions_matter_and_they_are_real_numbers():
+    model, hidden = model_of(TEXT), hidden_rows(9)
+
+    def run(positions: torch.Tensor) -> torch.Tensor:
+        cache = new_cache(model)
+        return model(hidden, positions, [Row(0, 9, (), cache.reserve(9).span)], cache)
+
+    at_zero = run(torch.arange(9))
+    assert relative_error(run(torch.arange(9) + 100), at_zero) <= 1e-5
+    assert relative_error(run(torch.arange(9) / 4), at_zero) > 1e-3
+    scaled = model_of(CONFIGS["scaled"])
+    cache = new_cache(scaled)
+    by_config = scaled(hidden, torch.arange(9), [Row(0, 9, (), cache.reserve(9).span)], cache)
+    assert torch.equal(by_config, run(torch.arange(9) / 4))
+
+
+@torch.inference_mode()
+def test_the_callers_hidden_rows_are_left_alone():
+    model, hidden = model_of(TEXT), hidden_rows(6)
+    before = hidden.clone()
+    run_chunked(model, hidden, [6])
+    assert torch.equal(hidden, before)
+
+
+@torch.inference_mode()
+def test_a_step_of_one_token_reads_one_span_when_it_touches(monkeypatch: pytest.MonkeyPatch):
+    model, hidden, seen = model_of(TEXT), hidden_rows(8), []
+    attention = decoder.attention
+
+    def spy(q, spans, k_own, v_own, scale, **kind):
+        seen.append(([k.shape[1] for k, _ in spans], k_own is None))
+        return attention(q, spans, k_own, v_own, scale, **kind)
+
+    monkeypatch.setattr(decoder, "attention", spy)
+    run_chunked(model, hidden, [4, 3, 1])
+    per_layer = [([], False), ([4], False), ([8], True)]
+    assert seen == [entry for entry in per_layer for _ in range(TEXT.num_layers)]
+
+
+@torch.inference_mode()
+def test_a_cache_that_rounds_gives_every_chunking_the_same_answer():
+    model, hidden = model_of(TEXT), hidden_rows(20)
+
+    def run(lengths: list[int]) -> torch.Tensor:
+        text = model.config
+        cache = KvCache(
+            text.num_layers, text.num_kv_heads, text.head_dim,
+            dtype=torch.bfloat16, devices=model.devices, slab_tokens=32,
+        )  # fmt: skip
+        whole, outs, start = cache.reserve(20).span, [], 0
+        for length in lengths:
+            stop = start + length
+            row = Row(0, length, (whole.part(0, start),), whole.part(start, stop))
+            outs.append(model(hidden[start:stop], torch.arange(start, stop), [row], cache))
+            start = stop
+        return torch.cat(outs)
+
+    one_shot = run([20])
+    assert relative_error(one_shot, run_chunked(model, hidden, [20])) > 1e-4  # it does round
+    # A rounding of a key may fall either way where its inputs differ in their last bit.
+    assert relative_error(run([7, 1, 12]), one_shot) <= 2e-3
+
+
+@torch.inference_mode()
+def test_half_precision_stays_near():
+    exact = run_chunked(model_of(TEXT), hidden_rows(20), [20])
+    model = model_of(TEXT).to(torch.bfloat16)
+    result = run_chunked(model, hidden_rows(20).bfloat16(), [8, 1, 11])
+    assert result.dtype is torch.bfloat16
+    assert (result.float() - exact).abs().mean() <= 0.05 * exact.abs().mean()
+
+
+@torch.inference_mode()
+def test_logits_of_the_rows_that_are_asked_for():
+    model = model_of(TEXT)
+    hidden = run_chunked(model, hidden_rows(6), [6])
+    assert model.logits(hidden[-1:]).shape == (1, TEXT.vocab_size)
+    assert torch.allclose(model.logits(hidden[-1:]), model.logits(hidden)[-1:], atol=1e-5)
+
+
+def test_a_tied_head_is_the_embedding():
+    model = model_of(CONFIGS["tied"])
+    assert "lm_head.weight" not in dict(model.named_parameters())
+    hidden = hidden_rows(2)
+    assert torch.allclose(model.logits(hidden), hidden @ model.embed_tokens.weight.T, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_layers_on_several_devices_hand_their_rows_on(monkeypatch: pytest.MonkeyPatch):
+    model, hidden = model_of(TEXT), hidden_rows(7)
+    expected = run_chunked(model, hidden, [7])
+    second = torch.device("cpu", 0)  # another name for the CPU: tensors remember which they got
+    if torch.zeros(1).to(second).device == torch.device("cpu"):
+        pytest.skip("this torch does not tell the two names apart")
+    model.layers[1].to(second)
+    assert model.devices == (torch.device("cpu"), second)
+    entered = []
+    for layer in model.layers:
+        layer.register_forward_pre_hook(
+            lambda module, args: entered.append((args[0].device, args[1][0].device))
+        )
+    assert torch.equal(run_chunked(model, hidden, [7]), expected)
+    assert entered == [(torch.device("cpu"),) * 2, (second,) * 2]
+
+
+@pytest.mark.gpu
+@torch.inference_mode()
+def test_a_gpu_agrees_and_layers_may_be_split_with_the_cpu():
+    model, hidden = model_of(TEXT), hidden_rows(40)
+    expected = run_chunked(model, hidden, [40])
+    model.layers[1].to("cuda")
+    model.norm.to("cuda")
+    split = run_chunked(model, hidden, [23, 1, 16])
+    assert split.device.type == "cuda"
+    assert relative_error(split.cpu(), expected) <= 1e-4
+    model.to("cuda")
+    assert relative_error(run_chunked(model, hidden, [23, 1, 16]).cpu(), expected) <= 1e-4
+
+
+def test_gradients_flow():
+    model = model_of(TEXT)
+    hidden = hidden_rows(5).requires_grad_()
+    cache = new_cache(model)
+    row = Row(0, 5, (), cache.reserve(5).span)
+    model.logits(model(hidden, torch.arange(5), [row], cache)).sum().backward()
+    assert hidden.grad.abs().sum() > 0
+
+
+def test_flash_attn_that_is_absent_is_named_at_once(monkeypatch: pytest.MonkeyPatch):
+    def absent(name: str):
+        raise BackendMissingError(f"{name} is absent.", "pip install")
+
+    monkeypatch.setattr(backends, "require", absent)
+    with pytest.raises(BackendMissingError, match="flash_attn is absent"):
+        LanguageModel(TEXT, attn="flash")
+
+
+def test_a_model_of_72b_costs_nothing_on_the_meta_device():
+    config = TextConfig(
+        hidden_size=8192, intermediate_size=29568, num_layers=80, num_heads=64, num_kv_heads=8,
+        head_dim=128, vocab_size=152064, rms_norm_eps=1e-6, rope_theta=1e6, max_positions=32768,
+        tie_embeddings=False,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    # 12 tensors a layer, embeddings, final norm, head: 1389 of the whole, the rest has 426.
+    assert len(list(model.parameters())) == 80 * 12 + 3 == 1389 - 426
+    assert 72e9 < sum(p.numel() for p in model.parameters()) < 73e9
+
+
+@pytest.mark.parametrize(
+    ("rows", "num_positions"),
+    [
+        ([(0, 3)], 4),  # a row of hidden vectors that belongs to nobody
+        ([(0, 2), (3, 4)], 4),
+        ([(0, 4)], 3),
+        ([], 4),
+    ],
+)
+def test_rows_that_do_not_cover_the_step_are_refused(rows, num_positions: int):
+    model = model_of(TEXT)
+    cache = new_cache(model)
+    asked = [Row(a, b, (), cache.reserve(b - a).span) for a, b in rows]
+    with pytest.raises(ValueError, match="row"):
+        model(hidden_rows(4), torch.arange(num_positions), asked, cache)
+
+
+@pytest.mark.parametrize(("start", "stop", "places"), [(2, 2, 0), (0, 3, 2), (-1, 1, 2)])
+def test_impossible_rows_are_refused(start: int, stop: int, places: int):
+    with pytest.raises(ValueError, match="write to"):
+        Row(start, stop, (), KvSpan(0, 0, places))

@@ -1,0 +1,163 @@
+"""Tiles are Pillow's pixels in the reference's arithmetic, and in the reference's places."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from llava_video.ops.tiles import frame_tiles, letterbox_size, normalise_reference
+from llava_video.values import Grid
+
+HALF = (0.5, 0.5, 0.5)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+def noise(height_px: int, width_px: int) -> np.ndarray:
+    generator = np.random.default_rng(height_px * 10_000 + width_px)
+    return generator.integers(0, 256, (height_px, width_px, 3), dtype=np.uint8)
+
+
+def levels(tiles: np.ndarray) -> np.ndarray:
+    """Return (n, px, px, 3) uint8 of tiles normalised by a half and a half."""
+    return np.rint((tiles * 0.5 + 0.5) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def test_all_levels_are_normalised_as_by_division():
+    every = np.arange(256, dtype=np.uint8)
+    expected = (every.astype(np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
+    assert np.array_equal(normalise_reference(every, 0.5, 0.5), expected)
+    assert normalise_reference(every, 0.5, 0.5)[[0, 255]].tolist() == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize("size", [(40, 60), (384, 384), (17, 500), (1, 1)])
+@pytest.mark.parametrize("tile_px", [384, 58])
+def test_squeeze_is_pillows_bicubic_then_the_formula(size: tuple[int, int], tile_px: int):
+    frame = noise(*size)
+    resized = np.asarray(Image.fromarray(frame).resize((tile_px, tile_px), Image.BICUBIC))
+    for mean, std in ((HALF, HALF), (CLIP_MEAN, CLIP_STD)):
+        tiles = frame_tiles(frame, "squeeze", Grid(1, 1), tile_px, mean, std)
+        assert tiles.shape == (1, 3, tile_px, tile_px)
+        assert tiles.dtype == np.float32
+        for channel in range(3):
+            expected = normalise_reference(resized[..., channel], mean[channel], std[channel])
+            assert np.array_equal(tiles[0, channel], expected)
+
+
+def test_a_frame_of_the_tiles_size_is_left_as_it_is():
+    frame = noise(58, 58)
+    assert np.array_equal(
+        levels(frame_tiles(frame, "squeeze", Grid(1, 1), 58, HALF, HALF))[0], frame
+    )
+
+
+def test_another_filter_is_noticed():
+    frame = noise(40, 60)
+    tiles = levels(frame_tiles(frame, "squeeze", Grid(1, 1), 58, HALF, HALF))[0]
+    bilinear = np.asarray(Image.fromarray(frame).resize((58, 58), Image.BILINEAR))
+    assert not np.array_equal(tiles, bilinear)
+
+
+def test_letterbox_puts_the_picture_in_the_middle_of_black():
+    # 30 x 100 on 2 x 3 tiles of 58: scale 1.74, 53 rows (52.2 up) of 116, so 31 black above.
+    frame = noise(30, 100)
+    tiles = levels(frame_tiles(frame, "letterbox", Grid(2, 3), 58, HALF, HALF))
+    canvas = np.concatenate(
+        [np.concatenate(list(row), axis=1) for row in tiles.reshape(2, 3, 58, 58, 3)]
+    )
+    resized = np.asarray(Image.fromarray(frame).resize((174, 53), Image.BICUBIC))
+    assert canvas.shape == (116, 174, 3)
+    assert np.array_equal(canvas[31 : 31 + 53], resized)
+    assert not canvas[:31].any()
+    assert not canvas[84:].any()
+
+
+def test_overview_is_the_squeezed_whole_before_the_grid():
+    frame = noise(30, 100)
+    with_overview = frame_tiles(frame, "letterbox", Grid(1, 2), 58, HALF, HALF, overview=True)
+    squeezed = frame_tiles(frame, "squeeze", Grid(1, 1), 58, HALF, HALF)
+    without = frame_tiles(frame, "letterbox", Grid(1, 2), 58, HALF, HALF)
+    assert np.array_equal(with_overview, np.concatenate([squeezed, without]))
+
+
+@pytest.mark.parametrize("size", [(31, 60), (60, 31)])
+def test_pad_is_a_square_of_grey_then_a_squeeze(size: tuple[int, int]):
+    frame = noise(*size)
+    square = np.full((60, 60, 3), 127, np.uint8)
+    if size[0] < size[1]:
+        square[14 : 14 + 31] = frame  # (60 - 31) // 2
+    else:
+        square[:, 14 : 14 + 31] = frame
+    padded = frame_tiles(frame, "pad", Grid(1, 1), 58, HALF, HALF)
+    assert np.array_equal(padded, frame_tiles(square, "squeeze", Grid(1, 1), 58, HALF, HALF))
+
+
+def test_pad_takes_the_colour_of_the_mean():
+    tiles = frame_tiles(np.zeros((4, 58, 3), np.uint8), "pad", Grid(1, 1), 58, CLIP_MEAN, HALF)
+    corner = tiles[0, :, 0, 0] * 0.5 + np.array(CLIP_MEAN)
+    assert np.rint(corner * 255).tolist() == [122, 116, 104]
+
+
+def test_a_frame_that_is_not_contiguous():
+    wide = noise(40, 60)
+    turned = np.rot90(wide)
+    tiles = frame_tiles(turned, "squeeze", Grid(1, 1), 58, HALF, HALF)
+    copied = frame_tiles(np.ascontiguousarray(turned), "squeeze", Grid(1, 1), 58, HALF, HALF)
+    assert np.array_equal(tiles, copied)
+
+
+@pytest.mark.parametrize("fit", ["squeeze", "pad"])
+def test_a_grid_without_a_canvas_is_refused(fit):
+    with pytest.raises(ValueError, match="1 x 2"):
+        frame_tiles(noise(4, 4), fit, Grid(1, 2), 58, HALF, HALF)
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 6), st.integers(1, 6))
+def test_letterbox_fills_one_side_and_stays_within(height: int, width: int, rows: int, cols: int):
+    canvas = (rows * 384, cols * 384)
+    size = letterbox_size(height, width, *canvas)
+    assert 1 <= size[0] <= canvas[0]
+    assert 1 <= size[1] <= canvas[1]
+    assert size[0] == canvas[0] or size[1] == canvas[1]
+    # At most one pixel wider or higher than its shape says.
+    if size[0] == canvas[0]:
+        assert abs(size[1] - width * canvas[0] / height) <= 1
+    else:
+        assert abs(size[0] - height * canvas[1] / width) <= 1
+
+
+def test_golden_letterbox(shared: Path):
+    path = shared / "golden/onevision_video/cases/anyres_geometry.json"
+    for entry in json.loads(path.read_text()):
+        canvas_width, canvas_height = entry["best_resolution_wh"]
+        size = letterbox_size(entry["height"], entry["width"], canvas_height, canvas_width)
+        left, top, right, bottom = entry["content_box_ltrb"]
+        assert size == (bottom - top, right - left)
+
+
+def test_golden_pixels(shared: Path):
+    golden = np.load(shared / "golden/onevision_video/cases/video_grid_bilinear.npz")
+    tiles = np.concatenate(
+        [frame_tiles(f, "squeeze", Grid(1, 1), 384, HALF, HALF) for f in golden["frames"]]
+    )
+    assert np.array_equal(levels(tiles[:1])[0].transpose(2, 0, 1), golden["resized_u8_frame0"])
+    assert np.array_equal(tiles[:, :, 3::8, 5::8], golden["pixel_sub"])
+    assert np.allclose(tiles.sum((2, 3), dtype=np.float64), golden["pixel_sum"], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "fit", "overview"),
+    [("image_anyres_small", "letterbox", True), ("multi_image_pad", "pad", False)],
+)
+def test_golden_pictures(shared: Path, name: str, fit, overview: bool):
+    golden = np.load(shared / f"golden/onevision_video/cases/{name}.npz")
+    pictures = [
+        golden[key] for key in sorted(golden) if key.startswith("image_") and golden[key].ndim == 3
+    ]
+    tiles = np.concatenate(
+        [frame_tiles(p, fit, Grid(1, 1), 384, HALF, HALF, overview=overview) for p in pictures]
+    )
+    assert np.array_equal(tiles[:, :, 3::8, 5::8], golden["pixel_sub"])
