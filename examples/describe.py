@@ -22,12 +22,8 @@ def main() -> None:
 
     print(answer.text)
     first, last = answer.frames[0], answer.frames[-1]
-    print(
-        f"\n{len(answer.frames)} frames from {first.pts_s:.2f} s to {last.pts_s:.2f} s were seen."
-    )
-    print(
-        f"The answer ended with {answer.finish_reason!r}, {answer.timings['total']:.1f} s in all."
-    )
+    print(f"\n{len(answer.frames)} frames were seen, {first.pts_s:.2f} s to {last.pts_s:.2f} s.")
+    print(f"It took {answer.timings['total']:.1f} s and ended with {answer.finish_reason!r}.")
     for warning in answer.warnings:
         print(f"warning: {warning}")
 

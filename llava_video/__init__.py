@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from llava_video.errors import DecodeError as DecodeError
     from llava_video.errors import LlavaVideoError as LlavaVideoError
     from llava_video.errors import SourceError as SourceError
+    from llava_video.inputs import Picture as Picture
+    from llava_video.inputs import Video as Video
+    from llava_video.model.prompt import Turn as Turn
+    from llava_video.options import Options as Options
+    from llava_video.planning.plan_json import plan_from_json as plan_from_json
+    from llava_video.preview import plan_video as plan_video
     from llava_video.values import Description as Description
     from llava_video.values import Plan as Plan
     from llava_video.values import VideoInfo as VideoInfo
@@ -35,11 +41,17 @@ _DEFINED_IN = {
     "Description": "llava_video.values",
     "LlavaVideo": "llava_video.api",
     "LlavaVideoError": "llava_video.errors",
+    "Options": "llava_video.options",
+    "Picture": "llava_video.inputs",
     "Plan": "llava_video.values",
     "SourceError": "llava_video.errors",
+    "Turn": "llava_video.model.prompt",
+    "Video": "llava_video.inputs",
     "VideoInfo": "llava_video.values",
     "describe_video": "llava_video.api",
     "load": "llava_video.api",
+    "plan_from_json": "llava_video.planning.plan_json",
+    "plan_video": "llava_video.preview",
 }
 
 __all__ = [
@@ -52,12 +64,18 @@ __all__ = [
     "Description",
     "LlavaVideo",
     "LlavaVideoError",
+    "Options",
+    "Picture",
     "Plan",
     "SourceError",
+    "Turn",
+    "Video",
     "VideoInfo",
     "__version__",
     "describe_video",
     "load",
+    "plan_from_json",
+    "plan_video",
 ]
 
 

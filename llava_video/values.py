@@ -250,6 +250,17 @@ class Plan:
         """Tokens the model is given: text and visual."""
         return self.text_tokens + self.visual_tokens
 
+    def __str__(self) -> str:
+        """The short table a person reads."""
+        # values.py is what plan_table.py is made of, so it can only be asked when it is needed.
+        from llava_video.plan_table import plan_table
+
+        return plan_table(self)
+
+    def to_json(self) -> str:
+        """Return the plan as JSON text; `planning.plan_json.plan_from_json` reads it back equal."""
+        return json.dumps(to_mapping(self), indent=1, ensure_ascii=False)
+
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:

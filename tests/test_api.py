@@ -11,7 +11,7 @@ import pytest
 from llava_video.api import LlavaVideo, describe_video
 from llava_video.errors import ConfigError, LlavaVideoError, SourceError
 from llava_video.inputs import Picture, Video
-from llava_video.planning.plan_json import plan_from_json, plan_to_json
+from llava_video.planning.plan_json import plan_from_json
 from llava_video.preview import plan_video
 from llava_video.values import Description
 from llava_video.world.bars import paint_index
@@ -38,7 +38,7 @@ def test_a_plan_runs_exactly_and_survives_json(tiny_model: LlavaVideo, tiny_clip
     plan = tiny_model.plan(tiny_clip, "What happens?", **SHORT)
     folder = tiny_model.spec.folder
     assert plan == plan_video(tiny_clip, "What happens?", model=folder, dtype="float32", **SHORT)
-    again = plan_from_json(plan_to_json(plan))
+    again = plan_from_json(plan.to_json())
     assert again == plan
     answer = tiny_model.run(again, loop_guard=False)
     assert answer.plan == plan

@@ -11,7 +11,7 @@ from llava_video.cli.command import command, option, progress_option
 from llava_video.cli.console import Console
 from llava_video.cli.loading import load_model
 from llava_video.demo.files import LENGTH_S, DemoFiles, write_demo_files
-from llava_video.planning.table import plan_table
+from llava_video.plan_table import plan_table
 from llava_video.preview import plan_video
 from llava_video.values import Description
 

@@ -8,8 +8,6 @@ from llava_video.cli.command import command, option
 from llava_video.cli.console import Console
 from llava_video.cli.loading import quiet_downloads
 from llava_video.cli.options import keywords_of, model_options, request_options
-from llava_video.planning.plan_json import plan_to_json
-from llava_video.planning.table import plan_table
 from llava_video.preview import plan_video
 
 
@@ -43,5 +41,5 @@ def plan(
     """  # fmt: skip
     quiet_downloads(console)
     made = plan_video(file, prompt, model=model, revision=revision, **keywords_of(given))
-    click.echo(plan_to_json(made) if as_json else plan_table(made))
+    click.echo(made.to_json() if as_json else str(made))
     return 0

@@ -1,4 +1,4 @@
-"""A plan ↔ JSON text, exactly: what is read back is equal to what was written.
+"""JSON text of `Plan.to_json` → the plan again, equal and checked.
 
 Numbers keep every digit. Knows nothing of how plans are made, but recounts their tokens.
 """
@@ -6,15 +6,10 @@ Numbers keep every digit. Knows nothing of how plans are made, but recounts thei
 import json
 from collections.abc import Mapping
 
-from llava_video.config import from_mapping, to_mapping
+from llava_video.config import from_mapping
 from llava_video.errors import ConfigError
 from llava_video.planning.layout import count_tokens
 from llava_video.values import Plan, VisualPlan
-
-
-def plan_to_json(plan: Plan) -> str:
-    """Return the plan as JSON text that `plan_from_json` reads back equal."""
-    return json.dumps(to_mapping(plan), ensure_ascii=False, indent=2)
 
 
 def plan_from_json(text: str) -> Plan:
@@ -23,7 +18,7 @@ def plan_from_json(text: str) -> Plan:
     Raises:
         ConfigError: the text is no JSON, no plan, or a plan whose numbers contradict one another.
     """
-    hint = "write it with plan_to_json."
+    hint = "write it with Plan.to_json()."
     try:
         values = json.loads(text)
     except ValueError as cause:

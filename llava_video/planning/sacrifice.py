@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from llava_video.errors import BudgetError, ConfigError
+from llava_video.plan_table import ordinal
 from llava_video.planning.budget import Room
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.grid import coarser_grids
 from llava_video.planning.layout import ONE_TILE, Layout, layout_tokens, video_layout
 from llava_video.planning.sampler import Sample, thin
 from llava_video.planning.settings import PlanningSettings
-from llava_video.planning.time_note import TimeNote, ordinal
+from llava_video.planning.time_note import TimeNote
 from llava_video.values import Grid
 
 COARSEST_STRIDE = 4

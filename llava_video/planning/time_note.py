@@ -6,6 +6,7 @@ Knows no tokenizer and no template.
 
 from dataclasses import dataclass
 
+from llava_video.plan_table import ordinal
 from llava_video.values import VisualPlan
 
 
@@ -57,10 +58,3 @@ def time_note(visual: VisualPlan) -> TimeNote | None:
         times_s=visual.times_s,
         every=visual.note_every,
     )
-
-
-def ordinal(number: int) -> str:
-    """Return 2 as "2nd", 11 as "11th", 21 as "21st"."""
-    teen = 10 <= number % 100 <= 20
-    suffix = "th" if teen else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"

@@ -28,7 +28,7 @@ def write_sound(path: Path) -> None:
 
 
 def write_without_frames(path: Path) -> None:
-    with av.open(str(path), "w") as file:
+    with av.open(str(path), "w", format="avi") as file:
         track = file.add_stream("mpeg4", rate=25)
         track.width, track.height, track.pix_fmt = 64, 48, "yuv420p"
         file.start_encoding()
@@ -46,7 +46,7 @@ WRONG_FILES = {
     "text": (lambda path: path.write_text("Dear reader, " * 50), "is text, not a video", "check"),
     "noise": (lambda path: path.write_bytes(bytes(range(256)) * 9), "video", ""),
     "sound": (write_sound, "no video track, only audio", "pass a video"),
-    "no frames": (write_without_frames, "frame", ""),
+    "no frames": (write_without_frames, "video track without a single frame", ""),
     "truncated": (write_head_of_mp4, "without a readable index", "copy it again"),
 }
 

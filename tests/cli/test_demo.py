@@ -29,7 +29,7 @@ def test_it_tells_the_whole_story(run, tmp_path: Path, monkeypatch: pytest.Monke
     places = [outcome.out.find(part) for part in parts]
     assert -1 not in places
     assert places == sorted(places)
-    assert max(len(line) for line in outcome.out.splitlines() if str(tmp_path) not in line) <= 98
+    assert max(len(line) for line in outcome.out.splitlines() if str(tmp_path) not in line) <= 100
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
 
 

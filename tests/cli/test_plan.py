@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from llava_video.plan_table import plan_table
 from llava_video.planning.plan_json import plan_from_json
-from llava_video.planning.table import plan_table
 from llava_video.preview import plan_video
 
 

@@ -1,12 +1,10 @@
 """The demo's clip and model are what any video and any checkpoint are."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from llava_video.demo.files import SMALL_TILE_PX, write_demo_files
+from llava_video.demo.files import SMALL_TILE_PX, passing_demo_files, write_demo_files
 from llava_video.errors import ConfigError
 from llava_video.model.spec import read_spec
 from llava_video.video.probe import probe
@@ -23,11 +21,6 @@ def test_the_files_can_be_read(tmp_path: Path) -> None:
     assert geometry.time_instruction
 
 
-def test_small_tiles_are_possible(tmp_path: Path) -> None:
-    files = write_demo_files(tmp_path, tile_px=SMALL_TILE_PX)
-    assert read_spec(files.model).geometry.tile_px == SMALL_TILE_PX
-
-
 def test_only_an_empty_folder_is_written_to(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(ConfigError, match="is not empty"):
@@ -38,15 +31,12 @@ def test_only_an_empty_folder_is_written_to(tmp_path: Path) -> None:
         write_demo_files(tmp_path / "mine" / "folder")
 
 
-def test_passing_files_go_with_the_program(tmp_path: Path) -> None:
-    code = (
-        "import tempfile; tempfile.tempdir = " + repr(str(tmp_path)) + ";"
-        "from llava_video.demo.files import passing_demo_files;"
-        "files = passing_demo_files();"
-        "print(files.clip.is_file(), (files.model / 'config.json').is_file())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120
-    )
-    assert done.stdout == "True True\n"
-    assert list(tmp_path.iterdir()) == []
+def test_passing_files_go_with_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_the_end = []
+    monkeypatch.setattr("atexit.register", lambda *call, **more: at_the_end.append((call, more)))
+    files = passing_demo_files()
+    assert files.clip.is_file()
+    assert read_spec(files.model).geometry.tile_px == SMALL_TILE_PX
+    for (function, *arguments), keywords in at_the_end:
+        function(*arguments, **keywords)
+    assert not files.clip.parent.exists()

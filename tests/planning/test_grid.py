@@ -58,9 +58,16 @@ def test_least_waste_decides_only_among_equals():
     assert choose_canvas(768, 768, [(384, 384), (1152, 1152)]) == (1152, 1152)
 
 
+def test_scaled_sides_are_truncated(geometry: Geometry):
+    """On 1536 x 2304 the frame is 2303.5 px wide: 2303, so 1920 x 2304 keeps more of it."""
+    assert choose_canvas(1563, 2344, geometry.canvases) == (1920, 2304)
+    assert round(2344 * (1536 / 1563)) == 2304  # rounded, both keep the same, and this wastes less
+
+
 @pytest.mark.parametrize(
     ("size_px", "canvas", "size", "offset"),
     [
+        ((201, 300), (384, 384), (258, 384), (63, 0)),  # 257.28, up
         ((360, 640), (384, 768), (384, 683), (0, 42)),  # 640 * 384 / 360 = 682.67, up
         ((200, 300), (384, 384), (256, 384), (64, 0)),
         ((1900, 100), (1920, 384), (1920, 102), (0, 141)),  # 101.05, up
@@ -200,6 +207,18 @@ def test_coarser_grids_by_hand(geometry: Geometry):
     # than 384 x 384 px of it, and waste more than one tile does.
     assert coarser_grids(600, 600, geometry.canvases, 384) == [Grid(2, 2)]
     assert coarser_grids(240, 320, geometry.canvases, 384) == []
+
+
+def test_coarser_grids_of_full_hd(geometry: Geometry):
+    """Pixels kept, at 16:9: 1920, 1536, 1365 (768 rows), 1152, 768 and 768 columns of them."""
+    assert coarser_grids(1080, 1920, geometry.canvases, 384) == [
+        Grid(3, 5),
+        Grid(3, 4),  # 1536 x 864
+        Grid(2, 4),  # 1365 x 768
+        Grid(2, 3),  # 1152 x 648
+        Grid(2, 2),  # 768 x 432, and no better with three in a row: 682 x 384
+        Grid(1, 2),  # 682 x 384
+    ]
 
 
 def test_no_canvas_no_grid(make_info: Callable):

@@ -7,7 +7,7 @@ import pytest
 
 from llava_video.errors import ConfigError
 from llava_video.planning.geometry import Geometry
-from llava_video.planning.plan_json import plan_from_json, plan_to_json
+from llava_video.planning.plan_json import plan_from_json
 from llava_video.planning.planner import ImageItem, VideoItem, plan_request
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
 from llava_video.values import Grid, Newline, Plan
@@ -25,19 +25,19 @@ def plan(make_info: Callable, geometry: Geometry, text_of: Callable) -> Plan:
 
 
 def test_round_trip(plan: Plan):
-    again = plan_from_json(plan_to_json(plan))
+    again = plan_from_json(plan.to_json())
     assert again == plan
     assert isinstance(again.visuals[0].grid, Grid)
     assert again.visuals[0].newline is Newline.FRAME
     assert again.visuals[0].times_s == plan.visuals[0].times_s
     assert again.visual_tokens == plan.visual_tokens
-    assert plan_to_json(again) == plan_to_json(plan)
+    assert again.to_json() == plan.to_json()
 
 
 def test_the_text_is_for_people_too(plan: Plan):
-    values = json.loads(plan_to_json(plan))
+    values = json.loads(plan.to_json())
     assert values["visuals"][0]["source"] == "Katze äöü.mp4"
-    assert "Katze äöü" in plan_to_json(plan)
+    assert "Katze äöü" in plan.to_json()
     assert values["visuals"][0]["newline"] == "frame"
     assert values["position_scale"] == 1.25
 
@@ -71,14 +71,14 @@ def test_what_is_no_plan(text: str, words: str):
     ],
 )
 def test_edited_plans_are_refused(plan: Plan, change: dict, words: str):
-    values = json.loads(plan_to_json(plan))
+    values = json.loads(plan.to_json())
     values["visuals"][0] |= change
     with pytest.raises(ConfigError, match=words):
         plan_from_json(json.dumps(values))
 
 
 def test_missing_parts_are_named(plan: Plan):
-    values = json.loads(plan_to_json(plan))
+    values = json.loads(plan.to_json())
     del values["visuals"][0]["map_size"]
     with pytest.raises(ConfigError, match="map_size"):
         plan_from_json(json.dumps(values))

@@ -79,6 +79,14 @@ def test_a_missing_frame_is_no_constant_rate(make_info: MakeInfo):
     assert idxs_of(info, num_frames=3) == [0, 4, 19]
 
 
+def test_a_coarse_tick_does_not_hide_missing_frames(make_info: MakeInfo):
+    """Ticks 0 1 2 5 6 7: at most 0.8 off the line, which is within a tick, but not constant."""
+    info = make_info(pts_s=np.array([0, 1, 2, 5, 6, 7]) / 30, tick_s=1 / 30, duration_s=8 / 30)
+    # Ticks 0, 2.33, 4.67 and 7, half a tick later: 2.83 shows tick 2, 5.17 shows tick 5.
+    assert idxs_of(info, num_frames=4) == [0, 2, 3, 5]
+    assert np.linspace(0, 5, 4, dtype=int).tolist() == [0, 1, 3, 5]  # over indices
+
+
 def test_short_videos_give_all_they_have(make_info: MakeInfo):
     info = make_info(10, 25.0)
     sample = sample_frames(info, SamplingSettings(num_frames=64), max_frames=64)

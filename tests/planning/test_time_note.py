@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llava_video.plan_table import ordinal
 from llava_video.planning.layout import single_layout, visual_plan
-from llava_video.planning.time_note import TimeNote, ordinal, time_note
+from llava_video.planning.time_note import TimeNote, time_note
 
 TIMES_S = (0.0, 1.4, 2.8333333333333335, 4.266666666666667)
 

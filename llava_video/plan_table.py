@@ -6,7 +6,6 @@ Words only: computes nothing that the plan does not say.
 import textwrap
 from collections.abc import Iterator
 
-from llava_video.planning.time_note import ordinal
 from llava_video.values import Grid, MemoryEstimate, Newline, Plan, VisualPlan
 
 _WIDTH = 100
@@ -37,6 +36,13 @@ def plan_table(plan: Plan) -> str:
     for warning in plan.warnings:
         lines += _line("warning", warning)
     return "\n".join(lines)
+
+
+def ordinal(number: int) -> str:
+    """Return 2 as "2nd", 11 as "11th", 21 as "21st"."""
+    teen = 10 <= number % 100 <= 20
+    suffix = "th" if teen else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
 
 
 def _visual_lines(visual: VisualPlan, idx: int, num_visuals: int) -> Iterator[str]:

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from llava_video.plan_table import plan_table
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.planner import ImageItem, VideoItem, plan_request
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
-from llava_video.planning.table import plan_table
 
 
 def test_the_whole_table(make_info: Callable, plan_one: Callable):
