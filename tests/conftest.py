@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
 
-pytest_plugins = ["pytester", "planning_fixtures"]
+pytest_plugins = ["pytester"]
 
 PROJECT = Path(__file__).resolve().parents[1]
 

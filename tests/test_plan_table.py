@@ -10,6 +10,8 @@ from llava_video.planning.geometry import Geometry
 from llava_video.planning.planner import ImageItem, VideoItem, plan_request
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
 
+pytest_plugins = ["planning_fixtures"]
+
 
 def test_the_whole_table(make_info: Callable, plan_one: Callable):
     plan = plan_one(make_info(), sampling=SamplingSettings(num_frames=8))

@@ -50,7 +50,7 @@ def show_live(console: Console, pieces: Iterable[str]) -> None:
     for piece in pieces:
         if not begun:
             piece = piece.lstrip()
-            console.progress.close()
+            console.progress.end()
         begun = begun or bool(piece)
         click.echo(piece, nl=False)
     click.echo()

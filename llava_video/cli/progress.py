@@ -25,6 +25,7 @@ class Progress:
 
     def __init__(self, *, is_on: bool = False) -> None:
         self.is_on = is_on
+        self._has_ended = False
         self._bars: dict[str, Any] = {}
         # stage → request → (done, total)
         self._counts: dict[str, dict[int, tuple[int, int]]] = {}
@@ -60,15 +61,20 @@ class Progress:
         else:
             click.echo(text, err=True)
 
+    def end(self) -> None:
+        """Take the bars away for good: what follows is written where they would be."""
+        self.close()
+        self._has_ended = True
+
     def close(self) -> None:
-        """Take the bars away."""
+        """Take the bars away, until there is news."""
         for bar in reversed(self._bars.values()):
             bar.close()
         self._bars.clear()
         self._counts.clear()
 
     def _show(self, words: str, unit: str, done: int, total: int) -> None:
-        if not self.is_on:
+        if not self.is_on or self._has_ended:
             return
         from tqdm import tqdm  # 50 ms that `--help` need not pay
 

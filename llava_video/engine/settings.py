@@ -24,7 +24,7 @@ class GenerationSettings:
         1.0, "Sample among the fewest tokens that hold this share.", above=0.0, at_most=1.0
     )
     top_k: int = setting(0, "Sample among this many tokens; 0 for all.", at_least=0)
-    seed: int = setting(0, "Seed of this request's own sampling.", at_least=0)
+    seed: int = setting(0, "Seed of this request's own sampling.", at_least=0, at_most=2**63 - 1)
     repetition_penalty: float | None = setting(
         None, "Divides what was generated already; None is the checkpoint's, 1 is none.", above=0.0
     )

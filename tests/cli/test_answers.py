@@ -5,6 +5,7 @@ import json
 
 from llava_video.cli.answers import json_line, remark, show, show_live, text_of
 from llava_video.cli.console import Console
+from llava_video.engine.request import Progress
 from llava_video.values import Description
 
 
@@ -39,6 +40,23 @@ def test_pieces_are_shown_as_they_come(capsys) -> None:
     show_live(Console(), pieces())
     assert seen == ["", "", "A", " cat"]
     assert capsys.readouterr().out == ".\n"
+
+
+def test_no_bar_is_drawn_over_the_text(capsys) -> None:
+    console = Console()
+    console.show_progress(wanted=True)
+    on_event = console.progress.on_event
+    on_event(Progress(0, "generate", 0, 9))
+    assert "writing" in capsys.readouterr().err
+
+    def pieces():
+        yield "A"
+        capsys.readouterr()  # what took the bar away
+        on_event(Progress(0, "generate", 5, 9))
+        yield " cat."
+
+    show_live(console, pieces())
+    assert capsys.readouterr().err == ""
 
 
 def test_warnings_and_a_cut_answer_are_said(description: Description, capsys) -> None:

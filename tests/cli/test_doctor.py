@@ -13,7 +13,7 @@ FINDINGS = [
         name="flash-attn",
         state="absent",
         found="attention on GPUs.",
-        cost="Without it SDPA does all of the attention. The answers stay as they were.",
+        cost="Without it SDPA does the attention, which gives the very same answers.",
         remedy='pip install --upgrade "llava_video[flash]"',
     ),
     Finding(group="readers", name="PyAV", state="ok", found="24 of 24."),
@@ -36,8 +36,9 @@ def test_findings_stand_in_groups(doctor) -> None:
     assert outcome.out == (
         "packages\n"
         "  ok    torch             2.13.0\n"
-        "  -     flash-attn        attention on GPUs. Without it SDPA does all of the attention. The\n"
-        "                          answers stay as they were.\n"
+        "  -     flash-attn        "
+        "attention on GPUs. Without it SDPA does the attention, which gives the\n"
+        "                          very same answers.\n"
         '                          pip install --upgrade "llava_video[flash]"\n'
         "readers\n"
         "  ok    PyAV              24 of 24.\n"

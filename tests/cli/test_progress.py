@@ -55,6 +55,14 @@ def test_counting_starts_anew_after_closing(progress: Progress) -> None:
     assert bars(progress) == {"watching": (2, 8)}
 
 
+def test_nothing_is_drawn_after_the_end(progress: Progress) -> None:
+    progress.on_event(Event(0, "generate", 1, 8))
+    progress.end()
+    progress.on_event(Event(0, "generate", 2, 8))
+    assert bars(progress) == {}
+    assert progress.is_on  # what it cost may still be told
+
+
 def test_nothing_is_drawn_when_it_is_off(capsys: pytest.CaptureFixture[str]) -> None:
     off = Progress()
     off.on_shard(1, 4)

@@ -19,6 +19,7 @@ from llava_video.errors import ConfigError
         ("top_p", 1.01),
         ("top_k", -1),
         ("seed", -1),
+        ("seed", 2**63),
         ("repetition_penalty", 0.0),
         ("stop", "END"),
         ("stop", ("",)),

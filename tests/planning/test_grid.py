@@ -209,6 +209,12 @@ def test_coarser_grids_by_hand(geometry: Geometry):
     assert coarser_grids(240, 320, geometry.canvases, 384) == []
 
 
+def test_coarser_grids_miss_no_number_of_tiles(geometry: Geometry):
+    """A frame six times as wide as high keeps 384 n columns of n tiles in a row."""
+    rows_of_tiles = [Grid(1, cols) for cols in (6, 5, 4, 3, 2)]
+    assert coarser_grids(500, 3000, geometry.canvases, 384) == rows_of_tiles
+
+
 def test_coarser_grids_of_full_hd(geometry: Geometry):
     """Pixels kept, at 16:9: 1920, 1536, 1365 (768 rows), 1152, 768 and 768 columns of them."""
     assert coarser_grids(1080, 1920, geometry.canvases, 384) == [
