@@ -99,7 +99,7 @@ class LlavaVideo:
 
     def ask(self, video: Any, question: Prompt, **options: Unpack[Options]) -> Description:
         """Ask one question of a video; as `describe`, with the question required."""
-        if not question:
+        if not question or not str(question).strip():
             raise ConfigError("the question is empty.", "ask something, or use describe().")
         return self.describe(video, question, **options)
 
@@ -113,8 +113,10 @@ class LlavaVideo:
         Raises:
             ConfigError: no question. Otherwise as `describe`; the first error ends the call.
         """
-        if isinstance(questions, str) or not questions:
-            raise ConfigError(f"questions = {questions!r}.", "a list with at least one question.")
+        if isinstance(questions, str) or not questions or not all(q.strip() for q in questions):
+            raise ConfigError(
+                f"questions = {questions!r}.", "a list of questions, none of them empty."
+            )
         settings = settings_of(options)
         longest = max(questions, key=self.spec.tokenizer.num_text_tokens)
         with open_exchange(self.spec, video, longest, settings) as shared:

@@ -146,7 +146,11 @@ def _write_shards(folder: Path, named: Iterable[tuple[str, Tensor]], shard_bytes
         is_single = len(shards) == 1
         file = SINGLE_FILE if is_single else f"model-{idx + 1:05}-of-{len(shards):05}.safetensors"
         host = {name: tensor.detach().cpu().contiguous() for name, tensor in shard.items()}
-        save_file(host, folder / file, metadata={"format": "pt"})
+        path = folder / file
+        path.touch()
+        mode = path.stat().st_mode  # safetensors makes a new file that only its owner may read
+        save_file(host, path, metadata={"format": "pt"})
+        path.chmod(mode)
         weight_map |= dict.fromkeys(shard, file)
     if len(shards) > 1:
         total_bytes = sum(tensor.nbytes for shard in shards for tensor in shard.values())

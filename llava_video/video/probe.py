@@ -97,7 +97,10 @@ def probe(source: Source) -> TrackInfo:
         scan = _scan(container, track)
         num_packets = len(scan.packets.pts)
         if num_packets == 0:
-            raise DecodeError(f"{source.name} has a video track without a single frame.")
+            raise DecodeError(
+                f"{source.name} has a video track without a single frame.",
+                "record or export it again: there is nothing to look at.",
+            )
         frame, tick = scan.first_frame, Fraction(track.time_base or 1)
         times = track_times(
             scan.packets,
@@ -107,7 +110,10 @@ def probe(source: Source) -> TrackInfo:
             first_shown=frame.pts if frame else None,
         )
         if not len(times.ticks):
-            raise DecodeError(f"{source.name} has no frame inside its edit list.")
+            raise DecodeError(
+                f"{source.name} shows no frame: its edit list leaves all of them out.",
+                "remux it without the edit list: ffmpeg -ignore_editlist 1 -i IN -c copy OUT.",
+            )
         faults = [*_end_faults(container, scan, times, num_stated), *times.faults]
         return _info(container, track, scan, times, faults)
 
@@ -116,8 +122,12 @@ def _best_track(source: Source, container: "InputContainer") -> "VideoStream":
     disposition = require("av").stream.Disposition
     tracks = [t for t in container.streams.video if not t.disposition & disposition.attached_pic]
     if not tracks:
-        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise SourceError(f"{source.name} has no video track, only {kinds}.", "pass a video.")
+        kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+        found = f"only {kinds}" if kinds else "nor any other"
+        raise SourceError(
+            f"{source.name} has no video track, {found}.",
+            "pass a video, a file with pictures in it.",
+        )
 
     def merit(track: "VideoStream") -> tuple[int, bool, int]:
         pixels = (

@@ -134,7 +134,7 @@ def _clock(
     pts, dts = _array(table.pts[:num_packets]), _array(table.dts[:num_packets])
     durations = np.array(table.durations[:num_packets], dtype=np.int64)
     if not (pts == _NO_TIME).any():
-        offsets = _offsets(pts, dts, tick)
+        offsets = _offsets(dts, tick)
         if offsets is None:
             return _Clock(pts, dts, durations, tick, by_order=False)
         faults.append("its clock starts over (joined recordings); the times are counted on.")
@@ -148,15 +148,20 @@ def _clock(
     return _Clock(counts, counts, np.ones_like(counts), 1 / rate_hz, by_order=True)
 
 
-def _offsets(pts: Int64s, dts: Int64s, tick: Fraction) -> Int64s | None:
+def _offsets(dts: Int64s, tick: Fraction) -> Int64s | None:
     """Return what makes a clock that starts over run on; None when it never does."""
-    order = np.where(dts == _NO_TIME, pts, dts)
-    steps = np.diff(order)
+    # Only decode times run evenly: presentation times fall back wherever frames are reordered, by
+    # seconds in a sparse recording.
+    timed = np.flatnonzero(dts != _NO_TIME)
+    steps = np.diff(dts[timed])
     restarts = steps < -(_RESTART_S / float(tick))
     if not restarts.any():
         return None
     usual = int(np.median(steps[steps > 0])) if (steps > 0).any() else 1
-    return np.concatenate([[0], np.cumsum(np.where(restarts, usual - steps, 0))])
+    offsets = np.concatenate([[0], np.cumsum(np.where(restarts, usual - steps, 0))])
+    # A packet without a decode time belongs to the recording of the last one that has it.
+    latest = np.searchsorted(timed, np.arange(len(dts)), side="right") - 1
+    return offsets[np.maximum(latest, 0)]
 
 
 def _frame_ticks(pts: Int64s, by_order: bool, faults: list[str]) -> Int64s:

@@ -129,3 +129,9 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, config, tensor
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         write_checkpoint(tmp_path / "file" / "out", tensors=tensors, config=config, layout="hf")
+
+
+def test_weights_may_be_read_by_whoever_may_read_the_config(tmp_path: Path) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "model")
+    modes = {file.name: file.stat().st_mode for file in folder.iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]

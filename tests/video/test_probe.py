@@ -324,3 +324,13 @@ def test_real_files(videos: Path) -> None:
         assert (name, *found) == (name, *facts)
         assert info.faults == ()
         assert (np.diff(info.pts_s) > 0).all()
+
+
+def test_a_sparse_recording_with_reordered_frames_is_no_restarted_clock(tmp_path: Path) -> None:
+    # Matroska states no decode time for the first packets, and a frame a second apart falls back
+    # by more than a second when it is reordered.
+    path = tmp_path / "sparse.mkv"
+    synthetic.write_video(path, 6, times_s=[0, 1, 2, 3, 4, 5])
+    info = probe(open_source(path))
+    assert info.pts_s.tolist() == [0, 1, 2, 3, 4, 5]
+    assert info.faults == ()
