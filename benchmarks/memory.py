@@ -33,11 +33,18 @@ MAX_COPIES = 1.1
 _MB = 1e6
 
 # The tower's true widths at one layer, and a decoder's true width: activations as in the 0.5B.
-_TOWER = {"vision_hidden_size": 1152, "vision_intermediate_size": 4304, "vision_num_heads": 16}
-_VISUAL = {**_TOWER, "tile_px": 384, "vision_num_layers": 1, "hidden_size": 896, "num_heads": 14}
-_VISUAL_CHECK = {"tile_px": 112}
+_VISUAL: dict[str, Any] = {
+    "tile_px": 384,
+    "vision_hidden_size": 1152,
+    "vision_intermediate_size": 4304,
+    "vision_num_heads": 16,
+    "vision_num_layers": 1,
+    "hidden_size": 896,
+    "num_heads": 14,
+}
+_VISUAL_CHECK: dict[str, Any] = {"tile_px": 112}
 # About 600 MB in float32, in six shards.
-_SHARDED = {
+_SHARDED: dict[str, Any] = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
     "num_layers": 6,
@@ -46,7 +53,7 @@ _SHARDED = {
     "vocab_size": 16_000,
     "num_shards": 6,
 }
-_SHARDED_CHECK = {"hidden_size": 256, "num_shards": 3, "vocab_size": 8000}
+_SHARDED_CHECK: dict[str, Any] = {"hidden_size": 256, "num_shards": 3, "vocab_size": 8000}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +90,8 @@ def measure_visual(scratch: Path, *, is_check: bool = False) -> dict[str, Any]:
 
     counts = (4, 16) if is_check else (16, 128)
     write_tiny_checkpoint(scratch / "visual", **(_VISUAL_CHECK if is_check else _VISUAL))
-    pictures = (paint_index(idx, 360, 640) for idx in range(max(counts) + 10))
+    # More frames than are looked at, as in real videos: a reader that runs ahead is noticed.
+    pictures = (paint_index(idx, 360, 640) for idx in range(3 * max(counts)))
     write_clip(scratch / "visual" / "clip.mp4", pictures)
     beyond: dict[int, int] = {}
     for num_frames in counts:

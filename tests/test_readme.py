@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from llava_video.model.tiny import write_tiny_checkpoint
 from llava_video.world.bars import paint_index
@@ -32,6 +33,7 @@ def test_the_python_runs_and_its_numbers_are_true(
 ) -> None:
     folder = write_tiny_checkpoint(tmp_path / "model", seed=0, tile_px=384)
     write_clip(tmp_path / "clip.mp4", [paint_index(i, 96, 128) for i in range(80)])
+    Image.new("RGB", (64, 48), (90, 120, 30)).save(tmp_path / "before.png")
     monkeypatch.chdir(tmp_path)
     checked = 0
     names: dict[str, object] = {}
@@ -44,7 +46,7 @@ def test_the_python_runs_and_its_numbers_are_true(
                 checked += 1
             else:
                 exec(statement, names)  # noqa: S102 - our own README
-    assert checked >= 3
+    assert checked >= 6
 
 
 def test_every_extra_in_the_install_table_exists() -> None:
