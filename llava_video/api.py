@@ -10,23 +10,23 @@ Every stage after the plan is an iterator that the engine pulls, so nothing of a
 is ever held whole. Knows no file format, no tensor and no template.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack, cast
 
 from llava_video.engine.request import Engine
+from llava_video.engine.settings import EngineSettings
 from llava_video.errors import ConfigError, LlavaVideoError
 from llava_video.exchange import Exchange, open_exchange
-from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals, reopen
+from llava_video.inputs import OpenedVideo, close_all, open_visuals, reopen
 from llava_video.loading import load_engine, load_spec
 from llava_video.model.spec import ModelSpec
-from llava_video.options import Options, Settings, settings_of
+from llava_video.options import PLAN_OPTIONS, Options, Settings, settings_of
 from llava_video.preview import DEFAULT_MODEL, Prompt, turns_of
-from llava_video.running import OnEvent, Stream, answer_one, answers_in_order
+from llava_video.running import OnEvent, Stream, answer_one, descriptions_in_order
 from llava_video.session import Session
 from llava_video.timeline import WINDOW_PROMPT, Timeline, make_timeline, windows
-from llava_video.values import Description, Plan, Segment
+from llava_video.values import Description, Plan
 
 # What of a window's options the merging of captions shares: it has no frames.
 _ANSWER_OPTIONS = frozenset(
@@ -52,7 +52,7 @@ class LlavaVideo:
         return f"LlavaVideo({self.spec.name!r}, context={self.spec.geometry.context_tokens} tokens)"
 
     def plan(self, video: Any, prompt: Prompt = None, **options: Unpack[Options]) -> Plan:
-        """Say what would be done: frames, tokens, memory and the reasons. Decodes nothing.
+        """Say what would be done: frames, tokens, memory and the reasons, before any work.
 
         Args and errors: as `plan_video`.
         """
@@ -72,6 +72,11 @@ class LlavaVideo:
             ConfigError: the video is not the one planned, or an option would change the plan.
             DecodeError: a planned frame cannot be decoded.
         """
+        if plan.model != self.spec.name:
+            raise ConfigError(
+                f"the plan was made for {plan.model}, this model is {self.spec.name}.",
+                "make the plan with this model.",
+            )
         settings = _answer_settings(plan, options)
         opened = reopen(plan, video, settings.reader)
         with Exchange(self.spec, plan, opened, settings) as exchange:
@@ -124,15 +129,19 @@ class LlavaVideo:
             first = answer_one(self.engine, leader, keep=True, on_event=self.on_event)
             shared.take_frames_of(leader)
             others = (
-                shared.follow(turns_of(question, shared.opened), settings, idx)
-                for idx, question in enumerate(questions[1:])
+                shared.follow(turns_of(question, shared.opened), settings, request_id)
+                for request_id, question in enumerate(questions[1:], 1)
             )
             results = [leader.description(first)]
             try:
-                for exchange, answer in answers_in_order(
-                    self.engine, others, reuse=first.sequence, on_event=self.on_event
-                ):
-                    results.append(_description(exchange, answer))
+                answers = descriptions_in_order(
+                    self.engine,
+                    others,
+                    first_id=1,
+                    reuse=first.sequence,
+                    on_event=self.on_event,
+                )
+                results += [_checked(answer) for answer in answers]
             finally:
                 if first.sequence is not None:
                     first.sequence.release()
@@ -166,8 +175,12 @@ class LlavaVideo:
         """
         if on_error not in ("raise", "return"):
             raise ConfigError(f"on_error = {on_error!r}.", "allowed: 'raise', 'return'.")
-        shared = {"prompt": prompt, **options}
+        settings_of(options)  # a mistyped option is told here, not at the first answer
+        return self._batch(requests, {"prompt": prompt, **options}, on_error)
 
+    def _batch(
+        self, requests: Iterable[Any], shared: Mapping[str, Any], on_error: str
+    ) -> Iterator[Description | LlavaVideoError]:
         def exchanges() -> Iterator[Exchange | Exception]:
             for idx, request in enumerate(requests):
                 own = request if isinstance(request, Mapping) else {"video": request}
@@ -179,16 +192,11 @@ class LlavaVideo:
                 except LlavaVideoError as error:
                     yield error
 
-        for exchange, answer in answers_in_order(self.engine, exchanges(), on_event=self.on_event):
-            try:
-                yield _description(exchange, answer)
-            except LlavaVideoError as error:
-                if on_error == "raise":
-                    raise
-                yield error
-            finally:
-                if exchange is not None:
-                    exchange.close()
+        for answer in descriptions_in_order(self.engine, exchanges(), on_event=self.on_event):
+            if isinstance(answer, LlavaVideoError) and on_error == "return":
+                yield answer
+            else:
+                yield _checked(answer)
 
     def timeline(
         self,
@@ -213,17 +221,18 @@ class LlavaVideo:
         settings = settings_of(options)
         opened = open_visuals(video, settings.sampling, settings.reader)
         try:
-            cut = windows(_whole_span(opened), window_s, overlap_s)
+            if len(opened) != 1 or not isinstance(opened[0], OpenedVideo):
+                raise ConfigError("a timeline is of one video.", "give one video.")
+            whole = opened[0]
         finally:
             close_all(opened)
-        shared = {**options, "start": None, "end": None}
+        cut = windows(whole.span, window_s, overlap_s)
+        parts = [
+            {"video": whole.part(segment), "start": None, "end": None, "reader": settings.reader}
+            for segment in cut
+        ]
+        answers = self.batch(parts, prompt or WINDOW_PROMPT, on_error="return", **options)
         of_answer = {name: value for name, value in options.items() if name in _ANSWER_OPTIONS}
-        answers = self.batch(
-            [{"video": video, "start": part.start_s, "end": part.end_s} for part in cut],
-            prompt or WINDOW_PROMPT,
-            on_error="return",
-            **cast("Options", shared),
-        )
 
         def merge(words: str) -> str:
             return self.describe(None, words, **cast("Options", of_answer)).text
@@ -254,6 +263,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     attn: Literal["sdpa", "flash"] = "sdpa",
+    engine: EngineSettings | None = None,
     on_event: OnEvent | None = None,
     on_shard: Callable[[int, int], None] | None = None,
 ) -> LlavaVideo:
@@ -265,6 +275,7 @@ def load(
         device: "auto" (every GPU there is, else the CPU), "cpu", "cuda", "cuda:1", ….
         dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), "float32", "bfloat16" or "float16".
         attn: "sdpa", or "flash" for the flash-attn package.
+        engine: chunk sizes and limits of the engine; None for its defaults.
         on_event: called with every engine event of every request.
         on_shard: called with (shards loaded, shards in all).
 
@@ -274,8 +285,10 @@ def load(
         ConfigError: an unknown device or dtype.
     """
     spec = load_spec(name_or_path, revision=revision, device=device, dtype=dtype)
-    engine = load_engine(spec, device=device, dtype=dtype, attn=attn, on_shard=on_shard)
-    return LlavaVideo(spec, engine, on_event=on_event)
+    loaded = load_engine(
+        spec, device=device, dtype=dtype, attn=attn, on_shard=on_shard, settings=engine
+    )
+    return LlavaVideo(spec, loaded, on_event=on_event)
 
 
 def describe_video(
@@ -307,31 +320,28 @@ def describe_video(
     """
     settings_of(options)  # a mistyped option is told before gigabytes are loaded
     if isinstance(model, LlavaVideo):
+        if (revision, device, dtype) != (None, "auto", "auto"):
+            raise ConfigError(
+                "revision, device and dtype are settled when a model is loaded.",
+                "give them to load(), or name the model instead of passing it loaded.",
+            )
         return model.describe(video, prompt, **options)
     with load(model, revision=revision, device=device, dtype=dtype) as loaded:
         return loaded.describe(video, prompt, **options)
 
 
-def _description(exchange: Exchange | None, answer: Any) -> Description:
-    if exchange is None or isinstance(answer, Exception):
+def _checked(answer: Description | Exception) -> Description:
+    if isinstance(answer, Exception):
         raise answer
-    return exchange.description(answer)
-
-
-def _whole_span(opened: Sequence[Opened]) -> Segment:
-    if len(opened) != 1 or not isinstance(opened[0], OpenedVideo):
-        raise ConfigError("a timeline is of one video.", "give one video.")
-    return Segment(opened[0].sampling.start_s or 0.0, opened[0].end_s)
+    return answer
 
 
 def _answer_settings(plan: Plan, options: Mapping[str, Any]) -> Settings:
     """Return the settings of `run`: the plan's answer length, and only options of the answer."""
-    settings = settings_of(options)
-    generation = dataclasses.replace(settings.generation, max_new_tokens=plan.max_new_tokens)
-    plain = settings_of({})
-    if (settings.sampling, settings.planning) != (plain.sampling, plain.planning):
+    planned = sorted(set(options) & PLAN_OPTIONS)
+    if planned:
         raise ConfigError(
-            f"the plan decides frames and tokens, and run() was given {sorted(options)}.",
+            f"the plan decides frames and tokens, and run() was given {', '.join(planned)}.",
             "make another plan with them.",
         )
-    return dataclasses.replace(settings, generation=generation)
+    return settings_of({**options, "max_new_tokens": plan.max_new_tokens})

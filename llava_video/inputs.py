@@ -1,13 +1,13 @@
 """What a user hands over → opened visuals: a decoder or a picture, and the item the planner sees.
 
 The door between the user's words (a path, bytes, an array, a list of `Video` and `Picture`) and the
-towers of floor 1. Decodes no frame of a video; knows no model.
+towers of floor 1. Decodes no frame that is not asked for, but the first; knows no model.
 """
 
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from llava_video.options import Time
 from llava_video.planning.planner import ImageItem, VideoItem
 from llava_video.planning.sampler import video_end_s
 from llava_video.planning.settings import SamplingSettings
-from llava_video.values import Clip, Plan, VisualPlan
+from llava_video.values import Clip, Plan, Segment, VideoInfo, VisualPlan
 from llava_video.video.decoder import Decoder, open_decoder
 from llava_video.video.picture import read_picture
 from llava_video.video.source import Source, open_source
@@ -27,24 +27,33 @@ from llava_video.video.span import parse_time
 
 _PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
-# Raw frames held at once by a reader: 16 frames of 1080p. The chunk follows from the frame's size.
+# A reader gives at most so many frames at once, and of large ones as many as fit these bytes.
+_CHUNK_FRAMES = 8
 _CHUNK_BYTES = 100 * 2**20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Video:
     """One video of a request, with its own span and sampling; None takes the request's.
 
     Attributes:
         address: path, URL, bytes, file object, or (frames (T, H, W, 3) uint8, times_s (T,)).
+        start: first moment, inclusive; seconds, "MM:SS" or "HH:MM:SS.mmm".
+        end: end of the span, exclusive; as `start`.
+        fps: frames per second of video.
+        num_frames: an exact count.
+        max_frames: a cap.
+        info: what is known of it already, from `Decoder.info`; None probes the file.
     """
 
     address: Any
+    _: KW_ONLY
     start: Time | None = None
     end: Time | None = None
     fps: float | None = None
     num_frames: int | None = None
     max_frames: int | None = None
+    info: VideoInfo | None = None
 
     def sampling(self, base: SamplingSettings) -> SamplingSettings:
         """Return the request's sampling with this video's own settings folded in."""
@@ -69,10 +78,20 @@ class Picture:
 class OpenedVideo:
     """A probed video, ready to decode; one decoder serves one request at a time."""
 
+    source: Source
     decoder: Decoder
-    name: str
     identity: str
     sampling: SamplingSettings
+
+    @property
+    def name(self) -> str:
+        """The source, for people."""
+        return self.source.name
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width as shown, px."""
+        return self.decoder.info.height_px, self.decoder.info.width_px
 
     @property
     def item(self) -> VideoItem:
@@ -80,10 +99,12 @@ class OpenedVideo:
         return VideoItem(info=self.decoder.info, name=self.name, sampling=self.sampling)
 
     @property
-    def end_s(self) -> float:
-        """End of the span that is looked at, s."""
-        whole_s = video_end_s(self.decoder.info)
-        return whole_s if self.sampling.end_s is None else min(whole_s, self.sampling.end_s)
+    def span(self) -> Segment:
+        """The span that is looked at."""
+        end_s = video_end_s(self.decoder.info)
+        if self.sampling.end_s is not None:
+            end_s = min(end_s, self.sampling.end_s)
+        return Segment(self.sampling.start_s or 0.0, end_s)
 
     def clips(self, plan: VisualPlan) -> Iterator[Clip]:
         """Decode exactly the plan's frames, in pieces of bounded memory.
@@ -94,12 +115,26 @@ class OpenedVideo:
         info = self.decoder.info
         frame_bytes = info.height_px * info.width_px * 3
         times_s = info.pts_s[np.asarray(plan.frame_idxs)]
-        chunk_frames = max(1, min(8, _CHUNK_BYTES // max(1, frame_bytes)))
+        chunk_frames = max(1, min(_CHUNK_FRAMES, _CHUNK_BYTES // max(1, frame_bytes)))
         yield from self.decoder.clips_at(times_s.tolist(), chunk_frames=chunk_frames)
+
+    def part(self, segment: Segment) -> Video:
+        """Return a part of the video as an input; nothing is fetched or probed again."""
+        sampling = self.sampling
+        return Video(
+            self.source,
+            start=segment.start_s,
+            end=segment.end_s,
+            fps=sampling.fps,
+            num_frames=sampling.num_frames,
+            max_frames=sampling.max_frames,
+            info=self.decoder.info,
+        )
 
     def only_at(self, times_s: Sequence[float]) -> "OpenedVideo":
         """Return the same video, sampled at exactly these times, s."""
-        return replace(self, sampling=SamplingSettings(times_s=tuple(times_s)))
+        sampling = SamplingSettings(times_s=tuple(times_s), end_s=self.sampling.end_s)
+        return replace(self, sampling=sampling)
 
     def close(self) -> None:
         """Close the decoder and its file."""
@@ -115,9 +150,15 @@ class OpenedPicture:
     identity: str
 
     @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width, px."""
+        height_px, width_px = self.frame.shape[:2]
+        return height_px, width_px
+
+    @property
     def item(self) -> ImageItem:
         """What the planner sees."""
-        height_px, width_px = self.frame.shape[:2]
+        height_px, width_px = self.size_px
         return ImageItem(height_px=height_px, width_px=width_px, name=self.name)
 
     def clips(self, plan: VisualPlan) -> Iterator[Clip]:
@@ -189,19 +230,30 @@ def _check_same(plan: Plan, opened: Sequence[Opened]) -> None:
     if len(opened) != len(plan.visuals):
         raise ConfigError(f"{len(plan.visuals)} visuals planned, {len(opened)} given.", hint)
     for visual, own in zip(plan.visuals, opened, strict=True):
-        item = own.item
-        size_px = (
-            (item.height_px, item.width_px)
-            if isinstance(item, ImageItem)
-            else (item.info.height_px, item.info.width_px)
-        )
-        num_frames = 1 if isinstance(item, ImageItem) else item.info.num_frames
-        if size_px != (visual.height_px, visual.width_px) or max(visual.frame_idxs) >= num_frames:
+        planned = f"{visual.source} was planned as {visual.kind}"
+        if (visual.kind == "video") != isinstance(own, OpenedVideo):
+            raise ConfigError(f"{planned}; {own.name} is not one.", hint)
+        if own.size_px != (visual.height_px, visual.width_px):
+            height_px, width_px = own.size_px
             raise ConfigError(
-                f"{visual.source} was planned as {visual.width_px} px wide and {visual.height_px} "
-                f"px high; it is {size_px[1]} px by {size_px[0]} px, with {num_frames} frames.",
+                f"{planned}, {visual.width_px} px wide and {visual.height_px} px high; it is "
+                f"{width_px} px wide and {height_px} px high.",
                 hint,
             )
+        if isinstance(own, OpenedVideo) and not _has_frames(own.decoder.info, visual):
+            raise ConfigError(f"{planned} with other frames or times.", hint)
+
+
+def _has_frames(info: VideoInfo, visual: VisualPlan) -> bool:
+    """Whether the planned frames are there, at the planned times or at the reference's."""
+    idxs = np.asarray(visual.frame_idxs)
+    if idxs.max() >= info.num_frames:
+        return False
+    rate_hz = info.frame_rate_hz or 1.0
+    return any(
+        np.allclose(times_s, visual.times_s, rtol=0, atol=info.tick_s)
+        for times_s in (info.pts_s[idxs], idxs / rate_hz)
+    )
 
 
 def close_all(opened: Sequence[Opened]) -> None:
@@ -239,10 +291,10 @@ def _open_one(
         return OpenedPicture(frame=frame, name=name, identity=_digest(frame))
     video = visual if isinstance(visual, Video) else Video(address=visual)
     source = open_source(video.address)
-    decoder = open_decoder(source, backend=reader)
+    decoder = open_decoder(source, backend=reader, info=video.info)
     identity = _fingerprint(source)
     return OpenedVideo(
-        decoder=decoder, name=source.name, identity=identity, sampling=video.sampling(sampling)
+        source=source, decoder=decoder, identity=identity, sampling=video.sampling(sampling)
     )
 
 

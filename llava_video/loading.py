@@ -81,6 +81,8 @@ def load_engine(
     Raises:
         CheckpointError, BackendMissingError, ConfigError: as `load`.
     """
+    if attn not in ("sdpa", "flash"):
+        raise ConfigError(f"attn = {attn!r}.", "allowed: 'sdpa', 'flash'.")
     if device != "auto":  # "auto" may spread the layers over several GPUs
         choose_device(device)
     model = load_model(

@@ -6,7 +6,8 @@ opens nothing.
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
@@ -77,6 +78,11 @@ class Settings:
 
 _RENAMED = {"start": "start_s", "end": "end_s", "times": "times_s"}
 
+_PLANNED = {field.name for cls in (SamplingSettings, PlanningSettings) for field in fields(cls)}
+PLAN_OPTIONS = frozenset(
+    name for name in Options.__annotations__ if _RENAMED.get(name, name) in _PLANNED
+)
+
 
 def settings_of(options: Mapping[str, Any]) -> Settings:
     """Sort flat keywords into the stages' settings.
@@ -119,14 +125,20 @@ def _parsed(name: str, value: Any) -> Any:
     if name in ("start", "end"):
         return parse_time(value)
     if name == "times":
-        return tuple(parse_time(time) for time in value)
+        return tuple(parse_time(time) for time in _listed(name, value))
     if name == "grid" and not isinstance(value, str | Grid):
         return _grid(value)
     if name == "newline":
         return _newline(value)
     if name == "stop":
-        return (value,) if isinstance(value, str) else tuple(value)
+        return (value,) if isinstance(value, str) else _listed(name, value)
     return value
+
+
+def _listed(name: str, value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name} = {value!r} is not a list.", f"{name}=[…].")
+    return tuple(value)
 
 
 def _grid(value: Any) -> Grid:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from llava_video.errors import BudgetError
+from llava_video.errors import BudgetError, ConfigError
 from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
 from llava_video.model.prompt import Turn, place_marks, render
 from llava_video.model.spec import ModelSpec, read_spec
@@ -29,7 +29,7 @@ def plan_video(
     *,
     model: str | Path = DEFAULT_MODEL,
     revision: str | None = None,
-    dtype: str = "bfloat16",
+    dtype: str = "auto",
     **options: Unpack[Options],
 ) -> Plan:
     """Plan one request without loading weights.
@@ -40,7 +40,8 @@ def plan_video(
         prompt: the question, or the conversation so far; None asks for a description.
         model: a folder or a hub id; only its configuration and tokenizer are read.
         revision: hub revision.
-        dtype: what the memory estimate counts weights and cache in.
+        dtype: what the memory estimate counts weights and cache in; "auto" is bfloat16, as on a
+            GPU (looking for one would cost the start-up of torch).
         **options: see `Options`.
 
     Raises:
@@ -50,7 +51,7 @@ def plan_video(
         ConfigError: an option is out of range. TypeError: an option is unknown.
     """
     settings = settings_of(options)
-    spec = read_spec(model, revision=revision, dtype=dtype)
+    spec = read_spec(model, revision=revision, dtype="bfloat16" if dtype == "auto" else dtype)
     opened = open_visuals(video, settings.sampling, settings.reader)
     try:
         return make_plan(spec, opened, turns_of(prompt, opened), settings)
@@ -82,11 +83,23 @@ def make_plan(
 
 
 def turns_of(prompt: Prompt, opened: Sequence[Opened]) -> tuple[Turn, ...]:
-    """Return the conversation: the prompt as one user turn, or as given."""
+    """Return the conversation: the prompt as one user turn, or as given.
+
+    Raises:
+        ConfigError: neither visuals nor words, or a list of something else than `Turn`s.
+    """
     if prompt is None:
+        if not opened:
+            raise ConfigError("there is neither a video nor a question.", "give one of them.")
         noun = "video" if any(isinstance(v, OpenedVideo) for v in opened) else "image"
         prompt = f"Please describe this {noun} in detail."
-    return (Turn("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+    if isinstance(prompt, str):
+        return (Turn("user", prompt),)
+    turns = tuple(prompt)
+    if not all(isinstance(turn, Turn) for turn in turns):
+        kinds = sorted({type(turn).__name__ for turn in turns})
+        raise ConfigError(f"the prompt is a list of {', '.join(kinds)}.", "a text, or Turns.")
+    return turns
 
 
 def follow_up(spec: ModelSpec, plan: Plan, turns: Sequence[Turn], settings: Settings) -> Plan:

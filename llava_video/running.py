@@ -3,11 +3,12 @@
 The only place that reads an engine's events on the user's side. Knows no video, model or template.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Self
 
 from llava_video.engine.request import Answer, Engine, Event, Failed, Finished, Request, TextPiece
 from llava_video.engine.sequence import Sequence as KvSequence
-from llava_video.errors import DecodeError, LlavaVideoError
+from llava_video.errors import ConfigError, DecodeError
 from llava_video.exchange import Exchange
 from llava_video.values import Description
 
@@ -16,16 +17,30 @@ OnEvent = Callable[[Event], None]
 
 def events_of(
     engine: Engine,
-    exchange: Exchange,
+    exchanges: Iterable[Exchange],
     *,
     reuse: KvSequence | None = None,
     keep: bool = False,
 ) -> Iterator[Event]:
-    """Run one exchange; a damaged video is tried once more with the frames that decode."""
-    for event in engine.run([exchange.request(reuse=reuse, keep=keep)]):
-        if _lost_frames(event) and exchange.drop_lost_frames():
-            yield from engine.run([exchange.request(reuse=reuse, keep=keep)])
-            return
+    """Run exchanges; a damaged video is tried once more with the frames that decode.
+
+    A request that is tried again has no `Failed` event of its first try.
+    """
+    drawn: dict[int, Exchange] = {}
+
+    def requests() -> Iterator[Request]:
+        for exchange in exchanges:
+            drawn[exchange.request_id] = exchange
+            yield exchange.request(reuse=reuse, keep=keep)
+
+    for event in engine.run(requests()):
+        if isinstance(event, Failed) and isinstance(event.error, DecodeError):
+            exchange = drawn[event.request_id]
+            if exchange.drop_lost_frames():
+                yield from engine.run([exchange.request(reuse=reuse, keep=keep)])
+                continue
+        if isinstance(event, Finished | Failed):
+            del drawn[event.request_id]
         yield event
 
 
@@ -42,7 +57,7 @@ def answer_one(
     Raises:
         LlavaVideoError: the request's own error.
     """
-    for event in events_of(engine, exchange, reuse=reuse, keep=keep):
+    for event in events_of(engine, [exchange], reuse=reuse, keep=keep):
         if on_event:
             on_event(event)
         if isinstance(event, Finished):
@@ -52,52 +67,65 @@ def answer_one(
     raise AssertionError("an engine ended without finishing its request")
 
 
-def answers_in_order(
+def descriptions_in_order(
     engine: Engine,
     exchanges: Iterable[Exchange | Exception],
     *,
+    first_id: int = 0,
     reuse: KvSequence | None = None,
     on_event: OnEvent | None = None,
-) -> Iterator[tuple[Exchange | None, Answer | Exception]]:
-    """Run many exchanges at once; yield (exchange, answer or its error) in input order.
+) -> Iterator[Description | Exception]:
+    """Run many exchanges at once; yield descriptions, or errors in their place, in input order.
+
+    An exchange is closed as soon as it has ended, and all are when the iterator is closed.
 
     Args:
         engine: runs them; it draws a new one from `exchanges` only when it has room.
-        exchanges: with request ids 0, 1, 2, …; an exception stands for one that could not be made.
+        exchanges: with request ids first_id, first_id + 1, …; an exception stands for one that
+            could not be made.
+        first_id: the first request's id.
         reuse: a kept sequence whose prefix they share.
         on_event: called with every event.
     """
-    drawn: dict[int, Exchange | None] = {}
-    ended: dict[int, Answer | Exception] = {}
+    open_ones: dict[int, Exchange] = {}
+    ended: dict[int, Description | Exception] = {}
 
-    def requests() -> Iterator[Request]:
-        for idx, exchange in enumerate(exchanges):
+    def made() -> Iterator[Exchange]:
+        for request_id, exchange in enumerate(exchanges, first_id):
             if isinstance(exchange, Exception):
-                drawn[idx], ended[idx] = None, exchange
+                ended[request_id] = exchange
             else:
-                drawn[idx] = exchange
-                yield exchange.request(reuse=reuse)
+                open_ones[request_id] = exchange
+                yield exchange
 
-    next_idx = 0
-    for event in engine.run(requests()):
-        if on_event:
-            on_event(event)
-        if isinstance(event, Finished):
-            ended[event.request_id] = event.answer
-        elif isinstance(event, Failed):
-            ended[event.request_id] = _second_try(engine, drawn[event.request_id], event)
-        while next_idx in ended:
-            yield drawn.pop(next_idx), ended.pop(next_idx)
-            next_idx += 1
-    while next_idx in ended:  # exchanges at the end that could not be made
-        yield drawn.pop(next_idx), ended.pop(next_idx)
-        next_idx += 1
+    next_id = first_id
+    try:
+        for event in events_of(engine, made(), reuse=reuse):
+            if on_event:
+                on_event(event)
+            if isinstance(event, Finished | Failed):
+                with open_ones.pop(event.request_id) as exchange:
+                    ended[event.request_id] = (
+                        event.error
+                        if isinstance(event, Failed)
+                        else exchange.description(event.answer)
+                    )
+            while next_id in ended:
+                yield ended.pop(next_id)
+                next_id += 1
+        while next_id in ended:  # exchanges at the end that could not be made
+            yield ended.pop(next_id)
+            next_id += 1
+    finally:
+        for exchange in open_ones.values():
+            exchange.close()
 
 
 class Stream:
     """Pieces of an answer as they come; `description` is there once they have ended.
 
-    Iterate it for the text; leaving the loop early cancels the request and frees its memory.
+    Iterate it for the text. A stream that is left before its end is cancelled by `close`, by the
+    end of its `with` block, or when nothing refers to it any more.
     """
 
     def __init__(self, engine: Engine, exchange: Exchange, on_event: OnEvent | None = None) -> None:
@@ -108,22 +136,33 @@ class Stream:
     def __iter__(self) -> Iterator[str]:
         return self._pieces
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
     @property
     def description(self) -> Description:
         """The whole answer; reads the rest of the stream first.
 
         Raises:
-            DecodeError: when the stream was left before its end.
+            ConfigError: when the stream was closed before its end.
         """
         for _ in self._pieces:
             pass
         if self._description is None:
-            raise DecodeError("the stream was left before its end.", "iterate it to the end first.")
+            raise ConfigError("the stream was closed before its end.", "read it to the end first.")
         return self._description
 
-    def _run(self, engine: Engine, on_event: OnEvent | None) -> Iterator[str]:
-        try:
-            for event in events_of(engine, self._exchange):
+    def close(self) -> None:
+        """Cancel what is left, free its memory and close the visuals."""
+        self._pieces.close()
+        self._exchange.close()  # a stream that never began has not done it
+
+    def _run(self, engine: Engine, on_event: OnEvent | None) -> Generator[str, None, None]:
+        with self._exchange:
+            for event in events_of(engine, [self._exchange]):
                 if on_event:
                     on_event(event)
                 if isinstance(event, TextPiece):
@@ -132,18 +171,3 @@ class Stream:
                     self._description = self._exchange.description(event.answer)
                 elif isinstance(event, Failed):
                     raise event.error
-        finally:
-            self._exchange.close()
-
-
-def _lost_frames(event: Event) -> bool:
-    return isinstance(event, Failed) and isinstance(event.error, DecodeError)
-
-
-def _second_try(engine: Engine, exchange: Exchange | None, failed: Failed) -> Answer | Exception:
-    if exchange is None or not _lost_frames(failed) or not exchange.drop_lost_frames():
-        return failed.error
-    try:
-        return answer_one(engine, exchange)
-    except LlavaVideoError as error:
-        return error

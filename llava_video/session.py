@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from llava_video.engine.request import Engine
 from llava_video.engine.sequence import Sequence as KvSequence
-from llava_video.errors import ConfigError
+from llava_video.errors import BudgetError, ConfigError
 from llava_video.exchange import Exchange, open_exchange
 from llava_video.model.prompt import Turn
 from llava_video.model.spec import ModelSpec
@@ -72,6 +72,8 @@ class Session:
         answer = answer_one(
             self._engine, exchange, reuse=self._cache, keep=True, on_event=self._on_event
         )
+        if self._first is not None:
+            self._first.take_frames_of(exchange)
         self._release()
         self._cache = answer.sequence
         self._turns = (*turns, Turn("assistant", answer.text))
@@ -97,8 +99,10 @@ class Session:
                 max_new_tokens=_TURNS_KEPT_FREE * self._settings.generation.max_new_tokens,
             )
             roomy = dataclasses.replace(self._settings, planning=planning)
-            self._first = open_exchange(self._spec, self._video, turns, roomy)
-            return self._first
+            try:
+                self._first = open_exchange(self._spec, self._video, turns, roomy)
+            except BudgetError:  # a small context: better a short conversation than none
+                self._first = open_exchange(self._spec, self._video, turns, self._settings)
         return self._first.follow(turns, self._settings)
 
     def _release(self) -> None:

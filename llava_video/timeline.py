@@ -58,7 +58,7 @@ class Timeline:
     def to_vtt(self) -> str:
         """Return the captions as WebVTT, each on one line: a blank line would end it."""
         cues = [
-            f"{_clock(c.segment.start_s)} --> {_clock(c.segment.end_s)}\n{_one_paragraph(c.text)}\n"
+            f"{_clock(c.segment.start_s)} --> {_clock(c.segment.end_s)}\n{_cue(c.text)}\n"
             for c in self.captions
         ]
         return "WEBVTT\n\n" + "\n".join(cues)
@@ -67,12 +67,17 @@ class Timeline:
 def windows(segment: Segment, window_s: float, overlap_s: float) -> list[Segment]:
     """Cut a span into windows that cover it without gaps.
 
-    A last window shorter than a tenth of the others is joined to its neighbour: it would hold
-    hardly a frame of its own.
+    When less than a tenth of a step would be left for the last window, its neighbour takes it: it
+    would hold hardly a frame of its own.
 
     Raises:
-        ConfigError: a window that is not longer than its overlap, or not positive.
+        ConfigError: an empty span, or a window not longer than its overlap.
     """
+    if segment.start_s >= segment.end_s:
+        raise ConfigError(
+            f"the span from {segment.start_s:g} s to {segment.end_s:g} s is empty.",
+            "begin before the end of the video.",
+        )
     if not 0.0 <= overlap_s < window_s:
         raise ConfigError(
             f"window_s = {window_s!r}, overlap_s = {overlap_s!r}.", "0 <= overlap_s < window_s."
@@ -145,6 +150,12 @@ def _line(segment: Segment, text: str) -> str:
 def _one_paragraph(text: str) -> str:
     # "<image>" in a caption would be read as a mark when captions are merged.
     return " ".join(text.replace("<image>", "image").split())
+
+
+def _cue(text: str) -> str:
+    # "-->" inside a cue would be read as the times of another one.
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _one_paragraph(escaped)
 
 
 def _clock(time_s: float) -> str:

@@ -1,7 +1,7 @@
 """Values that cross a floor: what a video is, what a clip is, what a plan says, what an answer is.
 
-Frozen dataclasses without behaviour beyond their own arithmetic. Knows NumPy and nothing of torch,
-decoders, models or settings.
+Frozen dataclasses that can count and print themselves, nothing more. Knows NumPy and nothing of
+torch, decoders, models or settings.
 """
 
 import enum
@@ -286,8 +286,9 @@ class Description:
         finish_reason: "stop", "length", "loop" (an n-gram repeated) or "cancelled".
         coverage: spans of the video that the frames cover, s.
         warnings: what the reader should know before believing the text.
-        timings: seconds per stage; "decode_backend" and the like stand in `provenance`.
-        provenance: checkpoint, revision, library versions, seed, decoder and the reason for it.
+        timings: seconds per stage. "vision" includes "decode"; "total" includes all.
+        provenance: checkpoint, revision, seed, library versions, and of each video its reader and
+            the reason for it.
         thumbnails: (N, h, w, 3) uint8, small pictures of at most 64 of the frames; not in the JSON.
         thumbnail_times_s: their times.
     """

@@ -20,6 +20,8 @@ from llava_video.model.tiny import byte_tokenizer
 TILE_PX, PATCH_PX, SIDE = 56, 14, 4
 NUM_TOKENS = 12
 SEED = 4
+# By part of the name, the first that fits: features and embeddings near one, sharp attention.
+GAINS = {"embed_tokens": 25.0, "lm_head": 6.0, "language_model": 5.0, "": 3.0}
 PROMPT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
@@ -142,7 +144,7 @@ class Reference:
         top = torch.cat(found.scores).topk(2).values
         margins = (top[:, 0] - top[:, 1]).numpy()
         # A near tie would make "identical" a matter of luck: another SEED has none.
-        assert margins.min() > 2e-3
+        assert margins.min() > 1e-2
         return found.sequences[0].numpy(), margins
 
     def _model(self, transformers, seed: int):
@@ -177,7 +179,7 @@ class Reference:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.ndim > 1:  # away from the almost linear model of the usual draw
-                    parameter.mul_(6.0 if "embed" in name or "lm_head" in name else 4.0)
+                    parameter.mul_(next(gain for part, gain in GAINS.items() if part in name))
                 if "norm" in name and name.endswith("weight"):
                     parameter.add_(0.2 * torch.randn(parameter.shape))
         return model

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llava_video.api import LlavaVideo, describe_video
-from llava_video.errors import ConfigError, LlavaVideoError, SourceError
+from llava_video.errors import ConfigError, SourceError
 from llava_video.inputs import Picture, Video
 from llava_video.planning.plan_json import plan_from_json
 from llava_video.preview import plan_video
@@ -52,8 +52,21 @@ def test_a_plan_refuses_another_video(
 ) -> None:
     plan = tiny_model.plan(tiny_clip, **SHORT)
     write_clip(tmp_path / "other.mp4", [paint_index(i, 96, 128) for i in range(3)])
-    with pytest.raises(ConfigError, match="was planned as"):
+    with pytest.raises(ConfigError, match="other frames or times"):
         tiny_model.run(plan, video=tmp_path / "other.mp4")
+    slow = [paint_index(i, 96, 128) for i in range(40)]
+    write_clip(tmp_path / "slow.mp4", slow, frame_rate_hz=10)
+    with pytest.raises(ConfigError, match="other frames or times"):
+        tiny_model.run(plan, video=tmp_path / "slow.mp4")
+    with pytest.raises(ConfigError, match="is not one"):
+        tiny_model.run(plan, video=Picture(slow[0]))
+    with pytest.raises(ConfigError, match="was made for"):
+        tiny_model.run(dataclasses.replace(plan, model="another"))
+
+
+def test_a_plan_of_reference_times_runs(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
+    plan = tiny_model.plan(tiny_clip, max_frames=50, max_new_tokens=2, compat="reference")
+    assert len(tiny_model.run(plan).frames) == 50
 
 
 def test_bytes_and_arrays_give_the_same_answer_as_the_file(
@@ -73,12 +86,12 @@ def test_stream_pieces_join_to_the_text(tiny_model: LlavaVideo, tiny_clip: Path)
 
 
 def test_leaving_a_stream_early_frees_its_memory(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
-    stream = tiny_model.stream(tiny_clip, **SHORT | {"max_new_tokens": 400})
-    iterator = iter(stream)
-    next(iterator)
-    iterator.close()  # type: ignore[attr-defined]  # a generator
-    with pytest.raises(LlavaVideoError, match="left before its end"):
-        _ = stream.description
+    arena = tiny_model.engine.arena  # type: ignore[attr-defined]  # the scheduler's
+    with tiny_model.stream(tiny_clip, **SHORT | {"max_new_tokens": 400}) as stream:
+        for _ in stream:
+            break
+        assert arena.used_tokens > 0
+    assert arena.used_tokens == 0
 
 
 def test_ask_many_equals_asking_one_by_one(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
@@ -108,6 +121,10 @@ def test_batch_answers_in_order_and_isolates_errors(
     ]
     with pytest.raises(SourceError):
         list(tiny_model.batch(requests, "What?", **SHORT))
+    with pytest.raises(ConfigError, match="on_error"):
+        tiny_model.batch([], on_error="ignore")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(TypeError, match="unknown option"):
+        tiny_model.batch([], frames=3)  # type: ignore[call-arg]  # what is tested
 
 
 def test_many_callers_share_one_model(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
@@ -124,6 +141,16 @@ def test_many_callers_share_one_model(tiny_model: LlavaVideo, tiny_clip: Path) -
     for thread in threads:
         thread.join(60)
     assert together == alone
+
+
+def test_neither_video_nor_words_is_refused(tiny_model: LlavaVideo) -> None:
+    with pytest.raises(ConfigError, match="neither a video nor a question"):
+        tiny_model.describe(None)
+    for question in ("", "  "):
+        with pytest.raises(ConfigError, match="question is empty"):
+            tiny_model.ask(None, question)
+    with pytest.raises(ConfigError, match="a list of str"):
+        tiny_model.ask(None, ["What?"])  # type: ignore[list-item]  # what is tested
 
 
 def test_pictures_and_videos_in_one_prompt(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
@@ -149,6 +176,26 @@ def test_timeline_covers_the_video(tiny_model: LlavaVideo, tiny_clip: Path) -> N
     for caption in timeline.captions:
         for ref in caption.description.frames:
             assert caption.segment.start_s - 0.05 <= ref.pts_s < caption.segment.end_s
+
+
+def test_a_timeline_keeps_to_the_span_of_its_video(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
+    part = Video(tiny_clip, start=0.2, end=1.0)
+    with tiny_clip.open("rb") as file:  # can be read only once
+        for video, options in ((part, {}), (file, {"start": 0.2, "end": 1.0})):
+            timeline = tiny_model.timeline(
+                video, window_s=0.4, summary=False, max_new_tokens=2, num_frames=2, **options
+            )
+            spans = [t for c in timeline.captions for t in (c.segment.start_s, c.segment.end_s)]
+            assert spans == pytest.approx([0.2, 0.6, 0.6, 1.0])
+            seen = [ref.pts_s for c in timeline.captions for ref in c.description.frames]
+            assert seen == pytest.approx([0.2, 17 / 30, 0.6, 29 / 30])
+
+
+def test_a_timeline_of_nothing_is_refused(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
+    with pytest.raises(ConfigError, match="is empty"):
+        tiny_model.timeline(tiny_clip, start=99)
+    with pytest.raises(ConfigError, match="of one video"):
+        tiny_model.timeline(Picture(np.zeros((9, 9, 3), np.uint8)))
 
 
 def test_choices_come_with_confidence(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
@@ -180,6 +227,8 @@ def test_describe_video_is_one_call(
         == tiny_model.describe(tiny_clip, **SHORT).text
         == describe_video(tiny_clip, model=tiny_model, **SHORT).text
     )
+    with pytest.raises(ConfigError, match="settled when a model is loaded"):
+        describe_video(tiny_clip, model=tiny_model, device="cpu")
     with pytest.raises(TypeError, match="did you mean 'fps'"):
         describe_video(tiny_clip, model=tiny_folder, fpss=1)  # type: ignore[call-arg]  # what is tested
 

@@ -67,6 +67,8 @@ def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest() -> None:
         ("detail", "ultra"),
         ("compat", "mine"),
         ("pool_stride", 0),
+        ("times", 5),
+        ("stop", 5),
     ],
 )
 def test_a_bad_value_is_a_config_error_that_shows_it(option: str, value: object) -> None:

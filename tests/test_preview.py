@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llava_video.errors import CheckpointError
+from llava_video.errors import CheckpointError, ConfigError
 from llava_video.inputs import Picture
 from llava_video.model.spec import read_spec
 from llava_video.preview import plan_video, turns_of
@@ -23,8 +23,9 @@ def test_the_prompt_says_the_true_times_and_is_counted(tiny_folder: Path, tiny_c
     assert plan.text_tokens == sum(len(piece) for piece in ids if isinstance(piece, list))
 
 
-def test_without_words_a_description_is_asked_for() -> None:
-    assert "describe this image" in turns_of(None, ())[0].text
+def test_without_words_and_visuals_there_is_nothing_to_do() -> None:
+    with pytest.raises(ConfigError, match="neither a video nor a question"):
+        turns_of(None, ())
 
 
 def test_a_picture_is_planned_too(tiny_folder: Path, tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """Events become answers in input order; a damaged video is tried again without its lost frames."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import pytest
 
 from llava_video.engine.request import Answer, Event, Failed, Finished, Request, TextPiece
-from llava_video.errors import DecodeError, SourceError
+from llava_video.errors import ConfigError, DecodeError, SourceError
 from llava_video.exchange import Exchange
-from llava_video.running import Stream, answer_one, answers_in_order
+from llava_video.running import Stream, answer_one, descriptions_in_order
 
 ANSWER = Answer(
     text="yes",
@@ -21,10 +22,10 @@ ANSWER = Answer(
 
 
 class FakeExchange:
-    """Counts its tries; `losses` of them lose frames."""
+    """Counts its tries; the first `losses` of them lose frames."""
 
-    def __init__(self, idx: int = 0, losses: int = 0) -> None:
-        self.idx, self.losses, self.tries, self.closed = idx, losses, 0, False
+    def __init__(self, request_id: int = 0, losses: int = 0) -> None:
+        self.request_id, self.losses, self.tries, self.closed = request_id, losses, 0, False
 
     def request(self, **_: object) -> Any:
         self.tries += 1
@@ -34,66 +35,100 @@ class FakeExchange:
         return self.losses > 0
 
     def description(self, answer: Answer) -> Any:
-        return answer.text
+        return f"{answer.text} {self.request_id}"
 
     def close(self) -> None:
         self.closed = True
+
+    def __enter__(self) -> "FakeExchange":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
 
 
 class FakeEngine:
     """Answers a window of requests backwards; a request fails until its losses are used up."""
 
+    def __init__(self, window: int = 10) -> None:
+        self.window, self.cancelled = window, False
+
     def run(self, requests: Iterable[Request]) -> Iterator[Event]:
-        drawn = cast("list[FakeExchange]", list(requests))
-        for exchange in reversed(drawn):
-            yield TextPiece(exchange.idx, "ye")
-            yield TextPiece(exchange.idx, "s")
-            if exchange.tries <= exchange.losses:
-                yield Failed(exchange.idx, DecodeError(f"lost {exchange.tries}"))
-            else:
-                yield Finished(exchange.idx, ANSWER)
+        source = iter(requests)
+        try:
+            while drawn := cast("list[FakeExchange]", list(itertools.islice(source, self.window))):
+                for exchange in reversed(drawn):
+                    yield TextPiece(exchange.request_id, "ye")
+                    yield TextPiece(exchange.request_id, "s")
+                    if exchange.tries <= exchange.losses:
+                        error = DecodeError(f"lost {exchange.tries}")
+                        yield Failed(exchange.request_id, error)
+                    else:
+                        yield Finished(exchange.request_id, ANSWER)
+        except GeneratorExit:
+            self.cancelled = True
+            raise
 
 
 def _as_exchange(fake: FakeExchange) -> Exchange:
     return cast("Exchange", fake)
 
 
+def _descriptions(exchanges: list[Any], **options: Any) -> list[Any]:
+    return list(descriptions_in_order(FakeEngine(), exchanges, **options))
+
+
 def test_answers_come_in_input_order_with_errors_in_their_place() -> None:
     exchanges = [FakeExchange(0), SourceError("gone"), FakeExchange(2), SourceError("gone too")]
-    found = list(answers_in_order(FakeEngine(), cast("Any", exchanges)))
-    assert [str(answer) for _, answer in found if isinstance(answer, Exception)] == [
-        "gone",
-        "gone too",
-    ]
-    assert [exchange is None for exchange, _ in found] == [False, True, False, True]
-    assert found[2][1] is ANSWER
+    found = _descriptions(exchanges)
+    assert [str(answer) for answer in found] == ["yes 0", "gone", "yes 2", "gone too"]
+    assert isinstance(found[1], SourceError)
+    assert exchanges[0].closed  # type: ignore[union-attr]  # not an error
+    assert _descriptions([FakeExchange(5), FakeExchange(6)], first_id=5) == ["yes 5", "yes 6"]
+
+
+def test_leaving_a_batch_early_cancels_it_and_closes_what_is_open() -> None:
+    exchanges = [FakeExchange(idx) for idx in range(4)]
+    engine = FakeEngine(window=2)
+    answers = descriptions_in_order(engine, cast("Any", exchanges))
+    assert next(answers) == cast("Any", "yes 0")
+    cast("Any", answers).close()
+    assert engine.cancelled
+    assert all(exchange.closed for exchange in exchanges if exchange.tries)
 
 
 def test_lost_frames_are_tried_once_more_and_only_once() -> None:
     once = FakeExchange(losses=1)
-    assert answer_one(FakeEngine(), _as_exchange(once)) is ANSWER
+    events: list[Event] = []
+    assert answer_one(FakeEngine(), _as_exchange(once), on_event=events.append) is ANSWER
     assert once.tries == 2
-    twice = FakeExchange(losses=2)
+    assert not any(isinstance(event, Failed) for event in events)
     with pytest.raises(DecodeError, match="lost 2"):
-        answer_one(FakeEngine(), _as_exchange(twice))
-    in_batch = list(answers_in_order(FakeEngine(), [_as_exchange(FakeExchange(losses=1))]))
-    assert in_batch[0][1] is ANSWER
+        answer_one(FakeEngine(), _as_exchange(FakeExchange(losses=2)))
+    assert _descriptions([FakeExchange(losses=1)]) == ["yes 0"]
 
 
 def test_a_stream_ends_with_its_description_and_closes() -> None:
     exchange = FakeExchange()
     stream = Stream(FakeEngine(), _as_exchange(exchange))
     assert "".join(stream) == "yes"
-    assert stream.description == cast("Any", "yes")
+    assert stream.description == cast("Any", "yes 0")
     assert exchange.closed
 
 
-def test_a_stream_left_early_has_no_description() -> None:
-    exchange = FakeExchange()
-    stream = Stream(FakeEngine(), _as_exchange(exchange))
-    pieces = iter(stream)
-    next(pieces)
-    cast("Any", pieces).close()
+def test_a_stream_left_by_break_and_closed_is_cancelled() -> None:
+    exchange, engine = FakeExchange(), FakeEngine()
+    with Stream(engine, _as_exchange(exchange)) as stream:
+        for _ in stream:
+            break
+    assert engine.cancelled
     assert exchange.closed
-    with pytest.raises(DecodeError, match="left before its end"):
+    with pytest.raises(ConfigError, match="closed before its end"):
         _ = stream.description
+
+
+def test_a_stream_that_never_began_closes_its_visuals() -> None:
+    exchange = FakeExchange()
+    Stream(FakeEngine(), _as_exchange(exchange)).close()
+    assert exchange.closed
+    assert exchange.tries == 0

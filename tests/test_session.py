@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from llava_video.api import LlavaVideo
+from llava_video.api import LlavaVideo, load
 from llava_video.engine.request import Progress
 from llava_video.errors import BudgetError, ConfigError
+from llava_video.model.tiny import write_tiny_checkpoint
 
 SHORT = {"max_new_tokens": 6, "num_frames": 4, "loop_guard": False}
 
@@ -67,3 +68,10 @@ def test_text_alone_can_be_chatted_about(tiny_model: LlavaVideo) -> None:
         answer = chat.ask("Hello")
     assert answer.frames == ()
     assert answer.usage.visual_tokens == 0
+
+
+def test_a_small_context_still_holds_a_short_conversation(tmp_path: Path, tiny_clip: Path) -> None:
+    folder = write_tiny_checkpoint(tmp_path / "model", context_tokens=1024)
+    with load(folder) as model, model.chat(tiny_clip, num_frames=4) as chat:
+        first = chat.ask("What is this?")
+    assert first.plan.max_new_tokens == 512

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava_video.errors import BudgetError, ConfigError, DecodeError
-from llava_video.timeline import Timeline, make_timeline, windows
+from llava_video.timeline import Caption, Timeline, make_timeline, windows
 from llava_video.values import Description, Segment
 
 
@@ -81,6 +81,14 @@ def test_captions_keep_their_times_and_failures_are_warnings() -> None:
     assert "[60.00s - 90.00s] 60 to 90" in model.merged[0]
     assert json.loads(timeline.to_json())["captions"][1]["start_s"] == 60
     assert "00:01:00.000 --> 00:01:30.000\n60 to 90\n" in timeline.to_vtt()
+
+
+def test_a_caption_cannot_break_its_cue() -> None:
+    caption = Caption(
+        segment=Segment(0, 1), text="a --> b & <i>c", description=_description("unused")
+    )
+    timeline = Timeline(captions=(caption,), summary="", coverage=())
+    assert timeline.to_vtt().endswith("\na --&gt; b &amp; &lt;i&gt;c\n")
 
 
 def test_all_windows_failing_is_the_first_error() -> None:

@@ -23,6 +23,7 @@ from llava_video.engine.settings import EngineSettings
 from llava_video.engine.step import Work, run_step
 from llava_video.errors import CapacityError, ConfigError
 from llava_video.model.llava import LlavaModel
+from llava_video.model.memory import is_out_of_memory
 from llava_video.model.tokenizer import Tokenizer
 
 # Tiles of one vision call by kind of device. On a CPU two tiles' activations stay in its caches.
@@ -291,9 +292,7 @@ def _failing(job: Job) -> Iterator[None]:
 
 
 def _as_failure(error: BaseException) -> Exception:
-    # The CPU allocator reports a refused allocation as a plain RuntimeError.
-    refused = isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    if refused or isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if is_out_of_memory(error):
         failure = CapacityError(
             f"no memory for a step: {error}.",
             "a smaller prefill_chunk_tokens, tile_chunk or max_running, or a smaller dtype.",

@@ -1,8 +1,8 @@
 """A checkpoint folder → a model on its device, and back. Strict: every tensor is accounted for.
 
 The model is built without memory; then each shard is mapped, its tensors are copied to their device
-in the asked dtype, and the shard is let go. The host therefore holds at most the weights it keeps
-and one mapped shard. Knows no prompt and no video.
+in the asked dtype, and the shard is let go. Main memory therefore holds at most the weights that
+stay in it and one mapped shard. Knows no prompt and no video.
 """
 
 import logging
@@ -23,6 +23,7 @@ from llava_video.model.export import (
     write_checkpoint,
 )
 from llava_video.model.llava import LlavaModel
+from llava_video.model.memory import is_out_of_memory
 from llava_video.model.model_config import Layout, ModelConfig
 from llava_video.model.names import (
     is_head,
@@ -97,10 +98,12 @@ def load_model(
                 progress(idx + 1, len(shards))
         for name, tensor in given.items():
             _assign(model, name, tensor.to(device_of(name), dtype, copy=True))
-    except torch.OutOfMemoryError as cause:
+    except (MemoryError, RuntimeError) as cause:  # torch.OutOfMemoryError is a RuntimeError
+        if not is_out_of_memory(cause):
+            raise
         raise CapacityError(
             f"{folder} does not fit on {device}: {cause}.",
-            "use a smaller checkpoint, dtype='bfloat16', or device='cpu'.",
+            "use a smaller checkpoint, dtype='bfloat16', or a device with more memory.",
         ) from cause
     return model.eval()
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from llava_video.errors import CapacityError, ConfigError
+from llava_video.model.memory import is_out_of_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +253,8 @@ class KvCache:
             wanted = min(wanted, room)
         try:
             slab = _Slab(wanted, self.num_kv_heads, self.head_dim, self.dtype, self.devices)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as cause:
-            if not _is_out_of_memory(cause):
+        except (MemoryError, RuntimeError) as cause:  # torch.OutOfMemoryError is one
+            if not is_out_of_memory(cause):
                 raise
             num_bytes = wanted * self.token_bytes
             raise CapacityError(
@@ -264,10 +265,3 @@ class KvCache:
         self._num_slabs_made += 1
         self._slabs[slab_idx] = slab
         return slab_idx
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # The CPU allocator reports a refused allocation as a plain RuntimeError.
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "allocate memory" in str(error)

@@ -1,7 +1,7 @@
 """A model and the devices there are → the device of every parameter, layer by layer.
 
 One device takes everything when it has room; several GPUs share the layers through `accelerate`.
-Nothing is placed on a disk or, beside GPUs, in host memory: that would be too slow to be an answer.
+Nothing is placed on a disk or, beside GPUs, in main memory: that would be too slow to be an answer.
 Knows no file.
 """
 
