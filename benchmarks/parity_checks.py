@@ -66,7 +66,8 @@ class Findings:
         ours, theirs = np.asarray(ours), np.asarray(theirs)
         if ours.shape != theirs.shape:
             return self._add(stage, key, np.inf, limit, f"{ours.shape} is not {theirs.shape}")
-        difference = np.abs(ours.astype(np.float64) - theirs.astype(np.float64))
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(ours.astype(np.float64) - theirs.astype(np.float64))
         # NaN in either is a difference of infinity, and max() of nothing is none.
         error = float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max(initial=0.0))
         return self._add(stage, key, error, limit, "")

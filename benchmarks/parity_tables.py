@@ -16,7 +16,8 @@ from parity_set import Arrays
 from llava_video.model.model_config import geometry_of
 from llava_video.model.prompt import Turn, render
 from llava_video.ops.pool import pool_map
-from llava_video.planning.grid import choose_canvas, letterbox_offset, letterbox_size
+from llava_video.ops.tiles import letterbox_offset, letterbox_size
+from llava_video.planning.grid import choose_canvas
 from llava_video.planning.layout import image_layout, layout_tokens
 from llava_video.planning.reference_sampling import reference_sample, uniform_indices
 from llava_video.planning.sampler import Sample, sample_frames

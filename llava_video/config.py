@@ -58,6 +58,7 @@ def setting(
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
+    keyword: str = "",
 ) -> Any:
     """Declare one documented, range-checked field.
 
@@ -69,8 +70,10 @@ def setting(
             of a tuple, each item is.
         at_most: greatest value allowed, inclusive.
         above: exclusive lower limit.
+        keyword: what users call it, for messages; "" where that is the field's own name.
     """
-    metadata = {"doc": doc, "unit": unit, "at_least": at_least, "at_most": at_most, "above": above}
+    limits = {"at_least": at_least, "at_most": at_most, "above": above}
+    metadata = {"doc": doc, "unit": unit, "keyword": keyword, **limits}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -81,13 +84,13 @@ def check(settings: Any) -> None:
     `newline="row"` mean what they say.
 
     Raises:
-        ConfigError: with the field, its value and what is allowed.
+        ConfigError: with the field, as users call it, its value and what is allowed.
     """
     hints = get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         given = getattr(settings, field.name)
         value = _plain_to_field(hints[field.name], given)
-        _check_kind(field.name, value, hints[field.name])
+        _check_kind(_keyword(field), value, hints[field.name])
         _check_range(field, value)
         if value is not given:
             object.__setattr__(settings, field.name, value)
@@ -176,6 +179,10 @@ def _is_required(field: "dataclasses.Field[Any]") -> bool:
     return field.init and no_default and field.default_factory is dataclasses.MISSING
 
 
+def _keyword(field: "dataclasses.Field[Any]") -> str:
+    return field.metadata.get("keyword") or field.name
+
+
 def _options(hint: object) -> tuple[object, ...]:
     is_union = get_origin(hint) in (Union, types.UnionType)
     return get_args(hint) if is_union else (hint,)
@@ -246,7 +253,7 @@ def _check_range(field: "dataclasses.Field[Any]", value: object) -> None:
         if not isinstance(item, numbers.Real) or isinstance(item, bool):
             continue  # "auto" or None beside a number; the kind is checked already
         if not all(holds(item, limit) for _, holds, limit in limits):  # NaN holds nowhere
-            raise ConfigError(f"{field.name} = {value!r}.", hint + ".")
+            raise ConfigError(f"{_keyword(field)} = {value!r}.", hint + ".")
 
 
 def _plain_to_field(hint: Any, value: Any) -> Any:

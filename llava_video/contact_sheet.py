@@ -5,7 +5,6 @@ Knows neither videos nor models.
 
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from llava_video.errors import ConfigError, SourceError
+from llava_video.files import replacing
 
 _GAP_PX = 6
 _CAPTION_PX = 16
@@ -91,20 +91,10 @@ def _sheet(
 
 
 def _save(sheet: Image.Image, path: Path, kind: str) -> None:
-    partial = None
     try:
-        # In the same folder, so that the last step is one rename.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        partial = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as unfinished, unfinished.open("xb") as file:
             sheet.save(file, format=kind)
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)  # mkstemp's own is 0600
-        partial.replace(path)
     except OSError as cause:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
         reason = cause.strerror or str(cause)
         hint = "check that the folder exists and has room."
         raise SourceError(f"{path} cannot be written: {reason}.", hint) from cause

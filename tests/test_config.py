@@ -63,6 +63,14 @@ class Outer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Renamed:
+    start_s: float | None = setting(None, "First moment.", unit="s", at_least=0, keyword="start")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """A value without checks of its own, as plans are; `name` has no default."""
 
@@ -263,6 +271,13 @@ outers = st.builds(
     aspect=st.fractions(),
     inner=st.builds(Inner, rate_hz=st.floats(0, exclude_min=True, allow_nan=False)),
 )
+
+
+@pytest.mark.parametrize("value", [-1.0, "soon"])
+def test_messages_say_what_users_call_it(value: object):
+    with pytest.raises(ConfigError, match=f"^start = {value!r}"):
+        Renamed(start_s=value)  # type: ignore[arg-type]  # what a caller may hand over
+    assert to_mapping(Renamed(start_s=1.0)) == {"start_s": 1.0}
 
 
 def round_trips(folder: Path, settings: Outer) -> None:

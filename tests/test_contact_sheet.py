@@ -1,3 +1,5 @@
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -87,19 +89,50 @@ def test_bad_shapes(tmp_path: Path, shape: tuple[int, ...]) -> None:
         write_contact_sheet(np.zeros(shape, np.uint8), [0, 1], tmp_path / "a.png")
 
 
-def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("cause", "raised", "message"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            SourceError,
+            r"cannot be written: No space left.*has room",
+        ),
+        (MemoryError("no room to compress"), MemoryError, "no room to compress"),
+        (KeyboardInterrupt("stopped"), KeyboardInterrupt, "stopped"),
+    ],
+)
+def test_nothing_half_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cause: BaseException,
+    raised: type[BaseException],
+    message: str,
+) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"what was there before")
 
     def full(self: object, file: object, **_: object) -> None:
         file.write(b"half")  # type: ignore[attr-defined]
-        raise OSError(28, "No space left on device")
+        raise cause
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(SourceError, match=r"cannot be written: No space left.*has room"):
+    with pytest.raises(raised, match=message):
         write_contact_sheet(_thumbnails(2), [0, 1], path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"what was there before"
+
+
+def test_the_process_keeps_its_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread that makes a file meanwhile would get everybody's permissions."""
+
+    def touched(mask: int) -> int:
+        raise AssertionError(f"umask set to {mask}")
+
+    monkeypatch.setattr(os, "umask", touched)
+    write_contact_sheet(_thumbnails(2), [0, 1], tmp_path / "a.png")
+    (tmp_path / "plain").write_bytes(b"")
+    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.png", "plain")}
+    assert len(modes) == 1
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

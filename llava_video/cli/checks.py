@@ -1,4 +1,4 @@
-"""This machine → findings: one sentence on each package and part, and what its absence costs.
+"""What is installed here → findings: a sentence on each package and part, and its absence's cost.
 
 Tries things rather than asking for versions. Prints nothing.
 """

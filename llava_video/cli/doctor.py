@@ -1,4 +1,4 @@
-"""`llava-video doctor`: this machine → what is installed, what works, and what each gap costs."""
+"""`llava-video doctor`: say what is installed here, what works, and what each gap costs."""
 
 import json
 import textwrap

@@ -1,6 +1,6 @@
 """The options that name a model → a loaded model that shows its progress on the console.
 
-The only place of the command line that imports torch.
+Imports torch, through `llava_video.api`, only when a model is loaded.
 """
 
 import os

@@ -3,19 +3,18 @@
 Knows no model and no command.
 """
 
-import contextlib
 import hashlib
 import os
-import secrets
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from llava_video.cli.answers import text_of
 from llava_video.cli.inputs import is_url
 from llava_video.errors import ConfigError
+from llava_video.files import replacing
 from llava_video.values import Description
 
 _SHEET_SUFFIX = ".jpg"
@@ -99,17 +98,6 @@ def output_folder(
         for file, stem in stems.items()
     }
     return OutputFolder(folder=Path(folder), suffix=suffix, has_sheets=has_sheets, names=names)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a path to write to; it becomes `path` when all went well and vanishes otherwise."""
-    unfinished = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _stem(file: str) -> str:

@@ -1,4 +1,4 @@
-"""`llava-video plan`: one video and a prompt → what would be done, without weights or pixels."""
+"""`llava-video plan`: one video and a prompt → what would be done, without a model's weights."""
 
 from typing import Any
 
@@ -36,8 +36,8 @@ def plan(
 ) -> int:
     """Say what would be done, before any work.
 
-    Frames, tiles, tokens and memory for FILE and PROMPT, with the reasons. Only the model's
-    configuration and tokenizer are read, and nothing of the video is decoded.
+    Frames, tiles, tokens and memory for FILE and PROMPT, with the reasons. Of the model only
+    configuration and tokenizer are read; of the video at most the first frames are decoded.
     """  # fmt: skip
     quiet_downloads(console)
     made = plan_video(file, prompt, model=model, revision=revision, **keywords_of(given))

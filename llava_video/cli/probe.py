@@ -1,4 +1,4 @@
-"""`llava-video probe`: videos → what is known of them without decoding a frame."""
+"""`llava-video probe`: videos → what is known of them from at most their first frames."""
 
 import json
 from collections.abc import Iterator
@@ -20,9 +20,10 @@ from llava_video.video.source import open_source
 @option("--json", "as_json", is_flag=True, help="One line of JSON per file.")
 @click.pass_obj
 def probe(console: Console, /, files: tuple[str, ...], as_json: bool) -> int:
-    """Say what videos are, without decoding them.
+    """Say what videos are, decoding at most their first frames.
 
-    Length, frames, size as shown, which reader is chosen and why, and what is odd or broken.
+    Length, frames, size as shown, which reader is chosen and why, and what is odd or broken. The
+    first frames say how the picture is turned, and check the reader.
     """  # fmt: skip
     num_failed = num_shown = 0
     for file in files:

@@ -12,14 +12,7 @@ import click
 
 from llava_video.errors import LlavaVideoError
 
-# Fields of the settings whose option has another name.
-_SPELLINGS = {
-    "start_s": "start",
-    "end_s": "end",
-    "times_s": "times",
-    "backend": "reader",
-    "response_format": "choice",
-}
+_SPELLINGS = {"response_format": "choice"}  # keywords whose option has another name
 _OF_MODELS = ("model", "revision", "device", "dtype", "attn")
 
 
@@ -60,7 +53,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     """Return patterns of `name = value`, of `name=` at the end, and of a name that is no word."""
     from llava_video.options import Options  # 0.1 s that `--help` need not pay
 
-    known = {*Options.__annotations__, *_SPELLINGS, *_OF_MODELS}
+    known = {*Options.__annotations__, *_OF_MODELS}
     before = r"""(?<![\w/\\.'"-])"""  # not inside a path, a quotation or an option
     names = "|".join(sorted(known, key=len, reverse=True))
     words = "|".join(sorted((name for name in known if "_" in name), key=len, reverse=True))

@@ -90,7 +90,7 @@ class Job:
             raise ConfigError("a choice comes to no token.", "choices of letters or digits.")
 
     @property
-    def prefill_left(self) -> int:
+    def prefill_left_tokens(self) -> int:
         """Prompt tokens not computed yet."""
         return self._rows.num_left if self._rows else 0
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from llava_video.engine.request import TextPart, VisualPart
 from llava_video.model.llava import LlavaModel
-from llava_video.ops.splice import exactly
 
 # Ids embedded at once: a long prompt's embeddings are never all held.
 _TEXT_BLOCK_TOKENS = 512
@@ -92,9 +91,7 @@ class PromptRows:
         """Yield the rows of one visual, one piece per frame; exactly the planned number."""
         clips = part.clips()
         planned, found = part.plan.num_tokens, 0
-        rows = exactly(
-            self._model.visual_rows(part.plan, clips, self._tile_chunk), planned, "visual tokens"
-        )
+        rows = self._model.visual_rows(part.plan, clips, self._tile_chunk)
         try:
             while (piece := self._timed_next(rows)) is not None:
                 found += len(piece)

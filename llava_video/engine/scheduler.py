@@ -261,7 +261,7 @@ class Scheduler:
 
     def _shares(self) -> list[int]:
         """Share the prefill chunk among the running requests: equally, shortest prompts first."""
-        lefts = [job.prefill_left for job in self._running]
+        lefts = [job.prefill_left_tokens for job in self._running]
         shares = [0] * len(lefts)
         chunk_tokens = self._settings.prefill_chunk_tokens
         prefilling = sorted((left, idx) for idx, left in enumerate(lefts) if left)

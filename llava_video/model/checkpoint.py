@@ -24,7 +24,7 @@ from llava_video.model.export import (
 )
 from llava_video.model.llava import LlavaModel
 from llava_video.model.memory import is_out_of_memory
-from llava_video.model.model_config import Layout, ModelConfig
+from llava_video.model.model_config import FileFormat, ModelConfig
 from llava_video.model.names import (
     is_head,
     is_ignored,
@@ -157,7 +157,7 @@ def save_model(
     folder: str | Path,
     *,
     config: ModelConfig,
-    layout: Layout = "original",
+    layout: FileFormat = "original",
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     tokenizer_from: str | Path | None = None,
 ) -> Path:

@@ -6,9 +6,6 @@ Imports no torch, so that plans and tables can be made from it; knows no checkpo
 from dataclasses import dataclass
 from typing import Literal
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
-ProjectorKind = Literal["linear", "mlp2x_gelu"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionConfig:
@@ -21,7 +18,6 @@ class VisionConfig:
         num_heads: attention heads; `hidden_size` must divide by it.
         image_px: side of a tile, px.
         patch_px: side of a patch, px.
-        activation: the MLP's activation. "gelu_tanh" is the tanh approximation, "gelu" is exact.
         layer_norm_eps: epsilon of the layer norms.
         kind: which tower.
         pixel_mean: what is subtracted from a channel in 0..1, red, green, blue.
@@ -34,7 +30,6 @@ class VisionConfig:
     num_heads: int = 16
     image_px: int = 384
     patch_px: int = 14
-    activation: Activation = "gelu_tanh"
     layer_norm_eps: float = 1e-6
     kind: Literal["siglip"] = "siglip"
     pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -88,13 +83,11 @@ class ModelDimensions:
     Attributes:
         vision: the vision tower.
         text: the language model.
-        projector: how features reach the language model's width.
         has_newline: whether there is a learned newline token.
         has_separator: whether there is a learned separator token (slow-fast layout).
     """
 
     vision: VisionConfig
     text: TextConfig
-    projector: ProjectorKind = "mlp2x_gelu"
     has_newline: bool = True
     has_separator: bool = False

@@ -21,7 +21,7 @@ from torch import Tensor
 from llava_video.errors import CheckpointError
 from llava_video.model.dimensions import VisionConfig
 from llava_video.model.hf_config import hf_from_original, vision_values
-from llava_video.model.model_config import GenerationDefaults, Layout, ModelConfig
+from llava_video.model.model_config import FileFormat, GenerationDefaults, ModelConfig
 from llava_video.model.names import file_names, unused_tower_shapes
 from llava_video.model.shards import INDEX_FILE, SINGLE_FILE
 
@@ -46,7 +46,7 @@ def write_checkpoint(
     *,
     tensors: Mapping[str, Tensor],
     config: ModelConfig,
-    layout: Layout,
+    layout: FileFormat,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     files: Mapping[str, bytes] | None = None,
 ) -> Path:
@@ -86,7 +86,7 @@ def write_checkpoint(
 
 
 def config_values(
-    config: ModelConfig, layout: Layout, tensors: Mapping[str, Tensor]
+    config: ModelConfig, layout: FileFormat, tensors: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """Return what config.json says of these tensors in a layout."""
     is_tied = "language_model.lm_head.weight" not in tensors
@@ -120,7 +120,7 @@ def generation_values(generation: GenerationDefaults) -> dict[str, Any]:
 
 
 def _named(
-    tensors: Mapping[str, Tensor], config: ModelConfig, layout: Layout
+    tensors: Mapping[str, Tensor], config: ModelConfig, layout: FileFormat
 ) -> Iterable[tuple[str, Tensor]]:
     names = file_names(config.dimensions, layout)
     for ours, tensor in tensors.items():
@@ -145,11 +145,11 @@ def _write_shards(folder: Path, named: Iterable[tuple[str, Tensor]], shard_bytes
     for idx, shard in enumerate(shards):
         is_single = len(shards) == 1
         file = SINGLE_FILE if is_single else f"model-{idx + 1:05}-of-{len(shards):05}.safetensors"
-        host = {name: tensor.detach().cpu().contiguous() for name, tensor in shard.items()}
+        on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in shard.items()}
         path = folder / file
         path.touch()
         mode = path.stat().st_mode  # safetensors makes a new file that only its owner may read
-        save_file(host, path, metadata={"format": "pt"})
+        save_file(on_cpu, path, metadata={"format": "pt"})
         path.chmod(mode)
         weight_map |= dict.fromkeys(shard, file)
     if len(shards) > 1:

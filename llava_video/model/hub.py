@@ -80,8 +80,8 @@ def _refuse_path(name: str, folder: Path) -> None:
 def _client_errors(hub: Any) -> tuple[type[Exception], ...]:
     """Return what the hub's client raises; its HTTP library's errors are no OSErrors."""
     errors = hub.errors
-    named = (getattr(errors, name, OSError) for name in ("HTTPError", "XetDownloadError"))
-    return (OSError, ValueError, RuntimeError, errors.EntryNotFoundError, *named)
+    own = (errors.EntryNotFoundError, errors.HTTPError, errors.XetDownloadError)
+    return (OSError, ValueError, RuntimeError, *own)
 
 
 def _explained(hub: Any, name: str, revision: str | None, cause: Exception) -> CheckpointError:
@@ -117,8 +117,14 @@ def _explained(hub: Any, name: str, revision: str | None, cause: Exception) -> C
     for kind, message, hint in kinds:
         if any(isinstance(one, kind) for one in causes):
             return CheckpointError(message, hint)
-    network = (errors.LocalEntryNotFoundError, ConnectionError, _client_errors(hub)[4])
-    if isinstance(cause, network):
+    if any(_is_refusal(one) for one in causes):
+        return CheckpointError(
+            f"the hub refuses to give {name}{at}: {_first_line(cause)}",
+            "run `hf auth login` with a token that may read it.",
+        )
+    is_local = any(isinstance(one, PermissionError) for one in causes)
+    network = (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError)
+    if isinstance(cause, network) and not is_local:
         return CheckpointError(
             f"{name}{at} is not in the cache and the hub cannot be reached: {_first_line(cause)}",
             "check the network, or give a folder.",
@@ -127,6 +133,11 @@ def _explained(hub: Any, name: str, revision: str | None, cause: Exception) -> C
         f"{name}{at} cannot be fetched: {_first_line(cause)}",
         "check the id and that the cache folder (HF_HOME) can be written.",
     )
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Say whether the hub answered, and answered that this caller may not."""
+    return getattr(getattr(error, "response", None), "status_code", None) in (401, 403)
 
 
 def _chain(cause: BaseException) -> list[BaseException]:

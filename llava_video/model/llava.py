@@ -38,7 +38,7 @@ class LlavaModel(nn.Module):
         self.dimensions = dimensions
         text_size = dimensions.text.hidden_size
         self.vision_tower = VisionTower(dimensions.vision)
-        self.projector = Projector(dimensions.vision.hidden_size, text_size, dimensions.projector)
+        self.projector = Projector(dimensions.vision.hidden_size, text_size)
         self.image_newline = (
             nn.Parameter(torch.empty(text_size)) if dimensions.has_newline else None
         )

@@ -27,14 +27,16 @@ from llava_video.model.original_config import (
 from llava_video.planning.geometry import Geometry
 from llava_video.values import Newline
 
-Layout = Literal["original", "hf"]
+# How a checkpoint's files are spelled: lmms-lab's own, or transformers'.
+FileFormat = Literal["original", "hf"]
 
 _VALUE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 # The frames the checkpoints were trained with: config.json does not store them.
 _MAX_FRAMES_TIMED, _MAX_FRAMES_PLAIN = 64, 32
 
-# Keys whose values reach the model or the plan: what `with_overrides` may change.
+# What `with_overrides` may change: keys whose values reach the model or the plan, and those that
+# only say what the reference does (force_sample, tokenizer_padding_side).
 READ_KEYS = frozenset(
     (
         "add_faster_video",
@@ -115,19 +117,17 @@ class ModelConfig:
         context_tokens: positions the model accepts: the smaller of `tokenizer_model_max_length`
             and `max_position_embeddings` x linear position scaling.
         time_instruction: whether videos come with a time sentence.
-        force_sample: whether the reference samples uniformly even below the frame limit.
         padding_side: where the reference pads a batch; nothing is padded here.
         stored_dtype: dtype of the weights as the file states it, "bfloat16".
         generation: generation defaults.
         values: the configuration in the original keys, as `save_model` writes it.
     """
 
-    layout: Layout
+    layout: FileFormat
     dimensions: ModelDimensions
     visual: VisualLayout
     context_tokens: int
     time_instruction: bool
-    force_sample: bool
     padding_side: Literal["left", "right"]
     stored_dtype: str
     generation: GenerationDefaults
@@ -248,7 +248,7 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
     )
 
 
-def _layout_of(values: Mapping[str, Any]) -> Layout:
+def _layout_of(values: Mapping[str, Any]) -> FileFormat:
     architectures = values.get("architectures") or []
     names = [name for name in architectures if isinstance(name, str)]
     model_type = values.get("model_type")
@@ -265,7 +265,7 @@ def _layout_of(values: Mapping[str, Any]) -> Layout:
     )
 
 
-def _parse(original: Mapping[str, Any], layout: Layout) -> ModelConfig:
+def _parse(original: Mapping[str, Any], layout: FileFormat) -> ModelConfig:
     fields = JsonFields(original, "config.json")
     check_supported(fields)
     dimensions = dimensions_of(fields)
@@ -279,7 +279,6 @@ def _parse(original: Mapping[str, Any], layout: Layout) -> ModelConfig:
         visual=visual_layout_of(fields, dimensions.vision.image_px),
         context_tokens=context_of(fields, dimensions.text),
         time_instruction=fields.flag("add_time_instruction", False),
-        force_sample=fields.flag("force_sample", False),
         padding_side="left" if side == "left" else "right",
         stored_dtype=stored.removeprefix("torch."),
         generation=GenerationDefaults(),

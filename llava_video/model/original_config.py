@@ -9,14 +9,13 @@ import ast
 import itertools
 import re
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 from llava_video.errors import CheckpointError
 from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
 from llava_video.model.json_fields import JsonFields
+from llava_video.planning.geometry import Aspect, Merge
 from llava_video.values import Newline, PoolMode
-
-Aspect = Literal["anyres", "pad", "square"]
 
 SO400M = "google/siglip-so400m-patch14-384"
 
@@ -48,7 +47,7 @@ class VisualLayout:
     canvases: tuple[tuple[int, int], ...]
     aspect: Aspect
     anyres_max: int | None
-    merge: Literal["spatial", "flat"]
+    merge: Merge
     unpad: bool
     newline: Newline
     pool_mode: PoolMode
@@ -94,7 +93,6 @@ def dimensions_of(fields: JsonFields) -> ModelDimensions:
     return ModelDimensions(
         vision=_vision_config(fields.inner("vision_config")),
         text=_text_config(fields),
-        projector="mlp2x_gelu",
         has_newline=has_newline,
         has_separator=_is_slow_fast(fields),
     )

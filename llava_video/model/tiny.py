@@ -19,7 +19,7 @@ from llava_video.config import check, setting
 from llava_video.errors import ConfigError
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.export import write_checkpoint
-from llava_video.model.model_config import Layout, parse_model_config
+from llava_video.model.model_config import FileFormat, parse_model_config
 from llava_video.model.names import parameter_shapes
 from llava_video.model.original_config import SO400M
 from llava_video.values import PoolMode
@@ -70,7 +70,7 @@ class TinySpec:
 
 
 def write_tiny_checkpoint(
-    folder: str | Path, *, seed: int = 0, layout: Layout = "original", **options: Any
+    folder: str | Path, *, seed: int = 0, layout: FileFormat = "original", **options: Any
 ) -> Path:
     """Write a seeded random checkpoint that loads like a real one.
 

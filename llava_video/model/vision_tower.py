@@ -59,14 +59,12 @@ class VisionLayer(nn.Module):
         self.fc1 = Linear(hidden, config.intermediate_size)
         self.fc2 = Linear(config.intermediate_size, hidden)
         self.num_heads = config.num_heads
-        self.activation = config.activation
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return (N, P, C) after this layer; without gradients, in hidden's own memory."""
         hidden = add_residual(hidden, self._attend(self.norm1(hidden)))
-        return add_residual(
-            hidden, self.fc2(activate(self.fc1(self.norm2(hidden)), self.activation))
-        )
+        inner = activate(self.fc1(self.norm2(hidden)), "gelu_tanh")  # not the projector's
+        return add_residual(hidden, self.fc2(inner))
 
     def _attend(self, normed: torch.Tensor) -> torch.Tensor:
         num_tiles, num_patches, num_channels = normed.shape

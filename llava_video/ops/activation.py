@@ -1,8 +1,8 @@
-"""Activations of the MLPs: GELU exact, GELU by tanh, quick GELU, SiLU, and the gated SiLU.
+"""Activations of the MLPs: GELU exact, GELU by tanh, and the gated SiLU.
 
 Formulas, element by element:
     gelu(x) = x Phi(x);  gelu_tanh(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))
-    quick_gelu(x) = x sigmoid(1.702 x);  silu(x) = x sigmoid(x);  gated_silu(g, u) = silu(g) u
+    silu(x) = x sigmoid(x);  gated_silu(g, u) = silu(g) u
 Source: the projector uses the exact GELU and SigLIP the tanh one (reference trap T14); the language
 models gate with SiLU.
 
@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
+Activation = Literal["gelu", "gelu_tanh"]
 
 
 def activate_reference(x: torch.Tensor, kind: Activation) -> torch.Tensor:
@@ -33,10 +33,6 @@ def activate_reference(x: torch.Tensor, kind: Activation) -> torch.Tensor:
         return F.gelu(x)
     if kind == "gelu_tanh":
         return F.gelu(x, approximate="tanh")
-    if kind == "quick_gelu":
-        return x * torch.sigmoid(1.702 * x)
-    if kind == "silu":
-        return F.silu(x)
     raise ValueError(f"activation {kind!r} is unknown.")
 
 
@@ -60,14 +56,10 @@ def activate(x: torch.Tensor, kind: Activation) -> torch.Tensor:
     Raises:
         ValueError: for an activation this file does not have.
     """
-    if torch.is_grad_enabled() or kind == "quick_gelu":
+    if torch.is_grad_enabled() or kind not in ("gelu", "gelu_tanh"):
         return activate_reference(x, kind)
-    if kind == "silu":
-        return F.silu(x, inplace=True)
-    if kind in ("gelu", "gelu_tanh"):
-        approximate = "tanh" if kind == "gelu_tanh" else "none"
-        return torch.ops.aten.gelu_(x, approximate=approximate)  # type: ignore[no-any-return]  # untyped op
-    return activate_reference(x, kind)
+    approximate = "tanh" if kind == "gelu_tanh" else "none"
+    return torch.ops.aten.gelu_(x, approximate=approximate)  # type: ignore[no-any-return]  # untyped op
 
 
 def gated_silu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:

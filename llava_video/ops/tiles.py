@@ -82,6 +82,8 @@ def letterbox_size(
 ) -> tuple[int, int]:
     """Return the (height, width) that a frame takes on a canvas without distortion.
 
+    Source: LLaVA-NeXT, llava/mm_utils.py, resize_and_pad_image (the free side rounds up).
+
     >>> letterbox_size(360, 640, 384, 768)
     (384, 683)
     """
@@ -90,6 +92,13 @@ def letterbox_size(
     if scale_width < scale_height:
         return min(math.ceil(height_px * scale_width), canvas_height_px), canvas_width_px
     return canvas_height_px, min(math.ceil(width_px * scale_height), canvas_width_px)
+
+
+def letterbox_offset(
+    size_px: tuple[int, int], canvas_height_px: int, canvas_width_px: int
+) -> tuple[int, int]:
+    """Return (top, left) of a picture of this (height, width) in the middle of a canvas."""
+    return (canvas_height_px - size_px[0]) // 2, (canvas_width_px - size_px[1]) // 2
 
 
 def _squares(
@@ -141,7 +150,7 @@ def _padded_square(frame: Pixels, mean: tuple[float, float, float]) -> Pixels:
 
 
 def _pasted(canvas: Pixels, picture: Pixels) -> Pixels:
-    top = (canvas.shape[0] - picture.shape[0]) // 2
-    left = (canvas.shape[1] - picture.shape[1]) // 2
-    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    height_px, width_px = picture.shape[:2]
+    top, left = letterbox_offset((height_px, width_px), *canvas.shape[:2])
+    canvas[top : top + height_px, left : left + width_px] = picture
     return canvas

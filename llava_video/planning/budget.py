@@ -60,19 +60,20 @@ def free_tokens(
     Raises:
         BudgetError: text, answer and pictures alone do not fit.
     """
-    have = limit_tokens(geometry, planning)
-    need = text_tokens + image_tokens + planning.max_new_tokens
-    if need > have:
+    have_tokens = limit_tokens(geometry, planning)
+    need_tokens = text_tokens + image_tokens + planning.max_new_tokens
+    if need_tokens > have_tokens:
         raise BudgetError(
             f"text ({text_tokens:,}), pictures ({image_tokens:,}) and answer "
-            f"({planning.max_new_tokens:,}) need {need:,} tokens, the context holds {have:,}.",
-            need_tokens=need,
-            have_tokens=have,
+            f"({planning.max_new_tokens:,}) need {need_tokens:,} tokens, the context holds "
+            f"{have_tokens:,}.",
+            need_tokens=need_tokens,
+            have_tokens=have_tokens,
         )
-    return have - need
+    return have_tokens - need_tokens
 
 
-def fair_level(wants: Sequence[int], total: int) -> int:
+def fair_level(wants_tokens: Sequence[int], total_tokens: int) -> int:
     """Return the most each may take so that all stay within the total; small wants leave the rest.
 
     Grows with the total. The total itself where all wants fit.
@@ -80,14 +81,14 @@ def fair_level(wants: Sequence[int], total: int) -> int:
     >>> fair_level([100, 900, 800], 1000)  # 100 + 450 + 450
     450
     """
-    if sum(wants) <= total:
-        return total
-    left = total
-    for idx, want in enumerate(sorted(wants)):
-        level = left // (len(wants) - idx)
-        if want > level:
-            return level
-        left -= want
+    if sum(wants_tokens) <= total_tokens:
+        return total_tokens
+    left_tokens = total_tokens
+    for idx, want_tokens in enumerate(sorted(wants_tokens)):
+        level_tokens = left_tokens // (len(wants_tokens) - idx)
+        if want_tokens > level_tokens:
+            return level_tokens
+        left_tokens -= want_tokens
     raise AssertionError("wants beyond the total, yet each below its share")
 
 

@@ -1,4 +1,4 @@
-"""A frame's height and width → canvas, grid of tiles, where the picture lies on it, its map's size.
+"""A frame's height and width → canvas, grid of tiles, the part its map shows, the map's size.
 
 The arithmetic of AnyRes, operation by operation as the reference does it: the checkpoints were
 trained with these very roundings, so each `int`, `ceil` and `//` here is part of the model. Sizes
@@ -68,30 +68,6 @@ def coarser_grids(
             grids.append(grid)
         left = [(h, w) for h, w in left if (h // tile_px) * (w // tile_px) < num_tiles]
     return grids
-
-
-def letterbox_size(
-    height_px: int, width_px: int, canvas_height_px: int, canvas_width_px: int
-) -> tuple[int, int]:
-    """Return the size at which a picture just fits a canvas.
-
-    Source: LLaVA-NeXT, llava/mm_utils.py, resize_and_pad_image (the free side rounds up).
-
-    >>> letterbox_size(360, 640, 384, 768)
-    (384, 683)
-    """
-    scale_width = canvas_width_px / width_px
-    scale_height = canvas_height_px / height_px
-    if scale_width < scale_height:
-        return min(math.ceil(height_px * scale_width), canvas_height_px), canvas_width_px
-    return canvas_height_px, min(math.ceil(width_px * scale_height), canvas_width_px)
-
-
-def letterbox_offset(
-    size_px: tuple[int, int], canvas_height_px: int, canvas_width_px: int
-) -> tuple[int, int]:
-    """Return (top, left) of a picture of this size centred on a canvas."""
-    return (canvas_height_px - size_px[0]) // 2, (canvas_width_px - size_px[1]) // 2
 
 
 def unpad_window(

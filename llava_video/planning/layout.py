@@ -24,7 +24,7 @@ The layout videos were trained with is one squeezed tile without an overview: 14
 Knows no budget, no times and no pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from llava_video.errors import ConfigError
@@ -248,20 +248,10 @@ def visual_plan(
         width_px=size_px[1],
         times_s=times_s,
         frame_idxs=frame_idxs,
-        fit=layout.fit,
-        grid=layout.grid,
-        overview=layout.overview,
-        pool_mode=layout.pool_mode,
-        pool_stride=layout.pool_stride,
-        newline=layout.newline,
-        crop=layout.crop,
-        map_size=layout.map_size,
-        overview_side=layout.overview_side,
-        slow_every=layout.slow_every,
-        fast_side=layout.fast_side,
         num_tokens=layout_tokens(layout, len(times_s)),
         duration_s=duration_s,
         note_every=note_every,
+        **{field.name: getattr(layout, field.name) for field in fields(layout)},
     )
 
 

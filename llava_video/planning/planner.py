@@ -136,13 +136,13 @@ class _Request:
     def plan(self) -> Plan:
         visuals = [self._image(item) for item in self._items]
         image_tokens = sum(visual.num_tokens for visual in visuals if visual)
-        free = free_tokens(
+        room_tokens = free_tokens(
             self._geometry,
             self._planning,
             text_tokens=self._text_of(self._notes)[1],
             image_tokens=image_tokens,
         )
-        for idx, visual in self._videos(free):
+        for idx, visual in self._videos(room_tokens):
             visuals[idx] = visual
         if self._planning.position_scale > 1:
             self._reasons.append(
@@ -200,42 +200,43 @@ class _Request:
             self._reasons.append(reason)
         return "pad"
 
-    def _videos(self, free: int) -> Iterator[tuple[int, VisualPlan]]:
+    def _videos(self, room_tokens: int) -> Iterator[tuple[int, VisualPlan]]:
         """Plan the videos in turn; none takes more than its fair share, small ones leave theirs."""
         wishes = [
-            self._wish(idx, item, free)
+            self._wish(idx, item, room_tokens)
             for idx, item in enumerate(self._items)
             if isinstance(item, VideoItem)
         ]
-        level = fair_level([wish.tokens for wish in wishes], free)
-        cap = self._planning.max_video_tokens
-        if cap is not None:
-            cap = fair_level([wish.visual_tokens for wish in wishes], cap)
-        kept = sum(min(wish.tokens, level) for wish in wishes)
+        level_tokens = fair_level([wish.tokens for wish in wishes], room_tokens)
+        cap_tokens = self._planning.max_video_tokens
+        if cap_tokens is not None:
+            cap_tokens = fair_level([wish.visual_tokens for wish in wishes], cap_tokens)
+        kept_tokens = sum(min(wish.tokens, level_tokens) for wish in wishes)
         for wish in wishes:
-            kept -= min(wish.tokens, level)  # for those that come after it
+            kept_tokens -= min(wish.tokens, level_tokens)  # for those that come after it
             room = Room(
-                total_tokens=min(level, free - kept),
-                visual_tokens=cap,
+                total_tokens=min(level_tokens, room_tokens - kept_tokens),
+                visual_tokens=cap_tokens,
                 time_share=self._planning.time_share,
             )
             note_cost = self._note_cost(wish.idx)
             choice = fit_video(wish.sample, wish.steps, room, note_cost)
             visual = self._visual(wish, choice)
-            free -= visual.num_tokens
+            room_tokens -= visual.num_tokens
             if note_cost and choice.note:
-                free -= note_cost(choice.note)
+                room_tokens -= note_cost(choice.note)
             self._notes[wish.idx] = choice.note
             yield wish.idx, visual
 
-    def _wish(self, idx: int, item: VideoItem, free: int) -> _Wish:
+    def _wish(self, idx: int, item: VideoItem, room_tokens: int) -> _Wish:
         geometry, info = self._geometry, item.info
         sample = sample_frames(
             info, item.sampling or self._sampling, max_frames=geometry.max_frames
         )
         steps = layout_steps(info.height_px, info.width_px, geometry, self._planning)
         visual_tokens = layout_tokens(steps[0], sample.num_frames)
-        note_cost = self._note_cost(idx) if visual_tokens <= free else None  # else it wants all
+        has_room = visual_tokens <= room_tokens  # else it wants all
+        note_cost = self._note_cost(idx) if has_room else None
         note_tokens = note_cost(whole_note(sample)) if note_cost else 0
         return _Wish(
             idx=idx,
@@ -266,12 +267,12 @@ class _Request:
         """Return what a note of this video adds to the prompt beside the notes already chosen."""
         if not self._has_notes:
             return None
-        without = self._text_of(self._notes)[1]
+        bare_tokens = self._text_of(self._notes)[1]
 
         def cost(note: TimeNote) -> int:
             notes = [*self._notes]
             notes[idx] = note
-            return self._text_of(notes)[1] - without
+            return self._text_of(notes)[1] - bare_tokens
 
         return cost
 

@@ -132,7 +132,7 @@ class _Trial:
             return False
         if visual_tokens > self._room.total_tokens:
             return False  # spares the tokenizer a long sentence
-        return visual_tokens + self._reserve(num_frames) <= self._room.total_tokens
+        return visual_tokens + self._reserve_tokens(num_frames) <= self._room.total_tokens
 
     def choice(self, steps: tuple[Layout, ...], layout: Layout, num_frames: int) -> Choice:
         sample = thin(self._sample, num_frames)
@@ -164,20 +164,22 @@ class _Trial:
 
     def refusal(self, layout: Layout) -> BudgetError:
         """Say what one frame needs and what there is."""
-        need, have = layout_tokens(layout, 1), self._room.visual_tokens
-        if have is not None and need > have:
-            found = f"{need:,} visual tokens, max_video_tokens leaves it {have:,}"
+        need_tokens, have_tokens = layout_tokens(layout, 1), self._room.visual_tokens
+        if have_tokens is not None and need_tokens > have_tokens:
+            found = f"{need_tokens:,} visual tokens, max_video_tokens leaves it {have_tokens:,}"
         else:
-            need, have = need + self._reserve(1), self._room.total_tokens
+            need_tokens += self._reserve_tokens(1)
+            have_tokens = self._room.total_tokens
             sentence = " with its time sentence" if self._note_cost else ""
             found = (
-                f"{need:,} tokens{sentence}, the rest of the prompt and the answer leave {have:,}"
+                f"{need_tokens:,} tokens{sentence}, the rest of the prompt and the answer leave "
+                f"{have_tokens:,}"
             )
         return BudgetError(
             f"one frame of {_grid_words(layout.grid)} at pool stride {layout.pool_stride} needs "
             f"{found}.",
-            need_tokens=need,
-            have_tokens=have,
+            need_tokens=need_tokens,
+            have_tokens=have_tokens,
         )
 
     def _sacrifices(
@@ -193,19 +195,24 @@ class _Trial:
             given_up.append((f"Pool stride {wanted.pool_stride} → {layout.pool_stride}", before))
         if num_frames < asked:
             given_up.append((f"Frames {asked} → {num_frames}", layout))
-        tokens = [layout_tokens(before, asked) for _, before in given_up]
-        free = self._free_tokens(min(tokens, default=0), asked)
-        for (change, _), needed in zip(given_up, tokens, strict=True):
-            yield f"{change}: {asked} frames would take {needed:,} tokens, {free:,} are free."
+        needed_tokens = [layout_tokens(before, asked) for _, before in given_up]
+        free_tokens = self._free_tokens(min(needed_tokens, default=0), asked)
+        for (change, _), need_tokens in zip(given_up, needed_tokens, strict=True):
+            yield (
+                f"{change}: {asked} frames would take {need_tokens:,} tokens, {free_tokens:,} are "
+                "free."
+            )
 
-    def _free_tokens(self, needed: int, num_frames: int) -> int:
+    def _free_tokens(self, need_tokens: int, num_frames: int) -> int:
         """Return the room that was too small; the time sentence counts where that decides."""
-        free = self._room.total_tokens
-        if self._room.visual_tokens is not None and needed > self._room.visual_tokens:
-            return min(free, self._room.visual_tokens)
-        return free if needed > free else max(0, free - self._reserve(num_frames))
+        free_tokens = self._room.total_tokens
+        if self._room.visual_tokens is not None and need_tokens > self._room.visual_tokens:
+            return min(free_tokens, self._room.visual_tokens)
+        if need_tokens > free_tokens:
+            return free_tokens
+        return max(0, free_tokens - self._reserve_tokens(num_frames))
 
-    def _reserve(self, num_frames: int) -> int:
+    def _reserve_tokens(self, num_frames: int) -> int:
         """Return the tokens kept free for the time sentence.
 
         All times if they stay within the share, else the share (or the shortest sentence where even
@@ -213,25 +220,24 @@ class _Trial:
         """
         if self._note_cost is None:
             return 0
-        whole = self._cost_of(num_frames, 1)
-        share = self._room.note_tokens
-        return (
-            whole
-            if whole <= share
-            else min(whole, max(share, self._cost_of(num_frames, num_frames)))
-        )
+        whole_tokens = self._cost_of(num_frames, 1)
+        share_tokens = self._room.note_tokens
+        if whole_tokens <= share_tokens:
+            return whole_tokens
+        least_tokens = self._cost_of(num_frames, num_frames)
+        return min(whole_tokens, max(share_tokens, least_tokens))
 
     def _every(self, num_frames: int) -> int:
         """Return the least k for which a sentence of every k-th time stays within its reserve."""
         if self._note_cost is None:
             return 0
-        reserve = self._reserve(num_frames)
-        if self._cost_of(num_frames, 1) <= reserve:
+        reserve_tokens = self._reserve_tokens(num_frames)
+        if self._cost_of(num_frames, 1) <= reserve_tokens:
             return 1
         low, high = 1, num_frames
         while high - low > 1:
             middle = (low + high) // 2
-            fits = self._cost_of(num_frames, middle) <= reserve
+            fits = self._cost_of(num_frames, middle) <= reserve_tokens
             low, high = (low, middle) if fits else (middle, high)
         return high
 

@@ -138,7 +138,7 @@ def _span(info: VideoInfo, sampling: SamplingSettings) -> tuple[int, int, tuple[
     if start_s >= ends_at_s:
         raise ConfigError(
             f"the span starts at {start_s:g} s, the video ends at {ends_at_s:.2f} s.",
-            f"start_s must lie before {ends_at_s:.2f} s.",
+            f"give start= a time before {ends_at_s:.2f} s.",
         )
     first_idx = int(info.frame_idxs_at([start_s])[0])
     if sampling.end_s is None:
@@ -245,8 +245,8 @@ def _at_times(
     outside = [time_s for time_s in asked_s if not low_s <= time_s < high_s]
     if outside:
         raise ConfigError(
-            f"times_s names {outside[0]:g} s, outside {low_s:.2f} s to {high_s:.2f} s.",
-            "name moments inside the video and inside start_s and end_s.",
+            f"the times name {outside[0]:g} s, outside {low_s:.2f} s to {high_s:.2f} s.",
+            "name moments inside the video, from its start to before its end.",
         )
     idxs = np.unique(info.frame_idxs_at(asked_s).clip(span[0], span[1] - 1))
     warnings: tuple[str, ...] = ()

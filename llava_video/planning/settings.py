@@ -43,49 +43,59 @@ class SamplingSettings:
         at_most=1000,
     )
     start_s: float | None = setting(
-        None, "first moment, inclusive. None: the first frame", unit="s", at_least=0
+        None,
+        "first moment, inclusive. None: the first frame",
+        unit="s",
+        at_least=0,
+        keyword="start",
     )
     end_s: float | None = setting(
-        None, "end of the span, exclusive. None: the end of the video", unit="s", above=0
+        None,
+        "end of the span, exclusive. None: the end of the video",
+        unit="s",
+        above=0,
+        keyword="end",
     )
     times_s: tuple[float, ...] | None = setting(
-        None, "explicit moments; each shows the frame on screen then", unit="s", at_least=0
+        None,
+        "explicit moments; each shows the frame on screen then",
+        unit="s",
+        at_least=0,
+        keyword="times",
     )
     compat: Literal["pts", "reference"] = setting(
         "pts",
         "'reference' repeats the original code's index / rate times and duplicate frames",
     )
-    strategy: Literal["uniform"] = setting("uniform", "how frames are spread over the span")
 
     def __post_init__(self) -> None:
         """Check ranges, and that the knobs do not contradict one another."""
         check(self)
-        for name in ("start_s", "end_s"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise ConfigError(f"{name} = {value!r}.", "give seconds from the first frame.")
+        for name, time_s in (("start", self.start_s), ("end", self.end_s)):
+            if time_s is not None and not math.isfinite(time_s):
+                raise ConfigError(f"{name} = {time_s!r}.", "give seconds from the first frame.")
         if self.start_s is not None and self.end_s is not None and self.start_s >= self.end_s:
             raise ConfigError(
-                f"start_s = {self.start_s} is not before end_s = {self.end_s}.",
-                "give a span with start_s < end_s.",
+                f"start = {self.start_s} is not before end = {self.end_s}.",
+                "give a span with start= before end=.",
             )
         if self.times_s is not None:
             self._check_times(self.times_s)
 
     def _check_times(self, times_s: tuple[float, ...]) -> None:
         if not times_s:
-            raise ConfigError("times_s is empty.", "name at least one moment, or leave it out.")
+            raise ConfigError("times = () names no moment.", "name at least one, or leave it out.")
         if not all(math.isfinite(time_s) for time_s in times_s):
-            raise ConfigError(f"times_s = {times_s}.", "give seconds from the first frame.")
+            raise ConfigError(f"times = {times_s}.", "give seconds from the first frame.")
         for name in ("num_frames", "fps"):
             if getattr(self, name) is not None:
                 raise ConfigError(
-                    f"times_s names the moments, {name} = {getattr(self, name)} asks for others.",
-                    f"give times_s or {name}, not both; max_frames may cap either.",
+                    f"explicit times and {name} = {getattr(self, name)} ask for different frames.",
+                    f"give times= or {name}=, not both; max_frames may cap either.",
                 )
         if self.compat == "reference":
             raise ConfigError(
-                "times_s with compat = 'reference': the reference takes no explicit times.",
+                "explicit times with compat = 'reference': the reference takes none.",
                 "leave compat at 'pts'.",
             )
 

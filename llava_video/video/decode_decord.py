@@ -70,4 +70,4 @@ class DecordReader:
             self._reader = None
 
 
-_HINT = 'backend="auto" reads it with PyAV.'
+_HINT = 'reader="auto" reads it with PyAV.'

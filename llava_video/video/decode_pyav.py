@@ -23,13 +23,13 @@ from typing import Any
 import av
 import av.error
 import numpy as np
-import numpy.typing as npt
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from llava_video.errors import DecodeError
+from llava_video.video.clips import Frame
 from llava_video.video.container import open_container, packets_of
 from llava_video.video.probe import TrackInfo
 from llava_video.video.source import Source
@@ -39,8 +39,6 @@ _log = logging.getLogger(__name__)
 
 # Emptying and refilling a decoder costs about as much as decoding this many frames.
 _SEEK_WORTH_FRAMES = 12
-
-Frame = npt.NDArray[np.uint8]
 
 
 class _Care(enum.IntEnum):

@@ -16,14 +16,13 @@ import numpy.typing as npt
 from llava_video import backends
 from llava_video.errors import BackendMissingError, ConfigError, DecodeError
 from llava_video.values import Clip, VideoInfo
-from llava_video.video.clips import clips_at
+from llava_video.video.clips import Frame, clips_at
 from llava_video.video.probe import TrackInfo, probe
 from llava_video.video.source import Source
 
 _log = logging.getLogger(__name__)
 
 BackendName = Literal["auto", "decord", "pyav"]
-Frame = npt.NDArray[np.uint8]
 
 _DECORD_CODECS = frozenset({"h264", "vp9"})
 _DECORD_FORMATS = frozenset({"mov", "matroska"})  # PyAV's names of the MP4 and the WebM family
@@ -90,7 +89,7 @@ def open_decoder(
         ConfigError: a backend named for frames that are already decoded.
     """
     if backend not in ("auto", "decord", "pyav"):
-        raise ConfigError(f"backend = {backend!r}.", 'allowed: "auto", "decord", "pyav".')
+        raise ConfigError(f"reader = {backend!r}.", 'allowed: "auto", "decord", "pyav".')
     if source.frames is not None:
         return _open_frames(source, backend)
     track = info if isinstance(info, TrackInfo) else probe(source)
@@ -110,7 +109,7 @@ def open_decoder(
     if backend == "decord":
         raise DecodeError(
             f"decord does not read {source.name} exactly: {objection}.",
-            'backend="auto" reads it with PyAV.',
+            'reader="auto" reads it with PyAV.',
         )
     return _Decoder(track, fallback, "pyav", f"{objection}.")
 
@@ -191,7 +190,9 @@ def _open_frames(source: Source, backend: BackendName) -> Decoder:
     from llava_video.video.decode_frames import FramesReader
 
     if backend != "auto":
-        raise ConfigError(f'backend = "{backend}" for frames already decoded.', 'use "auto".')
+        raise ConfigError(
+            f"reader = {backend!r} for frames that are decoded already.", 'use reader="auto".'
+        )
     if source.frames is None:
         raise ConfigError("a source without frames.")
     return _Decoder(probe(source), FramesReader(source.frames), "frames", "decoded by the caller.")

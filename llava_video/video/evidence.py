@@ -7,10 +7,10 @@ at most 64 thumbnails and one frame.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from llava_video.values import Clip, FrameRef, Segment
+from llava_video.video.clips import Frame
 
 _MAX_THUMBNAILS = 64
 _THUMBNAIL_WIDTH_PX = 160
@@ -18,8 +18,6 @@ _THUMBNAIL_WIDTH_PX = 160
 _BLACK_LEVEL = 16
 # A still picture after compression differs by this much from frame to frame, not more.
 _STILL_LEVELS = 2
-
-Frame = npt.NDArray[np.uint8]
 
 
 class Evidence:

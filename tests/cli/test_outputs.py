@@ -2,13 +2,12 @@
 
 import json
 import os
-import stat
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from llava_video.cli.outputs import output_folder, replacing
+from llava_video.cli.outputs import output_folder
 from llava_video.errors import ConfigError
 from llava_video.values import Description
 
@@ -75,26 +74,3 @@ def test_a_folder_that_may_not_be_written_is_refused(tmp_path: Path, monkeypatch
     made = output_folder(["a.mp4"], tmp_path / "out", suffix=".txt", has_sheets=False)
     with pytest.raises(ConfigError, match="may not be written to"):
         made.check(overwrite=False)
-
-
-def test_what_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("old")
-
-    def fail() -> None:
-        with replacing(path) as unfinished:
-            unfinished.write_text("half")
-            raise RuntimeError("no power")
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_has_the_permissions_any_new_file_has(tmp_path: Path) -> None:
-    with replacing(tmp_path / "a.txt") as unfinished:
-        unfinished.write_text("new")
-    (tmp_path / "plain").write_text("new")
-    modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.txt", "plain")}
-    assert len(modes) == 1

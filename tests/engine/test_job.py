@@ -50,13 +50,13 @@ def step(tiny, job, arena, prefill_tokens):
 def test_a_job_runs_through_its_stages(tiny, make_job, ask, video):
     job, arena, told = make_job(ask("ab", video([1, 2]), "c", max_new_tokens=3, request_id=7))
     assert job.need_tokens() == 2 + 12 + 1 + 3
-    assert (job.prefill_left, arena.used_tokens) == (0, 0)
+    assert (job.prefill_left_tokens, arena.used_tokens) == (0, 0)
     job.admit()
-    assert (job.prefill_left, arena.used_tokens) == (15, 18)
+    assert (job.prefill_left_tokens, arena.used_tokens) == (15, 18)
     assert job.works(0) == []  # no share of the chunk, nothing to bring
     for prefill_tokens, left in ((4, 11), (100, 0)):
         step(tiny, job, arena, prefill_tokens)
-        assert job.prefill_left == left
+        assert job.prefill_left_tokens == left
     assert told[:5] == [
         Progress(7, "vision", 1, 2),
         Progress(7, "prefill", 4, 15),

@@ -59,8 +59,15 @@ class TestErrors:
         assert "float32" in error.message
         assert answer.token_ids == answer_of(make_engine(), ask("aY")).token_ids
 
-    def test_a_step_that_breaks_fails_what_runs_and_frees_it(
-        self, tiny, make_engine, ask, run_all, replaced
+    @pytest.mark.parametrize(
+        "cause",
+        [
+            torch.OutOfMemoryError("no memory"),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate …"),
+        ],
+    )
+    def test_a_step_without_memory_fails_what_runs_and_frees_it(
+        self, tiny, make_engine, ask, run_all, replaced, cause
     ):
         inner = tiny.model.language_model
         calls = []
@@ -68,7 +75,7 @@ class TestErrors:
         def breaking(*args):
             calls.append(1)
             if len(calls) == 3:
-                raise torch.OutOfMemoryError("no memory")
+                raise cause
             return inner(*args)
 
         engine = make_engine(model=replaced(breaking, inner.logits))

@@ -201,16 +201,36 @@ def test_the_model_does_not_depend_on_the_file_afterwards(tmp_path: Path):
     assert all(torch.equal(before[name], tensor) for name, tensor in tensors_of(model).items())
 
 
+@pytest.mark.parametrize(
+    "cause",
+    [
+        torch.OutOfMemoryError("tried to allocate 1 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 GiB"),
+        MemoryError("no room"),
+    ],
+)
 def test_no_room_on_the_device_is_a_capacity_error(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, cause: Exception
 ):
     def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("tried to allocate 1 GiB")
+        raise cause
 
     monkeypatch.setattr(checkpoint, "_load_shard", full)
     with pytest.raises(CapacityError, match="does not fit") as caught:
         load(tiny_folder)
     assert "smaller checkpoint" in caught.value.hint
+    assert caught.value.__cause__ is cause
+
+
+def test_another_failure_of_loading_stays_what_it_is(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object) -> None:
+        raise RuntimeError("device-side assert")
+
+    monkeypatch.setattr(checkpoint, "_load_shard", broken)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        load(tiny_folder)
 
 
 @pytest.mark.parametrize("layout", ["original", "hf"])

@@ -21,10 +21,12 @@ NAME = "lmms-lab/LLaVA-Video-7B-Qwen2"
 class Answer:
     """What an HTTP error wants to know of its response."""
 
-    status_code = 404
     headers: dict[str, str] = {}  # noqa: RUF012  # never written
     request = None
     text = ""
+
+    def __init__(self, status_code: int) -> None:
+        self.status_code = status_code
 
 
 def failing(cause: BaseException) -> Callable[..., str]:
@@ -34,8 +36,10 @@ def failing(cause: BaseException) -> Callable[..., str]:
     return snapshot_download
 
 
-def http_error(kind: type[errors.HfHubHTTPError], text: str = "refused") -> errors.HfHubHTTPError:
-    return kind(text, response=Answer())  # type: ignore[arg-type]  # as much of one as is read
+def http_error(
+    kind: type[errors.HfHubHTTPError], text: str = "refused", status: int = 404
+) -> errors.HfHubHTTPError:
+    return kind(text, response=Answer(status))  # type: ignore[arg-type]  # as much as is read
 
 
 def caused(outer: Exception, inner: Exception) -> Exception:
@@ -93,6 +97,21 @@ def test_a_hub_id_is_fetched_with_what_is_needed_only(
             "HF_HOME",
         ),
         (PermissionError(errno.EACCES, "denied"), "cannot be fetched", "can be written"),
+        (
+            caused(errors.LocalEntryNotFoundError("failed"), PermissionError(errno.EACCES, "no")),
+            "cannot be fetched",
+            "can be written",
+        ),
+        (http_error(errors.HfHubHTTPError, "403 Forbidden", 403), "the hub refuses", "auth login"),
+        (
+            caused(
+                errors.LocalEntryNotFoundError("failed"),
+                http_error(errors.HfHubHTTPError, "401 Unauthorized", 401),
+            ),
+            "the hub refuses",
+            "auth login",
+        ),
+        (errors.XetDownloadError("xet: broken"), "cannot be fetched: xet: broken", "check the id"),
         (RuntimeError("xet: broken"), "cannot be fetched: xet: broken", "check the id"),
     ],
 )

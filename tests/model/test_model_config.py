@@ -78,7 +78,7 @@ def test_onevision_as_published(tmp_path: Path):
     assert (config.text.num_layers, config.text.head_dim, config.vision.num_layers) == (28, 128, 26)
     assert config.visual.newline is Newline.CLIP
     assert config.context_tokens == 32_768
-    assert (config.time_instruction, config.force_sample) == (False, False)
+    assert not config.time_instruction
     assert (config.padding_side, config.stored_dtype) == ("right", "bfloat16")
     assert config.generation == GenerationDefaults(
         eos_ids=(151645, 151643),
@@ -180,6 +180,7 @@ def test_overrides_in_the_original_words():
     assert scaled.text.rope_scale == 4.0
     assert scaled.context_tokens == 32_768  # tokenizer_model_max_length still holds
     assert with_overrides(config, {"tokenizer_padding_side": "left"}).padding_side == "left"
+    assert with_overrides(config, {"force_sample": False}).values["force_sample"] is False
     assert with_overrides(config, {"image_aspect_ratio": "pad"}).visual.aspect == "pad"
     assert with_overrides(config, {"eos_token_id": 7}).generation.eos_ids == (7,)
     assert with_overrides(config, {}) == config

@@ -1,4 +1,4 @@
-"""Two linear layers with the exact GELU between them, or one."""
+"""Two linear layers with the exact GELU between them."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from llava_video.model.projector import Projector
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.enable_grad])
 def test_the_mlp_is_linear_gelu_linear(mode):
-    projector = filled(Projector(6, 5, "mlp2x_gelu"), spread=1.0)
+    projector = filled(Projector(6, 5), spread=1.0)
     first, second = nn.Linear(6, 5), nn.Linear(5, 5)
     first.load_state_dict(projector.linear1.state_dict())
     second.load_state_dict(projector.linear2.state_dict())
@@ -22,11 +22,3 @@ def test_the_mlp_is_linear_gelu_linear(mode):
     assert torch.equal(features, before)
     with_tanh = second(nn.GELU(approximate="tanh")(first(features)))  # the tower's, trap T14
     assert not torch.allclose(rows, with_tanh, atol=1e-5)
-
-
-def test_the_linear_kind_has_one_layer():
-    projector = filled(Projector(6, 5, "linear"))
-    assert [name for name, _ in projector.named_parameters()] == ["linear1.weight", "linear1.bias"]
-    features = torch.randn(3, 6)
-    expected = features @ projector.linear1.weight.T + projector.linear1.bias
-    assert torch.allclose(projector(features), expected, atol=1e-6)

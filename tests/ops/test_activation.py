@@ -6,11 +6,9 @@ from typing import get_args
 import pytest
 import torch
 
-from llava_video.model import dimensions
 from llava_video.ops.activation import (
     Activation,
     activate,
-    activate_reference,
     gated_silu,
     gated_silu_reference,
 )
@@ -24,21 +22,12 @@ def gelu_tanh(x: float) -> float:
     return x * 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))
-
-
-FORMULAS = {
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "quick_gelu": lambda x: x * sigmoid(1.702 * x),
-    "silu": lambda x: x * sigmoid(x),
-}
+FORMULAS = {"gelu": gelu, "gelu_tanh": gelu_tanh}
 POINTS = torch.linspace(-6, 6, 97, dtype=torch.float64)
 
 
 def test_every_activation_has_a_formula():
-    assert set(FORMULAS) == set(get_args(Activation)) == set(get_args(dimensions.Activation))
+    assert set(FORMULAS) == set(get_args(Activation))
 
 
 @pytest.mark.parametrize("kind", get_args(Activation))
@@ -70,7 +59,7 @@ def test_leaves_its_input_alone_with_gradients():
 def test_gated_silu_is_the_product():
     gate, up = torch.randn(3, 7), torch.randn(3, 7)
     expected = gated_silu_reference(gate, up)
-    assert torch.equal(expected, activate_reference(gate, "silu") * up)
+    assert torch.allclose(expected, gate * torch.sigmoid(gate) * up, atol=1e-6)
     with torch.inference_mode():
         result = gated_silu(gate.clone(), up)
         assert torch.allclose(result, expected, atol=1e-6)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from llava_video.ops.tiles import frame_tiles, letterbox_size, normalise_reference
+from llava_video.ops.tiles import frame_tiles, letterbox_offset, letterbox_size, normalise_reference
 from llava_video.values import Grid
 
 HALF = (0.5, 0.5, 0.5)
@@ -115,6 +115,26 @@ def test_a_grid_without_a_canvas_is_refused(fit):
         frame_tiles(noise(4, 4), fit, Grid(1, 2), 58, HALF, HALF)
 
 
+@pytest.mark.parametrize(
+    ("size_px", "canvas", "size", "offset"),
+    [
+        ((201, 300), (384, 384), (258, 384), (63, 0)),  # 257.28, up
+        ((360, 640), (384, 768), (384, 683), (0, 42)),  # 640 * 384 / 360 = 682.67, up
+        ((200, 300), (384, 384), (256, 384), (64, 0)),
+        ((1900, 100), (1920, 384), (1920, 102), (0, 141)),  # 101.05, up
+        ((384, 384), (384, 384), (384, 384), (0, 0)),
+    ],
+)
+def test_letterbox(size_px: tuple, canvas: tuple, size: tuple, offset: tuple):
+    assert letterbox_size(*size_px, *canvas) == size
+    assert letterbox_offset(size, *canvas) == offset
+
+
+def test_letterbox_rounds_up():
+    truncated = int(640 * (384 / 360))
+    assert truncated == 682 != letterbox_size(360, 640, 384, 768)[1]
+
+
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 6), st.integers(1, 6))
 def test_letterbox_fills_one_side_and_stays_within(height: int, width: int, rows: int, cols: int):
     canvas = (rows * 384, cols * 384)
@@ -136,6 +156,7 @@ def test_golden_letterbox(shared: Path):
         size = letterbox_size(entry["height"], entry["width"], canvas_height, canvas_width)
         left, top, right, bottom = entry["content_box_ltrb"]
         assert size == (bottom - top, right - left)
+        assert letterbox_offset(size, canvas_height, canvas_width) == (top, left)
 
 
 def test_golden_pixels(shared: Path):

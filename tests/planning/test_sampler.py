@@ -174,7 +174,7 @@ def test_a_span_beyond_the_end_is_cut_and_said(make_info: MakeInfo):
 
 @pytest.mark.parametrize("start_s", [10.0, 10.5, 1e9])
 def test_a_span_outside_the_video(make_info: MakeInfo, start_s: float):
-    with pytest.raises(ConfigError, match=r"the video ends at 10\.00 s"):
+    with pytest.raises(ConfigError, match=r"the video ends at 10\.00 s.*a time before 10\.00"):
         idxs_of(make_info(), start_s=start_s)
 
 
@@ -198,7 +198,7 @@ def test_explicit_times(make_info: MakeInfo):
     ],
 )
 def test_explicit_times_outside(make_info: MakeInfo, knobs: dict):
-    with pytest.raises(ConfigError, match="times_s names"):
+    with pytest.raises(ConfigError, match=r"the times name .* outside"):
         idxs_of(make_info(), **knobs)
 
 

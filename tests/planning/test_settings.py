@@ -51,12 +51,13 @@ def test_plain_values_round_trip():
         ("times_s", (math.inf,)),
         ("times_s", 3.0),
         ("compat", "decord"),
-        ("strategy", "random"),
     ],
 )
 def test_absurd_sampling_is_refused(field: str, value: object):
-    with pytest.raises(ConfigError, match=field) as refusal:
+    # What users call it: the fields of times add their unit.
+    with pytest.raises(ConfigError, match=field.removesuffix("_s") + " = ") as refusal:
         SamplingSettings(**{field: value})
+    assert field not in refusal.value.message or not field.endswith("_s")
     assert refusal.value.hint
 
 
@@ -94,8 +95,8 @@ def test_absurd_planning_is_refused(field: str, value: object):
 @pytest.mark.parametrize(
     ("knobs", "words"),
     [
-        ({"start_s": 5.0, "end_s": 5.0}, "start_s = 5.0 is not before end_s = 5.0"),
-        ({"start_s": 6.0, "end_s": 5.0}, "start_s"),
+        ({"start_s": 5.0, "end_s": 5.0}, "start = 5.0 is not before end = 5.0"),
+        ({"start_s": 6.0, "end_s": 5.0}, "start = 6.0"),
         ({"times_s": (1.0,), "num_frames": 4}, "num_frames = 4"),
         ({"times_s": (1.0,), "fps": 1.0}, "fps = 1.0"),
         ({"times_s": (1.0,), "compat": "reference"}, "explicit times"),
@@ -122,6 +123,14 @@ def test_detail_does_not_share_its_knobs(knobs: dict):
 
 
 def test_the_rest_combines():
-    SamplingSettings(fps=2.0, num_frames=8, max_frames=4, start_s=1.0, end_s=9.0)
-    SamplingSettings(times_s=(1.0, 2.0), max_frames=1, start_s=0.5, end_s=9.0)
-    PlanningSettings(detail="high", pool_stride=1, max_video_tokens=1, newline=Newline.NONE)
+    """Every value stays what was given: nothing is dropped for another's sake."""
+    for cls, knobs in (
+        (SamplingSettings, {"fps": 2.0, "num_frames": 8, "max_frames": 4, "start_s": 1.0}),
+        (SamplingSettings, {"times_s": (1.0, 2.0), "max_frames": 1, "start_s": 0.5, "end_s": 9.0}),
+        (
+            PlanningSettings,
+            {"detail": "high", "pool_stride": 1, "max_video_tokens": 1, "newline": Newline.NONE},
+        ),
+    ):
+        made = cls(**knobs)
+        assert {name: getattr(made, name) for name in knobs} == knobs

@@ -50,7 +50,7 @@ def test_what_decord_cannot_open(tmp_path: Path) -> None:
     source = open_source(path)
     info = probe(source)
     path.write_bytes(b"no video any more")
-    with pytest.raises(DecodeError, match=r'decord cannot open.*backend="auto"'):
+    with pytest.raises(DecodeError, match=r'decord cannot open.*reader="auto"'):
         DecordReader(source, info)
 
 

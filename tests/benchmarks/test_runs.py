@@ -1,0 +1,77 @@
+"""Each benchmark runs, ends with its row of JSON, and (slow) keeps what the README promises."""
+
+import json
+import platform
+from pathlib import Path
+
+import harness
+import memory
+import pytest
+import speed
+import startup
+import torch
+from twin import TINY, onevision_config, twins
+
+
+def row_of(printed: str) -> dict:
+    row = json.loads(printed.splitlines()[-1])
+    host = platform.node()
+    assert host == "" or host not in printed
+    assert str(Path.home()) not in printed
+    return row
+
+
+def test_startup_runs(capsys):
+    assert startup.main(["--check"]) == 0
+    row = row_of(capsys.readouterr().out)
+    assert set(row["seconds"]) == {"import", "help", "plan"}
+    assert row["ceiling"]["python -c pass"] > 0
+
+
+def test_speed_runs_and_both_answer_alike(capsys):
+    assert speed.main(["--check"]) == 0
+    row = row_of(capsys.readouterr().out)
+    assert row["same_tokens"]
+    assert set(row["stage_ratios"]) == {"vision", "prefill", "decode"}
+    assert all(value > 0 for value in row["stage_ratios"].values())
+
+
+@pytest.mark.skipif(not harness.can_measure_memory(), reason="no /proc/self/clear_refs here")
+def test_memory_runs(capsys):
+    assert memory.main(["--check"]) == 0
+    row = row_of(capsys.readouterr().out)
+    assert [one["dtype"] for one in row["loading"]] == ["float32", "bfloat16"]
+    assert all(one["peak_bytes"] > 0.9 * one["kept_bytes"] for one in row["loading"])
+
+
+def test_twins_share_every_tensor():
+    ours, theirs = twins(onevision_config(TINY))
+    held = {parameter.data_ptr() for parameter in ours.parameters()}
+    own = {name for name, p in theirs.named_parameters() if p.data_ptr() not in held}
+    # The tower's last norm, whose output nothing uses, is theirs alone.
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in own} == {"post_layernorm"}
+    assert not any(tensor.is_meta for tensor in (*theirs.parameters(), *theirs.buffers()))
+    ours.image_newline.data[0] = torch.pi
+    assert theirs.model.image_newline[0] == torch.tensor(torch.pi)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not harness.can_measure_memory(), reason="no /proc/self/clear_refs here")
+def test_memory_does_not_grow_with_frames(tmp_path: Path):
+    found = memory.measure_visual(tmp_path)
+    assert set(found["beyond_tokens_bytes"]) == {16, 128}
+    assert found["spread"] <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not harness.can_measure_memory(), reason="no /proc/self/clear_refs here")
+def test_loading_holds_the_weights_once_and_one_shard(tmp_path: Path):
+    for found in memory.measure_loading(tmp_path):
+        assert found["stored_bytes"] > 500e6
+        assert found["peak_bytes"] <= 1.1 * found["kept_bytes"] + found["largest_shard_bytes"]
+
+
+@pytest.mark.slow
+def test_startup_is_within_its_limits(capsys):
+    assert startup.main([]) == 0
+    assert row_of(capsys.readouterr().out)["limits_s"] == {"import": 0.1, "help": 0.3, "plan": 2.0}
