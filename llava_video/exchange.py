@@ -173,7 +173,7 @@ class Exchange:
         for visual, asked, evidence in zip(self.opened, self._asked, self.evidence, strict=True):
             if isinstance(visual, OpenedVideo):
                 times_s = visual.decoder.info.pts_s[list(asked.frame_idxs)].tolist()
-                spans += evidence.coverage(asked.frame_idxs, times_s, visual.span.end_s)
+                spans += evidence.coverage(asked.frame_idxs, times_s, asked.end_s or 0.0)
         return tuple(spans)
 
     def _warnings(self, answer: Answer) -> tuple[str, ...]:

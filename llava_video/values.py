@@ -160,6 +160,7 @@ class VisualPlan:
         fast_side: rows and columns of a fast frame's map; 0 without slow-fast.
         num_tokens: visual tokens of the whole item, newlines and separators included.
         duration_s: how long the model is told that the video lasts, s; None for a picture.
+        end_s: where the span that was looked at ends, s; None for a picture.
         note_every: 0 without a time sentence, or k: the sentence lists every k-th time.
     """
 
@@ -182,6 +183,7 @@ class VisualPlan:
     fast_side: int = 0
     num_tokens: int
     duration_s: float | None = None
+    end_s: float | None = None
     note_every: int = 0
 
     @property

@@ -20,9 +20,9 @@ from llava_video.model.tiny import byte_tokenizer
 # An odd side, so that rounding up and rounding down differ.
 TILE_PX, PATCH_PX, SIDE = 70, 14, 5
 NUM_TOKENS = 12
-SEED = 34
+SEED = 39
 # By part of the name, the first that fits: features and embeddings near one, sharp attention.
-GAINS = {"embed_tokens": 25.0, "lm_head": 6.0, "language_model": 5.0, "": 3.0}
+GAINS = {"embed_tokens": 25.0, "lm_head": 6.0, "language_model": 5.0, "": 2.0}
 PROMPT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"

@@ -94,3 +94,13 @@ def test_nothing_stays_open_when_planning_fails(
     assert closed == [True]
     with pytest.raises(SourceError):
         open_exchange(tiny_model.spec, "missing.mp4", "What?", SETTINGS)
+
+
+def test_a_plan_covers_the_same_span_when_it_is_run_later(
+    tiny_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    options = {"start": 0.2, "end": 0.8, "num_frames": 3, "max_new_tokens": 2}
+    described = tiny_model.describe(tiny_clip, **options)  # type: ignore[arg-type]  # a plain dict
+    run = tiny_model.run(tiny_model.plan(tiny_clip, **options))  # type: ignore[arg-type]  # same
+    assert described.coverage == run.coverage
+    assert (run.coverage[0].start_s, run.coverage[0].end_s) == pytest.approx((0.2, 0.8))

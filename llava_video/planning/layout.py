@@ -238,6 +238,7 @@ def visual_plan(
     frame_idxs: tuple[int, ...],
     times_s: tuple[float, ...],
     duration_s: float | None = None,
+    end_s: float | None = None,
     note_every: int = 0,
 ) -> VisualPlan:
     """Put a layout and the frames it is for together; sizes are (height, width)."""
@@ -250,6 +251,7 @@ def visual_plan(
         frame_idxs=frame_idxs,
         num_tokens=layout_tokens(layout, len(times_s)),
         duration_s=duration_s,
+        end_s=end_s,
         note_every=note_every,
         **{field.name: getattr(layout, field.name) for field in fields(layout)},
     )

@@ -260,6 +260,7 @@ class _Request:
             frame_idxs=choice.sample.frame_idxs,
             times_s=choice.sample.times_s,
             duration_s=choice.sample.duration_s,
+            end_s=choice.sample.end_s,
             note_every=choice.note.every if choice.note else 0,
         )
 

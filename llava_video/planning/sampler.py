@@ -50,6 +50,13 @@ class Sample:
     compat: Literal["pts", "reference"] = "pts"
 
     @property
+    def end_s(self) -> float:
+        """When the frame after the span is shown, or the video ends, s."""
+        _, stop = self.span
+        is_whole = stop >= self.video.num_frames
+        return video_end_s(self.video) if is_whole else float(self.video.pts_s[stop])
+
+    @property
     def num_frames(self) -> int:
         """Frames of the sample."""
         return len(self.frame_idxs)
