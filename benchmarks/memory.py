@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness import (
     can_measure_memory,
@@ -59,13 +59,14 @@ _SHARDED_CHECK: dict[str, Any] = {"hidden_size": 256, "num_shards": 3, "vocab_si
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return 1 where a limit is missed."""
     parser = parser_of(__doc__)
+    parser.add_argument("--reader", choices=("auto", "decord", "pyav"), default="auto")
     parser.add_argument("--worker", choices=("visual", "load"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--frames", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--dtype", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.worker == "visual":
-        print(json.dumps(_visual_worker(asked.folder, asked.frames)))
+        print(json.dumps(_visual_worker(asked.folder, asked.frames, asked.reader)))
         return 0
     if asked.worker == "load":
         print(json.dumps(_load_worker(asked.folder, asked.dtype)))
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("this system does not tell a process's peak memory.", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as scratch:
-        visual = measure_visual(Path(scratch), is_check=asked.check)
+        visual = measure_visual(Path(scratch), reader=asked.reader, is_check=asked.check)
         loading = measure_loading(Path(scratch), is_check=asked.check)
     passed = bool(visual["passed"]) and all(one["passed"] for one in loading)
     row = {"visual": visual, "loading": loading, "passed": passed, "check": asked.check}
@@ -82,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if passed or asked.check else 1
 
 
-def measure_visual(scratch: Path, *, is_check: bool = False) -> dict[str, Any]:
+def measure_visual(
+    scratch: Path, *, reader: str = "auto", is_check: bool = False
+) -> dict[str, Any]:
     """Measure the visual path at few and at many frames."""
     from llava_video.model.tiny import write_tiny_checkpoint
     from llava_video.world.bars import paint_index
@@ -95,17 +98,20 @@ def measure_visual(scratch: Path, *, is_check: bool = False) -> dict[str, Any]:
     write_clip(scratch / "visual" / "clip.mp4", pictures)
     beyond: dict[int, int] = {}
     for num_frames in counts:
-        words = ["--worker", "visual", "--folder", str(scratch / "visual")]
+        words = ["--worker", "visual", "--folder", str(scratch / "visual"), "--reader", reader]
         found = run_worker(__file__, [*words, "--frames", str(num_frames)])
         beyond[num_frames] = found["peak_bytes"] - found["token_bytes"]
         print(
-            f"{num_frames:>4} frames: peak {found['peak_bytes'] / _MB:.1f} MB, of it visual tokens "
-            f"{found['token_bytes'] / _MB:.1f} MB, the rest {beyond[num_frames] / _MB:.1f} MB"
+            f"{num_frames:>4} frames by {found['reader']}: "
+            f"peak {found['peak_bytes'] / _MB:.1f} MB, "
+            f"of it visual tokens {found['token_bytes'] / _MB:.1f} MB, "
+            f"the rest {beyond[num_frames] / _MB:.1f} MB"
         )
     few, many = (beyond[count] for count in counts)
     spread = many / few - 1
     print(f"     spread {spread:+.1%}, limit {MAX_SPREAD:.0%}")
     return {
+        "reader": found["reader"],
         "beyond_tokens_bytes": beyond,
         "spread": spread,
         "limit": MAX_SPREAD,
@@ -145,9 +151,11 @@ def measure_loading(scratch: Path, *, is_check: bool = False) -> list[dict[str, 
     return rows
 
 
-def _visual_worker(folder: Path, num_frames: int) -> dict[str, int]:
+def _visual_worker(
+    folder: Path, num_frames: int, reader: Literal["auto", "decord", "pyav"]
+) -> dict[str, Any]:
     """Take a video through the visual path, holding its tokens; return the bytes that took."""
-    from llava_video.inputs import Video, open_visuals
+    from llava_video.inputs import OpenedVideo, Video, open_visuals
     from llava_video.loading import load_spec
     from llava_video.model.checkpoint import load_model
     from llava_video.planning.planner import plan_request
@@ -156,22 +164,27 @@ def _visual_worker(folder: Path, num_frames: int) -> dict[str, int]:
     spec = load_spec(folder, revision=None, device="cpu", dtype="float32")
     model = load_model(folder, config=spec.config, device="cpu")
 
+    readers: set[str] = set()
+
     def rows_of(count: int) -> int:
         sampling = SamplingSettings(num_frames=count)
-        (video,) = open_visuals([Video(address=folder / "clip.mp4")], sampling)
+        (video,) = open_visuals([Video(address=folder / "clip.mp4")], sampling, reader)
+        assert isinstance(video, OpenedVideo)
         plan = plan_request(
             [video.item], spec.geometry, PlanningSettings(), sampling, lambda notes: ("", 0)
         )
         (visual,) = plan.visuals
         rows = list(model.visual_rows(visual, video.clips(visual), 2))
         video.close()
+        readers.add(video.decoder.backend)
         return sum(piece.nbytes for piece in rows)
 
     rows_of(2)  # libraries, thread pools and decoders take their memory once
     before_bytes = rss_bytes()
     reset_peak_rss()
     token_bytes = rows_of(num_frames)
-    return {"peak_bytes": peak_rss_bytes() - before_bytes, "token_bytes": token_bytes}
+    peak_bytes = peak_rss_bytes() - before_bytes
+    return {"peak_bytes": peak_bytes, "token_bytes": token_bytes, "reader": readers.pop()}
 
 
 def _load_worker(folder: Path, dtype: str) -> dict[str, int]:

@@ -1,6 +1,8 @@
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import synthetic
 
@@ -11,6 +13,8 @@ from llava_video.video.decode_decord import DecordReader
 from llava_video.video.decode_pyav import PyavReader
 from llava_video.video.probe import probe
 from llava_video.video.source import open_source
+from llava_video.world.bars import paint_index, read_index
+from llava_video.world.clip import write_clip
 
 
 @pytest.mark.parametrize(
@@ -63,3 +67,22 @@ def test_damage_is_an_error_with_its_time(videos: Path) -> None:
     # Its threads read ahead, so the error comes up to 1.5 s before the damage, never after it.
     assert caught.value.pts_s is not None
     assert caught.value.pts_s < 2.9
+
+
+def test_decord_does_not_decode_on_while_nobody_reads(tmp_path: Path) -> None:
+    # Left alone it would decode the whole file into its queue: 1,500 frames of 0.23 MB.
+    path = tmp_path / "long.mp4"
+    write_clip(path, (paint_index(idx, 240, 320) for idx in range(1500)))
+    source = open_source(path)
+    reader = DecordReader(source, probe(source))
+    idxs = list(range(0, 400, 10))
+    frames = reader.frames(idxs)
+    process = psutil.Process()
+    seen = [read_index(next(frames)[1])]
+    before_bytes = process.memory_info().rss
+    time.sleep(0.5)
+    seen += [read_index(frame) for _, frame in frames]
+    time.sleep(0.5)
+    assert process.memory_info().rss - before_bytes < 60e6
+    assert seen == [idx % 256 for idx in idxs]
+    reader.close()
