@@ -21,12 +21,13 @@ from llava_video.exchange import Exchange, open_exchange
 from llava_video.inputs import OpenedVideo, close_all, open_visuals, reopen
 from llava_video.loading import load_engine, load_spec
 from llava_video.model.spec import ModelSpec
-from llava_video.options import PLAN_OPTIONS, Options, Settings, settings_of
+from llava_video.options import PLAN_OPTIONS, Options, Settings, Time, settings_of
 from llava_video.preview import DEFAULT_MODEL, Prompt, turns_of
 from llava_video.running import OnEvent, Stream, answer_one, descriptions_in_order
 from llava_video.session import Session
 from llava_video.timeline import WINDOW_PROMPT, Timeline, make_timeline, windows
 from llava_video.values import Description, Plan
+from llava_video.video.span import parse_time
 
 # What of a window's options the merging of captions shares: it has no frames.
 _ANSWER_OPTIONS = frozenset(
@@ -118,10 +119,9 @@ class LlavaVideo:
         Raises:
             ConfigError: no question. Otherwise as `describe`; the first error ends the call.
         """
-        if isinstance(questions, str) or not questions or not all(q.strip() for q in questions):
-            raise ConfigError(
-                f"questions = {questions!r}.", "a list of questions, none of them empty."
-            )
+        questions = [questions] if isinstance(questions, str) else list(questions)
+        if not questions or not all(isinstance(q, str) and q.strip() for q in questions):
+            raise ConfigError(f"questions = {questions!r}.", "a list of texts, none of them empty.")
         settings = settings_of(options)
         longest = max(questions, key=self.spec.tokenizer.num_text_tokens)
         with open_exchange(self.spec, video, longest, settings) as shared:
@@ -203,8 +203,8 @@ class LlavaVideo:
         video: Any,
         prompt: str | None = None,
         *,
-        window_s: float = 30.0,
-        overlap_s: float = 0.0,
+        window_s: Time = 30.0,
+        overlap_s: Time = 0.0,
         summary: bool = True,
         **options: Unpack[Options],
     ) -> Timeline:
@@ -213,7 +213,7 @@ class LlavaVideo:
         Args:
             video: as `describe`, one video.
             prompt: asked of every window; None asks for a description.
-            window_s: length of a window, s.
+            window_s: length of a window, s, or as `start`.
             overlap_s: what neighbours share, s; less than `window_s`.
             summary: whether to merge the captions into one text.
             **options: for every window; `start` and `end` bound the whole.
@@ -226,7 +226,7 @@ class LlavaVideo:
             whole = opened[0]
         finally:
             close_all(opened)
-        cut = windows(whole.span, window_s, overlap_s)
+        cut = windows(whole.span, parse_time(window_s), parse_time(overlap_s))
         parts = [
             {"video": whole.part(segment), "start": None, "end": None, "reader": settings.reader}
             for segment in cut
@@ -299,6 +299,7 @@ def describe_video(
     revision: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    attn: Literal["sdpa", "flash"] = "sdpa",
     **options: Unpack[Options],
 ) -> Description:
     """Describe one video in one call.
@@ -312,6 +313,7 @@ def describe_video(
         revision: hub revision.
         device: as `load`.
         dtype: as `load`.
+        attn: as `load`.
         **options: see `Options`.
 
     Raises:
@@ -320,13 +322,13 @@ def describe_video(
     """
     settings_of(options)  # a mistyped option is told before gigabytes are loaded
     if isinstance(model, LlavaVideo):
-        if (revision, device, dtype) != (None, "auto", "auto"):
+        if (revision, device, dtype, attn) != (None, "auto", "auto", "sdpa"):
             raise ConfigError(
-                "revision, device and dtype are settled when a model is loaded.",
+                "revision, device, dtype and attn are settled when a model is loaded.",
                 "give them to load(), or name the model instead of passing it loaded.",
             )
         return model.describe(video, prompt, **options)
-    with load(model, revision=revision, device=device, dtype=dtype) as loaded:
+    with load(model, revision=revision, device=device, dtype=dtype, attn=attn) as loaded:
         return loaded.describe(video, prompt, **options)
 
 

@@ -12,6 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from llava_video import backends
 from llava_video.config import to_mapping
 from llava_video.engine.request import Answer, Request, TextPart, VisualPart
@@ -206,11 +209,19 @@ class Exchange:
             **{name: backends.version(name) for name in _PROVENANCE_PACKAGES},
         }
 
-    def _thumbnails(self) -> tuple[Any, tuple[float, ...]]:
-        for evidence in self.evidence:
-            if evidence.thumbnails is not None:
-                return evidence.thumbnails, evidence.thumbnail_times_s
-        return None, ()
+    def _thumbnails(self) -> tuple[npt.NDArray[np.uint8] | None, tuple[float, ...]]:
+        """Return the thumbnails of all visuals, in order, in cells of one size."""
+        sheets = [e.thumbnails for e in self.evidence if e.thumbnails is not None]
+        if not sheets:
+            return None, ()
+        height_px, width_px = (max(sheet.shape[axis] for sheet in sheets) for axis in (1, 2))
+        cells = np.zeros((sum(map(len, sheets)), height_px, width_px, 3), np.uint8)
+        start = 0
+        for sheet in sheets:
+            stop = start + len(sheet)
+            cells[start:stop, : sheet.shape[1], : sheet.shape[2]] = sheet
+            start = stop
+        return cells, tuple(time_s for e in self.evidence for time_s in e.thumbnail_times_s)
 
 
 def open_exchange(

@@ -25,7 +25,10 @@ from llava_video.video.picture import read_picture
 from llava_video.video.source import Source, open_source
 from llava_video.video.span import parse_time
 
-_PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+# PNG, JPEG, BMP and TIFF in either byte order; WebP is asked for apart.
+_PICTURE_STARTS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
+# Motion JPEG is pictures without a container, and begins like one of them.
+_MOTION_SUFFIXES = frozenset({".mjpeg", ".mjpg"})
 
 # A reader gives at most so many frames at once, and of large ones as many as fit these bytes.
 _CHUNK_FRAMES = 8
@@ -184,7 +187,7 @@ def open_visuals(
     """Open what the user handed over, in order; nothing stays open when one of them fails.
 
     Args:
-        visuals: one address (a picture when its suffix says so), one `Video` or `Picture`, a
+        visuals: one address (a picture when its first bytes say so), one `Video` or `Picture`, a
             sequence of those, or None for text alone.
         sampling: the request's sampling, for videos that have none of their own.
         reader: which decoder backend reads videos.
@@ -227,6 +230,10 @@ def reopen(
 
 def _check_same(plan: Plan, opened: Sequence[Opened]) -> None:
     hint = "plan it again, or pass what was planned as video=."
+    if plan.prompt.count("<image>") != len(plan.visuals) or not all(
+        visual.frame_idxs for visual in plan.visuals
+    ):
+        raise ConfigError("the plan's marks, visuals and frames do not match.", "plan it again.")
     if len(opened) != len(plan.visuals):
         raise ConfigError(f"{len(plan.visuals)} visuals planned, {len(opened)} given.", hint)
     for visual, own in zip(plan.visuals, opened, strict=True):
@@ -283,14 +290,14 @@ def _is_tuple_of_parts(visuals: Any) -> bool:
 def _open_one(
     visual: Any, sampling: SamplingSettings, reader: Literal["auto", "decord", "pyav"]
 ) -> Opened:
-    if isinstance(visual, Picture) or _is_picture(visual):
-        address = visual.address if isinstance(visual, Picture) else visual
-        named = isinstance(address, str | os.PathLike)
-        frame = read_picture(address)
-        name = str(address) if named else f"picture {frame.shape[1]}x{frame.shape[0]}"
-        return OpenedPicture(frame=frame, name=name, identity=_digest(frame))
+    if isinstance(visual, Picture):
+        return _open_picture(visual.address)
+    if type(visual).__module__.startswith("PIL."):
+        return _open_picture(visual)
     video = visual if isinstance(visual, Video) else Video(address=visual)
     source = open_source(video.address)
+    if not isinstance(visual, Video) and _is_picture(source):
+        return _open_picture(source)
     decoder = open_decoder(source, backend=reader, info=video.info)
     identity = _fingerprint(source)
     return OpenedVideo(
@@ -298,10 +305,26 @@ def _open_one(
     )
 
 
-def _is_picture(address: Any) -> bool:
-    if isinstance(address, str | os.PathLike):
-        return Path(os.fspath(address)).suffix.lower() in _PICTURE_SUFFIXES
-    return type(address).__module__.startswith("PIL.")
+def _open_picture(address: Any) -> OpenedPicture:
+    frame = read_picture(address)
+    name = f"picture {frame.shape[1]}x{frame.shape[0]}"
+    if isinstance(address, Source):
+        name = address.name
+    elif isinstance(address, str | os.PathLike):
+        name = str(address)
+    return OpenedPicture(frame=frame, name=name, identity=_digest(frame))
+
+
+def _is_picture(source: Source) -> bool:
+    """Whether the first bytes are those of a still picture; FFmpeg would read it as a video."""
+    if source.frames is not None or Path(source.name).suffix.lower() in _MOTION_SUFFIXES:
+        return False
+    if source.content is not None:
+        head = source.content[:16]
+    else:
+        with Path(source.path or "").open("rb") as file:
+            head = file.read(16)
+    return head.startswith(_PICTURE_STARTS) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
 
 
 def _fingerprint(source: Source) -> str:

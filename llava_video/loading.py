@@ -25,7 +25,7 @@ def choose_dtype(dtype: str, device: str) -> str:
         ConfigError: an unknown dtype.
     """
     if dtype == "auto":
-        return "float32" if choose_device(device) == "cpu" else "bfloat16"
+        return "float32" if choose_device(device).startswith("cpu") else "bfloat16"
     if dtype not in _DTYPES:
         raise ConfigError(
             f"dtype = {dtype!r}.", f"allowed: 'auto', {', '.join(map(repr, _DTYPES))}."
@@ -37,22 +37,23 @@ def choose_device(device: str) -> str:
     """Resolve "auto" to "cuda" where there is a GPU, else "cpu"; check any other name.
 
     Raises:
-        ConfigError: a name torch does not know, or a GPU that is not there.
+        ConfigError: a kind of device this library does not run on, or a GPU that is not there.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    allowed = "allowed: 'auto', 'cpu', 'cuda', 'cuda:1', …."
     try:
         wanted = torch.device(device)
-    except RuntimeError as cause:
-        raise ConfigError(
-            f"device = {device!r}.", "allowed: 'auto', 'cpu', 'cuda', 'cuda:1', …."
-        ) from cause
+    except (RuntimeError, TypeError) as cause:
+        raise ConfigError(f"device = {device!r}.", allowed) from cause
+    if wanted.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device = {device!r}.", allowed)
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
             f"device = {device!r}, {torch.cuda.device_count()} GPUs found.",
             "device='auto' or 'cpu'.",
         )
-    return device
+    return str(wanted)
 
 
 def load_spec(
@@ -84,7 +85,7 @@ def load_engine(
     if attn not in ("sdpa", "flash"):
         raise ConfigError(f"attn = {attn!r}.", "allowed: 'sdpa', 'flash'.")
     if device != "auto":  # "auto" may spread the layers over several GPUs
-        choose_device(device)
+        device = choose_device(device)
     model = load_model(
         spec.folder,
         config=spec.config,

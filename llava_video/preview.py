@@ -4,7 +4,7 @@ Everything `LlavaVideo.plan` does, without torch: a checkpoint's configuration a
 enough to count every token. Knows no engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -95,6 +95,8 @@ def turns_of(prompt: Prompt, opened: Sequence[Opened]) -> tuple[Turn, ...]:
         prompt = f"Please describe this {noun} in detail."
     if isinstance(prompt, str):
         return (Turn("user", prompt),)
+    if not isinstance(prompt, Iterable):
+        raise ConfigError(f"the prompt is {prompt!r}.", "a text, or Turns.")
     turns = tuple(prompt)
     if not all(isinstance(turn, Turn) for turn in turns):
         kinds = sorted({type(turn).__name__ for turn in turns})

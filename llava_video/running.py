@@ -3,6 +3,7 @@
 The only place that reads an engine's events on the user's side. Knows no video, model or template.
 """
 
+import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Self
 
@@ -13,6 +14,10 @@ from llava_video.exchange import Exchange
 from llava_video.values import Description
 
 OnEvent = Callable[[Event], None]
+
+# Requests of one batch under way, or waiting for an earlier one to be told. The engine runs fewer
+# at once; a larger window only keeps it busy for longer beside one slow request.
+_WINDOW = 64
 
 
 def events_of(
@@ -77,7 +82,8 @@ def descriptions_in_order(
 ) -> Iterator[Description | Exception]:
     """Run many exchanges at once; yield descriptions, or errors in their place, in input order.
 
-    An exchange is closed as soon as it has ended, and all are when the iterator is closed.
+    An exchange is closed as soon as it has ended, and all are when the iterator is closed. Answers
+    that wait for an earlier one are bounded: no more than a window of requests is under way.
 
     Args:
         engine: runs them; it draws a new one from `exchanges` only when it has room.
@@ -90,35 +96,44 @@ def descriptions_in_order(
     open_ones: dict[int, Exchange] = {}
     ended: dict[int, Description | Exception] = {}
 
+    numbered = enumerate(exchanges, first_id)
+
     def made() -> Iterator[Exchange]:
-        for request_id, exchange in enumerate(exchanges, first_id):
+        for request_id, exchange in itertools.islice(numbered, _WINDOW):
             if isinstance(exchange, Exception):
                 ended[request_id] = exchange
             else:
                 open_ones[request_id] = exchange
                 yield exchange
 
-    next_id = first_id
+    told, told_before = [first_id], None
     try:
-        for event in events_of(engine, made(), reuse=reuse):
-            if on_event:
-                on_event(event)
-            if isinstance(event, Finished | Failed):
-                with open_ones.pop(event.request_id) as exchange:
-                    ended[event.request_id] = (
-                        event.error
-                        if isinstance(event, Failed)
-                        else exchange.description(event.answer)
-                    )
-            while next_id in ended:
-                yield ended.pop(next_id)
-                next_id += 1
-        while next_id in ended:  # exchanges at the end that could not be made
-            yield ended.pop(next_id)
-            next_id += 1
+        while told_before != told[0]:
+            told_before = told[0]
+            for event in events_of(engine, made(), reuse=reuse):
+                if on_event:
+                    on_event(event)
+                if isinstance(event, Finished | Failed):
+                    with open_ones.pop(event.request_id) as exchange:
+                        ended[event.request_id] = _outcome(exchange, event)
+                yield from _next(ended, told)
+            yield from _next(ended, told)  # the last of a window, when they could not be made
     finally:
         for exchange in open_ones.values():
             exchange.close()
+
+
+def _next(
+    ended: dict[int, Description | Exception], told: list[int]
+) -> Iterator[Description | Exception]:
+    """Yield what has ended and is next; `told` holds the id of the next one."""
+    while told[0] in ended:
+        yield ended.pop(told[0])
+        told[0] += 1
+
+
+def _outcome(exchange: Exchange, event: Finished | Failed) -> Description | Exception:
+    return event.error if isinstance(event, Failed) else exchange.description(event.answer)
 
 
 class Stream:

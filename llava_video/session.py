@@ -49,6 +49,7 @@ class Session:
         self._first: Exchange | None = None
         self._cache: KvSequence | None = None
         self._turns: tuple[Turn, ...] = ()
+        self._closed = False
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -65,8 +66,12 @@ class Session:
             ConfigError: the question is empty.
             BudgetError: the conversation has outgrown the context. Otherwise as `describe`.
         """
+        if self._closed:
+            raise ConfigError("the conversation was closed.", "begin a new one with chat().")
         if not question.strip():
             raise ConfigError("the question is empty.", "ask something.")
+        if self._turns:  # the visuals have their place in the first question
+            question = question.replace("<image>", "< image >")
         turns = (*self._turns, Turn("user", question))
         exchange = self._exchange(turns)
         answer = answer_one(
@@ -80,7 +85,8 @@ class Session:
         return exchange.description(answer)
 
     def close(self) -> None:
-        """Free the cache and close the visuals."""
+        """Free the cache and close the visuals; the conversation has ended."""
+        self._closed = True
         self._release()
         if self._first is not None:
             self._first.close()

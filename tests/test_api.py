@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from llava_video.api import LlavaVideo, describe_video
 from llava_video.errors import ConfigError, SourceError
@@ -247,3 +248,66 @@ def test_reference_compat_keeps_duplicates(tiny_model: LlavaVideo, tiny_clip: Pa
     assert plan.visuals[0].num_frames == 64
     assert len(set(plan.visuals[0].frame_idxs)) == 40
     assert dataclasses.replace(plan) == plan
+
+
+@pytest.mark.parametrize(
+    ("name", "num_frames", "num_seen"),
+    [
+        ("safari.mp4", 4, 4),
+        ("llava_next_demo.mp4", 4, 4),
+        ("flipping_a_pancake.mkv", 4, 4),
+        ("corrupted.mp4", 8, 5),
+        ("unordered.mov", 8, 4),
+        ("video_0.mov", 3, 3),
+        ("video_90.mov", 3, 3),
+        ("video_180.mov", 3, 3),
+        ("video_270.mov", 3, 3),
+        ("av1_video.mkv", 4, 4),
+        ("h265_10bits.mp4", 4, 4),
+        ("bt709_full_range.mp4", 4, 4),
+    ],
+)
+def test_every_real_video_is_described(
+    tiny_model: LlavaVideo, videos: Path, name: str, num_frames: int, num_seen: int
+) -> None:
+    answer = tiny_model.describe(videos / name, num_frames=num_frames, max_new_tokens=2)
+    assert len(answer.frames) == answer.plan.visuals[0].num_frames == num_seen
+    assert answer.coverage[0].start_s == 0.0
+    told = any("cannot be decoded" in warning for warning in answer.warnings)
+    assert told == (name == "corrupted.mp4")
+    auto, pyav = (
+        tiny_model.describe(videos / name, num_frames=num_frames, max_new_tokens=2, reader=reader)
+        for reader in ("auto", "pyav")
+    )
+    assert (auto.text, auto.frames) == (pyav.text, pyav.frames)
+
+
+def test_a_picture_is_known_by_its_bytes_however_it_comes(
+    tiny_model: LlavaVideo, tiny_clip: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (90, 60), (200, 90, 10)).save(tmp_path / "still.png")
+    bare = tmp_path / "still"
+    bare.write_bytes((tmp_path / "still.png").read_bytes())
+    plans = [
+        tiny_model.plan(given)
+        for given in (tmp_path / "still.png", bare, bare.read_bytes(), bare.open("rb"))
+    ]
+    assert [plan.visuals[0].kind for plan in plans] == ["image"] * 4
+    assert len({plan.visual_tokens for plan in plans}) == 1
+    misnamed = tmp_path / "clip.jpg"
+    misnamed.write_bytes(tiny_clip.read_bytes())
+    assert tiny_model.plan(misnamed).visuals[0].kind == "video"
+
+
+def test_a_tiny_temperature_is_greedy_and_not_silence(
+    tiny_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    greedy = tiny_model.ask(tiny_clip, "Go.", **SHORT).text
+    assert tiny_model.ask(tiny_clip, "Go.", temperature=1e-40, **SHORT).text == greedy != ""
+
+
+def test_thumbnails_of_all_visuals_are_kept(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
+    picture = Picture(np.full((60, 80, 3), 200, np.uint8))
+    answer = tiny_model.ask([picture, Video(tiny_clip)], "Compare.", **SHORT)
+    assert answer.thumbnails is not None
+    assert len(answer.thumbnails) == len(answer.thumbnail_times_s) == 5

@@ -15,10 +15,11 @@ def test_auto_follows_the_hardware() -> None:
     assert choose_device("auto") == expected
     assert choose_dtype("auto", "cpu") == "float32"
     assert choose_dtype("auto", "cuda") == "bfloat16" if expected == "cuda" else True
+    assert choose_dtype("auto", "cpu:0") == "float32"
     assert choose_dtype("float16", "cpu") == "float16"
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:97", "cuda:x"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:97", "cuda:x", "meta", "mps"])
 def test_a_device_that_is_not_there_is_named(device: str) -> None:
     with pytest.raises(ConfigError, match=f"device = '{device}'"):
         choose_device(device)

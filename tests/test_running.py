@@ -132,3 +132,17 @@ def test_a_stream_that_never_began_closes_its_visuals() -> None:
     Stream(FakeEngine(), _as_exchange(exchange)).close()
     assert exchange.closed
     assert exchange.tries == 0
+
+
+def test_answers_that_wait_for_a_slow_one_are_bounded() -> None:
+    made: list[int] = []
+
+    def exchanges() -> Iterator[Any]:
+        for idx in range(300):
+            made.append(idx)
+            yield FakeExchange(idx)
+
+    answers = descriptions_in_order(FakeEngine(window=1000), exchanges())
+    assert next(answers) == cast("Any", "yes 0")  # told last: the fake answers backwards
+    assert len(made) == 64
+    assert [str(answer) for answer in answers] == [f"yes {idx}" for idx in range(1, 300)]

@@ -75,3 +75,14 @@ def test_a_small_context_still_holds_a_short_conversation(tmp_path: Path, tiny_c
     with load(folder) as model, model.chat(tiny_clip, num_frames=4) as chat:
         first = chat.ask("What is this?")
     assert first.plan.max_new_tokens == 512
+
+
+def test_a_closed_conversation_stays_closed_and_marks_stay_in_the_first_turn(
+    tiny_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    with tiny_model.chat(tiny_clip, **SHORT) as chat:
+        chat.ask("What is this?")
+        later = chat.ask("What does <image> mean?")
+    assert later.usage.reused_tokens > later.usage.visual_tokens
+    with pytest.raises(ConfigError, match="was closed"):
+        chat.ask("Again?")

@@ -14,6 +14,9 @@ from torch import Tensor
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import CheckpointError
 
+# Below it the most probable token is certain in float32 anyway, and a quotient would overflow.
+_LEAST_TEMPERATURE = 1e-5
+
 
 class TokenChooser:
     """Chooses the tokens of one request.
@@ -63,7 +66,7 @@ class TokenChooser:
         """
         if self._generation.temperature == 0.0:
             return int(log_probs.argmax())
-        scaled = log_probs / self._generation.temperature
+        scaled = log_probs / max(self._generation.temperature, _LEAST_TEMPERATURE)
         return draw(torch.softmax(scaled, dim=-1), self._generator)
 
 
@@ -104,7 +107,7 @@ def warp(logits: Tensor, *, temperature: float, top_k: int, top_p: float) -> Ten
     Returns:
         (vocab,) float32, -inf where dropped.
     """
-    logits = logits / temperature
+    logits = logits / max(temperature, _LEAST_TEMPERATURE)
     if 0 < top_k < len(logits):
         least = torch.topk(logits, top_k).values[-1]
         logits = logits.masked_fill(logits < least, -torch.inf)

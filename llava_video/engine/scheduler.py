@@ -26,8 +26,10 @@ from llava_video.model.llava import LlavaModel
 from llava_video.model.memory import is_out_of_memory
 from llava_video.model.tokenizer import Tokenizer
 
-# Tiles of one vision call by kind of device. On a CPU two tiles' activations stay in its caches.
-_TILE_CHUNKS = {"cpu": 2}
+# Patches of one vision call by kind of device: on a CPU the activations of two tiles of 27 x 27
+# stay in its caches, a GPU is busy with sixteen.
+_PATCHES = {"cpu": 2 * 27**2}
+_GPU_PATCHES = 16 * 27**2
 _CLOSED = ("the engine was closed.", "load the model again.")
 
 
@@ -99,7 +101,7 @@ class Scheduler:
             eos_ids=frozenset(eos_ids),
             repetition_penalty=repetition_penalty,
             constraints=constraints,
-            tile_chunk=settings.tile_chunk or _TILE_CHUNKS.get(model.device.type, 16),
+            tile_chunk=settings.tile_chunk or _tile_chunk(model),
             arena=self.arena,
         )
         self._settings = settings
@@ -280,6 +282,11 @@ class Scheduler:
             if not job.has_ended:
                 job.fail(error)
         self._drop_ended()
+
+
+def _tile_chunk(model: LlavaModel) -> int:
+    patches = _PATCHES.get(model.device.type, _GPU_PATCHES)
+    return max(1, patches // model.dimensions.vision.patches_per_side**2)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ class EngineSettings:
     )
     tile_chunk: int | None = setting(
         None,
-        "Tiles of one vision call; None is 2 on a CPU, whose caches are small, and 16 on a GPU.",
+        "Tiles of one vision call; None is 2 of 384 px on a CPU, for its caches, 16 on a GPU.",
         unit="tiles",
         at_least=1,
     )

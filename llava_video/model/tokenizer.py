@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from tokenizers import Tokenizer as BaseTokenizer
 
-from llava_video.errors import CheckpointError
+from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.json_fields import read_json_object
 
 IMAGE_MARK: Final = "<image>"
@@ -67,7 +67,17 @@ class Tokenizer:
         return self._json
 
     def encode(self, text: str) -> list[int]:
-        """Turn text without marks into ids; nothing is added in front or behind."""
+        """Turn text without marks into ids; nothing is added in front or behind.
+
+        Raises:
+            ConfigError: the text is no Unicode (half a surrogate pair, as from undecodable bytes).
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as cause:
+            raise ConfigError(
+                f"the text {text[:40]!r} is no valid Unicode.", "retype it."
+            ) from cause
         return list(self._base.encode(text, add_special_tokens=False).ids)
 
     def encode_prompt(self, prompt: str) -> list["list[int] | Mark"]:

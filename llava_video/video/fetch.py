@@ -165,7 +165,7 @@ def _copy(
         if time.monotonic() > deadline_s:
             raise SourceError(
                 f"{name}: {num_bytes} bytes after {settings.timeout_s} s, and not the end.",
-                "raise timeout_s, or download the file first.",
+                "download the file first, and pass its path.",
             )
         file.write(chunk)
     if stated_bytes is not None and num_bytes < stated_bytes:
@@ -213,4 +213,4 @@ def _typed_errors(name: str) -> Iterator[None]:
 
 def _too_large(name: str, max_bytes: int) -> SourceError:
     message = f"{name} is larger than {max_bytes} bytes."
-    return SourceError(message, "raise max_bytes, or download the file first.")
+    return SourceError(message, "download the file first, and pass its path.")

@@ -53,7 +53,7 @@ def make_engine(tiny) -> Callable[..., Scheduler]:
             tiny.tokenizer,
             eos_ids=defaults.eos_ids if eos_ids is None else eos_ids,
             repetition_penalty=defaults.repetition_penalty if penalty is None else penalty,
-            settings=EngineSettings(**{"slab_tokens": 512, **settings}),
+            settings=EngineSettings(**{"slab_tokens": 512, "tile_chunk": 2, **settings}),
         )
         made.append(engine)
         return engine
