@@ -30,6 +30,7 @@ from llava_video.engine.request import (
 from llava_video.engine.rows import PromptRows
 from llava_video.engine.sequence import Element, tokens_of
 from llava_video.engine.sequence import Sequence as KvSequence
+from llava_video.engine.settings import GenerationSettings
 from llava_video.engine.step import Work
 from llava_video.engine.writer import AnswerWriter
 from llava_video.errors import ConfigError
@@ -86,8 +87,7 @@ class Job:
         self._is_prefilled = False
         self._marks_s = [time.perf_counter()]  # asked, admitted, prefilled
         _check_ids(self._elements, tools.model.language_model.config.vocab_size)
-        if not all(self._choices):
-            raise ConfigError("a choice comes to no token.", "choices of letters or digits.")
+        _check_choices(request.generation, self._choices)
 
     @property
     def prefill_left_tokens(self) -> int:
@@ -324,4 +324,15 @@ def _check_ids(elements: Sequence[Element], vocab_size: int) -> None:
         raise ConfigError(
             f"the prompt has ids from {min(ids)} to {max(ids)}, the model knows {vocab_size}.",
             "use the checkpoint's own tokenizer.",
+        )
+
+
+def _check_choices(generation: GenerationSettings, choices: list[list[int]]) -> None:
+    if not all(choices):
+        raise ConfigError("a choice comes to no token.", "choices of letters or digits.")
+    most = max(map(len, choices), default=0)
+    if most > generation.max_new_tokens:
+        raise ConfigError(
+            f"max_new_tokens = {generation.max_new_tokens}, and a choice takes {most} tokens.",
+            f"max_new_tokens={most}, or shorter choices: a choice is never cut.",
         )

@@ -41,6 +41,11 @@ class GenerationSettings:
         if not all(self.stop):
             raise ConfigError(f"stop = {self.stop!r}.", "a tuple of strings, none of them empty.")
         _check_format(self.response_format)
+        if self.choices and self.stop:
+            raise ConfigError(
+                f"stop = {self.stop!r} beside choices.",
+                "choices are answers whole: leave stop out.",
+            )
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ class AnswerWriter:
     def parsed(self) -> Any:
         """The value of a typed answer; None when it is free or was cut short."""
         if self._choice is not None:
-            return self._choice if self.finish_reason == "stop" else None
+            return self._choice
         if self._constraint is None or not self._constraint.is_complete or self._stop.stopped:
             return None
         return json.loads(self.text)
@@ -109,14 +109,11 @@ class AnswerWriter:
         return piece if reason is None else piece + self.end(reason)
 
     def write_choice(self, choice: str, ids: list[int]) -> str:
-        """Write a whole chosen answer; one that is longer than `max_new_tokens` is cut there."""
+        """Write a whole chosen answer."""
         self._choice = choice
-        self.ids = ids[: self._generation.max_new_tokens]
-        if len(self.ids) == len(ids):
-            self.finish_reason = "stop"
-            return self._show(choice)
-        self.finish_reason = "length"
-        return self._show(self._tokenizer.decode(self.ids).strip())
+        self.ids = ids
+        self.finish_reason = "stop"
+        return self._show(choice)
 
     def end(self, reason: FinishReason) -> str:
         """End the answer; return the rest of its text."""

@@ -7,8 +7,9 @@ from llava_video.engine.arena import Arena
 from llava_video.engine.choices import ChoiceScorer
 from llava_video.engine.request import answer_of
 from llava_video.engine.sequence import Sequence
+from llava_video.engine.settings import GenerationSettings
 from llava_video.engine.step import Work, run_step
-from llava_video.errors import CapacityError
+from llava_video.errors import CapacityError, ConfigError
 
 PROMPT = list(b"Is there a dog?")
 
@@ -146,3 +147,10 @@ def test_sampled_choices_follow_their_confidence(engine, ask, run_all):
     share = drawn.count(greedy.text) / len(drawn)
     assert share == pytest.approx(greedy.confidence, abs=5 * deviation)
     assert [answer_of(engine, request).text for request in requests[:9]] == drawn[:9]
+
+
+def test_a_choice_that_could_only_be_cut_is_refused(engine, ask):
+    with pytest.raises(ConfigError, match="a choice takes 8 tokens"):
+        answer_of(engine, ask("Sure?", response_format=["maybe so", "no"], max_new_tokens=6))
+    with pytest.raises(ConfigError, match="stop"):
+        GenerationSettings(response_format=["yes", "no"], stop=("y",))
