@@ -170,7 +170,7 @@ class TestCancelling:
 
     def test_a_taken_answer_stays_the_callers(self, engine, ask):
         events = engine.run([ask("a", keep=True, max_new_tokens=1)])
-        answer = [event for event in events if isinstance(event, Finished)][0].answer  # noqa: RUF015
+        (answer,) = [event.answer for event in events if isinstance(event, Finished)]
         assert engine.arena.used_tokens == 1  # the prompt; the one token said was not read
         answer.sequence.release()
 
