@@ -20,6 +20,10 @@ from llava_video.errors import ConfigError
 PoolMode = Literal["bilinear", "average", "max"]
 Fit = Literal["squeeze", "letterbox", "pad"]
 FinishReason = Literal["stop", "length", "loop", "cancelled"]
+# How keys and values are stored, and the weights of the decoder's linear layers: "plain" is the
+# model's own dtype.
+KvFormat = Literal["plain", "int8", "int4"]
+WeightFormat = Literal["plain", "int8", "int4"]
 
 
 class Newline(enum.StrEnum):
@@ -199,16 +203,24 @@ class VisualPlan:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes a plan takes, predicted from shapes: weights, KV cache, and the largest activations."""
+    """Bytes a plan takes, predicted from shapes.
+
+    Attributes:
+        weights_bytes: all weights, as they are stored.
+        kv_bytes: keys and values of every token of the request.
+        activation_bytes: the largest that is alive at once beside them.
+        workspace_bytes: what libraries and the allocator keep for themselves.
+    """
 
     weights_bytes: int
     kv_bytes: int
     activation_bytes: int
+    workspace_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
         """Sum of the parts."""
-        return self.weights_bytes + self.kv_bytes + self.activation_bytes
+        return self.weights_bytes + self.kv_bytes + self.activation_bytes + self.workspace_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +237,8 @@ class Plan:
         context_tokens: positions the model accepts.
         budget_tokens: visual tokens that were allowed.
         position_scale: positions are index / position_scale.
+        kv_format: how keys and values are stored.
+        weight_format: how the decoder's linear weights are stored.
         memory: predicted bytes.
         reasons: what was chosen or given up, and why, one sentence each.
         warnings: what the user should know before believing the answer.
@@ -238,6 +252,8 @@ class Plan:
     context_tokens: int
     budget_tokens: int
     position_scale: float = 1.0
+    kv_format: KvFormat = "plain"
+    weight_format: WeightFormat = "plain"
     memory: MemoryEstimate
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
