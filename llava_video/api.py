@@ -11,6 +11,7 @@ is ever held whole. Knows no file format, no tensor and no template.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack, cast
 
@@ -21,10 +22,14 @@ from llava_video.exchange import Exchange, open_exchange
 from llava_video.inputs import OpenedVideo, close_all, open_visuals, reopen
 from llava_video.loading import load_engine, load_spec
 from llava_video.model.spec import ModelSpec
-from llava_video.options import PLAN_OPTIONS, Options, Settings, Time, settings_of
-from llava_video.preview import DEFAULT_MODEL, Prompt, turns_of
+from llava_video.options import Options, Settings, Time, answer_settings, settings_of
+from llava_video.plan_table import bytes_words
+from llava_video.planning.memory import weights_bytes
+from llava_video.planning.settings import MemorySettings
+from llava_video.preview import DEFAULT_MODEL, Prompt, Quantize, check_planned_for, turns_of
 from llava_video.running import OnEvent, Stream, answer_one, descriptions_in_order
-from llava_video.session import Session
+from llava_video.seen import SeenVisuals
+from llava_video.session import Session, load_session
 from llava_video.timeline import WINDOW_PROMPT, Timeline, make_timeline, windows
 from llava_video.values import Description, Plan
 from llava_video.video.span import parse_time
@@ -48,9 +53,16 @@ class LlavaVideo:
         self.spec = spec
         self.engine = engine
         self.on_event = on_event
+        self._seen = SeenVisuals()
 
     def __repr__(self) -> str:
-        return f"LlavaVideo({self.spec.name!r}, context={self.spec.geometry.context_tokens} tokens)"
+        setup = self.spec.setup
+        limit = "" if setup.limit_bytes is None else f" of {bytes_words(setup.limit_bytes)}"
+        weights = bytes_words(weights_bytes(self.spec.geometry, setup.weight_format))
+        return (
+            f"LlavaVideo({self.spec.name!r}, context={self.spec.geometry.context_tokens} tokens, "
+            f"{setup.weight_format} weights={weights}{limit})"
+        )
 
     def plan(self, video: Any, prompt: Prompt = None, **options: Unpack[Options]) -> Plan:
         """Say what would be done: frames, tokens, memory and the reasons, before any work.
@@ -73,14 +85,10 @@ class LlavaVideo:
             ConfigError: the video is not the one planned, or an option would change the plan.
             DecodeError: a planned frame cannot be decoded.
         """
-        if plan.model != self.spec.name:
-            raise ConfigError(
-                f"the plan was made for {plan.model}, this model is {self.spec.name}.",
-                "make the plan with this model.",
-            )
-        settings = _answer_settings(plan, options)
+        check_planned_for(self.spec, plan)
+        settings = answer_settings(plan, options)
         opened = reopen(plan, video, settings.reader)
-        with Exchange(self.spec, plan, opened, settings) as exchange:
+        with Exchange(self.spec, plan, opened, settings, seen=self._seen) as exchange:
             return self._answer(exchange)
 
     def describe(
@@ -100,7 +108,7 @@ class LlavaVideo:
             ConfigError: an option is out of range. TypeError: an option is unknown.
             CapacityError: there is no memory for it now.
         """
-        with open_exchange(self.spec, video, prompt, settings_of(options)) as exchange:
+        with self._open(video, prompt, settings_of(options)) as exchange:
             return self._answer(exchange)
 
     def ask(self, video: Any, question: Prompt, **options: Unpack[Options]) -> Description:
@@ -124,7 +132,7 @@ class LlavaVideo:
             raise ConfigError(f"questions = {questions!r}.", "a list of texts, none of them empty.")
         settings = settings_of(options)
         longest = max(questions, key=self.spec.tokenizer.num_text_tokens)
-        with open_exchange(self.spec, video, longest, settings) as shared:
+        with self._open(video, longest, settings) as shared:
             leader = shared.follow(turns_of(questions[0], shared.opened), settings)
             first = answer_one(self.engine, leader, keep=True, on_event=self.on_event)
             shared.take_frames_of(leader)
@@ -149,12 +157,26 @@ class LlavaVideo:
 
     def stream(self, video: Any, prompt: Prompt = None, **options: Unpack[Options]) -> Stream:
         """Answer in pieces of text as they come; `.description` of the stream has the rest."""
-        exchange = open_exchange(self.spec, video, prompt, settings_of(options))
+        exchange = self._open(video, prompt, settings_of(options))
         return Stream(self.engine, exchange, self.on_event)
 
     def chat(self, video: Any = None, **options: Unpack[Options]) -> Session:
         """Begin a conversation about a video; each turn continues the cache of the last."""
-        return Session(self.spec, self.engine, video, settings_of(options), self.on_event)
+        settings = settings_of(options)
+        return Session(self.spec, self.engine, video, settings, self.on_event, self._seen)
+
+    def resume(self, path: str | Path, *, video: Any = None, **options: Unpack[Options]) -> Session:
+        """Go on with a conversation that `Session.save` wrote: nothing of it is computed again.
+
+        Args:
+            path: the file.
+            video: the visuals, where the plan's names are not addresses (bytes, arrays).
+            **options: how to answer; which frames and how many tokens are the saved plan's.
+
+        Raises:
+            CheckpointError: the file is damaged, or of another model. CapacityError: no room.
+        """
+        return load_session(self.spec, self.engine, path, video, options, self.on_event, self._seen)
 
     def batch(
         self,
@@ -188,7 +210,7 @@ class LlavaVideo:
                 video, words = asked.pop("video", None), asked.pop("prompt")
                 try:
                     settings = settings_of(asked)
-                    yield open_exchange(self.spec, video, words, settings, request_id=idx)
+                    yield self._open(video, words, settings, request_id=idx)
                 except LlavaVideoError as error:
                     yield error
 
@@ -251,6 +273,13 @@ class LlavaVideo:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
+    def _open(
+        self, video: Any, prompt: Prompt, settings: Settings, *, request_id: int = 0
+    ) -> Exchange:
+        return open_exchange(
+            self.spec, video, prompt, settings, request_id=request_id, seen=self._seen
+        )
+
     def _answer(self, exchange: Exchange) -> Description:
         answer = answer_one(self.engine, exchange, on_event=self.on_event)
         return exchange.description(answer)
@@ -263,6 +292,9 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     attn: Literal["sdpa", "flash"] = "sdpa",
+    memory: str | int | None = None,
+    quantize: Quantize = "auto",
+    rope: Literal["exact", "compat"] | None = None,
     engine: EngineSettings | None = None,
     on_event: OnEvent | None = None,
     on_shard: Callable[[int, int], None] | None = None,
@@ -275,16 +307,29 @@ def load(
         device: "auto" (every GPU there is, else the CPU), "cpu", "cuda", "cuda:1", ….
         dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), "float32", "bfloat16" or "float16".
         attn: "sdpa", or "flash" for the flash-attn package.
+        memory: what weights, cache, activations and workspace may take together: "24GiB",
+            "21.5 GiB", "16GB", or bytes. None: what the GPU has free; no limit on a CPU. Every plan
+            stays within it, and the cache is never larger.
+        quantize: how the decoder's linear weights are kept. "auto" is the finest of "plain", "int8"
+            and "int4" that leaves memory for the model's whole context as int8 cache, "int4" where
+            none does; a named one is kept, None is "plain". The reason stands in every plan.
+        rope: angles of positions, "exact" or the reference's ("compat"); None is the engine's.
         engine: chunk sizes and limits of the engine; None for its defaults.
         on_event: called with every engine event of every request.
         on_shard: called with (shards loaded, shards in all).
 
     Raises:
         CheckpointError: not found, incomplete, or of a kind this library does not read.
+        BudgetError: the weights do not fit the memory; none was read.
         BackendMissingError: attn="flash" without flash-attn.
-        ConfigError: an unknown device or dtype.
+        ConfigError: an unknown device or dtype, or no amount of memory.
     """
-    spec = load_spec(name_or_path, revision=revision, device=device, dtype=dtype)
+    asked = MemorySettings(memory=memory, quantize=quantize)
+    if rope is not None:
+        engine = replace(engine or EngineSettings(), rope=rope)
+    spec = load_spec(
+        name_or_path, revision=revision, device=device, dtype=dtype, memory=asked, settings=engine
+    )
     loaded = load_engine(
         spec, device=device, dtype=dtype, attn=attn, on_shard=on_shard, settings=engine
     )
@@ -300,6 +345,8 @@ def describe_video(
     device: str = "auto",
     dtype: str = "auto",
     attn: Literal["sdpa", "flash"] = "sdpa",
+    memory: str | int | None = None,
+    quantize: Quantize = "auto",
     **options: Unpack[Options],
 ) -> Description:
     """Describe one video in one call.
@@ -314,6 +361,8 @@ def describe_video(
         device: as `load`.
         dtype: as `load`.
         attn: as `load`.
+        memory: as `load`.
+        quantize: as `load`.
         **options: see `Options`.
 
     Raises:
@@ -322,13 +371,23 @@ def describe_video(
     """
     settings_of(options)  # a mistyped option is told before gigabytes are loaded
     if isinstance(model, LlavaVideo):
-        if (revision, device, dtype, attn) != (None, "auto", "auto", "sdpa"):
+        given = (revision, device, dtype, attn, memory, quantize)
+        if given != (None, "auto", "auto", "sdpa", None, "auto"):
             raise ConfigError(
-                "revision, device, dtype and attn are settled when a model is loaded.",
+                "revision, device, dtype, attn, memory and quantize are settled when a model is "
+                "loaded.",
                 "give them to load(), or name the model instead of passing it loaded.",
             )
         return model.describe(video, prompt, **options)
-    with load(model, revision=revision, device=device, dtype=dtype, attn=attn) as loaded:
+    with load(
+        model,
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        attn=attn,
+        memory=memory,
+        quantize=quantize,
+    ) as loaded:
         return loaded.describe(video, prompt, **options)
 
 
@@ -336,14 +395,3 @@ def _checked(answer: Description | Exception) -> Description:
     if isinstance(answer, Exception):
         raise answer
     return answer
-
-
-def _answer_settings(plan: Plan, options: Mapping[str, Any]) -> Settings:
-    """Return the settings of `run`: the plan's answer length, and only options of the answer."""
-    planned = sorted(set(options) & PLAN_OPTIONS)
-    if planned:
-        raise ConfigError(
-            f"the plan decides frames and tokens, and run() was given {', '.join(planned)}.",
-            "make another plan with them.",
-        )
-    return settings_of({**options, "max_new_tokens": plan.max_new_tokens})

@@ -56,22 +56,32 @@ class DecodeError(LlavaVideoError, RuntimeError):
 
 
 class BudgetError(LlavaVideoError, ValueError):
-    """The request does not fit even at the coarsest plan.
+    """The request, or the model itself, does not fit even at its coarsest.
 
     Args:
         message: what was asked and found.
         hint: the nearest settings that fit.
-        need_tokens: tokens the coarsest plan takes.
+        need_tokens: tokens the coarsest plan takes; 0 where weights do not fit.
         have_tokens: tokens available.
+        need_bytes: bytes that weights and the least cache take; 0 where tokens do not fit.
+        have_bytes: bytes available.
     """
 
     def __init__(
-        self, message: str, hint: str = "", need_tokens: int = 0, have_tokens: int = 0
+        self,
+        message: str,
+        hint: str = "",
+        need_tokens: int = 0,
+        have_tokens: int = 0,
+        need_bytes: int = 0,
+        have_bytes: int = 0,
     ) -> None:
         super().__init__(message, hint)
-        self.args = (message, hint, need_tokens, have_tokens)
+        self.args = (message, hint, need_tokens, have_tokens, need_bytes, have_bytes)
         self.need_tokens = need_tokens
         self.have_tokens = have_tokens
+        self.need_bytes = need_bytes
+        self.have_bytes = have_bytes
 
 
 class CheckpointError(LlavaVideoError, RuntimeError):

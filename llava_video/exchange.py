@@ -4,12 +4,13 @@ Turns the plan's prompt and visuals into the parts an engine runs, watches the f
 pass, and folds the engine's answer into a `Description`. Knows no scheduler and no weights.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -25,7 +26,9 @@ from llava_video.model.prompt import Turn
 from llava_video.model.spec import ModelSpec
 from llava_video.options import Settings
 from llava_video.preview import Prompt, follow_up, make_plan, turns_of
+from llava_video.seen import SeenVisuals
 from llava_video.values import Clip, Description, Plan, Segment, TokenUsage, VisualPlan
+from llava_video.video.ahead import read_ahead
 from llava_video.video.evidence import Evidence
 
 _PROVENANCE_PACKAGES = ("torch", "av", "decord", "transformers")
@@ -41,6 +44,7 @@ class Exchange:
         settings: the request's settings.
         turns: the conversation the plan was made from; () when only the plan is known.
         request_id: names the request's events.
+        seen: what was seen of visuals that the cache may hold already.
     """
 
     def __init__(
@@ -52,12 +56,15 @@ class Exchange:
         *,
         turns: Sequence[Turn] = (),
         request_id: int = 0,
+        seen: SeenVisuals | None = None,
     ) -> None:
+        self.seen = seen or SeenVisuals()
         self.spec, self.plan, self.opened, self.settings = spec, plan, tuple(opened), settings
         self.turns, self.request_id = tuple(turns), request_id
         self.evidence = [Evidence(visual.num_frames) for visual in plan.visuals]
         # What was wanted before any frame was lost: coverage has its gaps there.
         self._asked = plan.visuals
+        self._visual_stops: list[int] = []  # prompt tokens up to the end of each visual
         self._started_s = time.perf_counter()
         self._decode_s = 0.0
 
@@ -74,7 +81,15 @@ class Exchange:
             BudgetError: the words leave no room for the answer.
         """
         plan = follow_up(self.spec, self.plan, turns, settings)
-        other = Exchange(self.spec, plan, self.opened, settings, turns=turns, request_id=request_id)
+        other = Exchange(
+            self.spec,
+            plan,
+            self.opened,
+            settings,
+            turns=turns,
+            request_id=request_id,
+            seen=self.seen,
+        )
         other.evidence, other._asked = self.evidence, self._asked
         return other
 
@@ -107,24 +122,29 @@ class Exchange:
     def request(self, *, reuse: KvSequence | None = None, keep: bool = False) -> Request:
         """Make the engine's request: the prompt's text ids with the visuals at their marks."""
         parts: list[TextPart | VisualPart] = []
-        idx = 0
+        self._visual_stops, num_tokens = [], 0
         for piece in self.spec.tokenizer.encode_prompt(self.plan.prompt):
             if isinstance(piece, list):
                 parts.append(TextPart(tuple(piece)))
+                num_tokens += len(piece)
             else:
-                parts.append(self._visual_part(idx))
-                idx += 1
+                part = self._visual_part(len(self._visual_stops))
+                parts.append(part)
+                num_tokens += part.plan.num_tokens
+                self._visual_stops.append(num_tokens)
         return Request(
             parts=tuple(parts),
             generation=self.settings.generation,
             request_id=self.request_id,
             position_scale=self.plan.position_scale,
+            kv_format=self.plan.kv_format,
             reuse=reuse,
             keep=keep,
         )
 
     def description(self, answer: Answer) -> Description:
-        """Fold the engine's answer and what was seen into the result."""
+        """Fold the engine's answer and what was seen, now or earlier, into the result."""
+        self._recall(answer.reused_tokens)
         frames = tuple(ref for evidence in self.evidence for ref in evidence.frames)
         timings = dict(answer.timings) | {
             "decode": self._decode_s,
@@ -153,15 +173,32 @@ class Exchange:
         """Close the visuals."""
         close_all(self.opened)
 
+    def _recall(self, reused_tokens: int) -> None:
+        """Remember what was seen; of visuals that the cache held already, recall it."""
+        for idx, stop in enumerate(self._visual_stops):
+            key, evidence = self._key(idx), self.evidence[idx]
+            if evidence.frames:
+                self.seen.remember(key, evidence)
+            elif stop <= reused_tokens:
+                self.evidence[idx] = self.seen.recall(key, self.plan.visuals[idx])
+
     def _visual_part(self, idx: int) -> VisualPart:
         visual, plan, evidence = self.opened[idx], self.plan.visuals[idx], self.evidence[idx]
 
         def clips() -> Iterator[Clip]:
-            return evidence.watch(self._timed(visual.clips(plan)))
+            decoded = self._timed(visual.clips(plan))
+            # A picture is there already: there is nothing to do ahead.
+            is_video = isinstance(visual, OpenedVideo)
+            with contextlib.closing(read_ahead(decoded) if is_video else decoded) as ready:
+                yield from evidence.watch(ready)
 
-        return VisualPart(plan=plan, clips=clips, key=_visual_key(visual.identity, plan))
+        return VisualPart(plan=plan, clips=clips, key=self._key(idx))
 
-    def _timed(self, clips: Iterator[Clip]) -> Iterator[Clip]:
+    def _key(self, idx: int) -> str:
+        return _visual_key(self.opened[idx].identity, self.plan.visuals[idx])
+
+    def _timed(self, clips: Iterator[Clip]) -> Generator[Clip]:
+        """Count the decoder's own seconds, in the thread that it runs in."""
         while True:
             before_s = time.perf_counter()
             clip = next(clips, None)
@@ -225,7 +262,13 @@ class Exchange:
 
 
 def open_exchange(
-    spec: ModelSpec, video: Any, prompt: Prompt, settings: Settings, *, request_id: int = 0
+    spec: ModelSpec,
+    video: Any,
+    prompt: Prompt,
+    settings: Settings,
+    *,
+    request_id: int = 0,
+    seen: SeenVisuals | None = None,
 ) -> Exchange:
     """Open the visuals and plan the request; nothing stays open when the plan fails.
 
@@ -239,7 +282,7 @@ def open_exchange(
     except BaseException:
         close_all(opened)
         raise
-    return Exchange(spec, plan, opened, settings, turns=turns, request_id=request_id)
+    return Exchange(spec, plan, opened, settings, turns=turns, request_id=request_id, seen=seen)
 
 
 def _visual_key(identity: str, plan: VisualPlan) -> str:

@@ -1,9 +1,11 @@
 """A checkpoint's name → its facts, and the engine over its weights. Chooses device and dtype.
 
-The one place that asks which hardware is there, and only when a model is loaded.
+The one place that asks which hardware is there, how much memory it has free, and only when a model
+is loaded.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +14,12 @@ import torch
 from llava_video.engine.scheduler import Scheduler
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import ConfigError
+from llava_video.fitting import set_up, with_cache_limit
 from llava_video.model.checkpoint import load_model
+from llava_video.model.hub import resolve_checkpoint
+from llava_video.model.placement import ROOM_FOR_WEIGHTS
 from llava_video.model.spec import ModelSpec, read_spec
+from llava_video.planning.settings import MemorySettings
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -57,15 +63,66 @@ def choose_device(device: str) -> str:
 
 
 def load_spec(
-    name_or_path: str | Path, *, revision: str | None, device: str, dtype: str
+    name_or_path: str | Path,
+    *,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    memory: MemorySettings | None = None,
+    settings: EngineSettings | None = None,
 ) -> ModelSpec:
-    """Read the facts of a checkpoint whose weights will be loaded, fetching all its files.
+    """Read the facts of a checkpoint whose weights will be loaded, and fetch all its files.
+
+    Whether the weights fit is settled before they are fetched.
+
+    Args:
+        name_or_path: a folder or a hub id.
+        revision: hub revision.
+        device: as `load`.
+        dtype: as `load`.
+        memory: what the model may take, and how its weights are kept; None for the defaults.
+        settings: the engine's; None for the defaults.
 
     Raises:
         CheckpointError: as `read_spec`.
+        BudgetError: the weights do not fit.
     """
     chosen = choose_dtype(dtype, device)
-    return read_spec(name_or_path, revision=revision, files="all", dtype=chosen)
+    spec = read_spec(name_or_path, revision=revision, dtype=chosen)
+    where = choose_device(device)
+    setup = set_up(
+        spec.geometry,
+        memory or MemorySettings(),
+        settings or EngineSettings(),
+        kind=torch.device(where).type,
+        free_bytes=free_gpu_bytes(where, spec.geometry.weights_bytes, is_auto=device == "auto"),
+    )
+    folder = resolve_checkpoint(name_or_path, revision=revision, files="all")
+    return replace(spec, folder=folder, setup=setup)
+
+
+def free_gpu_bytes(device: str, plain_bytes: int, *, is_auto: bool) -> int | None:
+    """Return what this process may still take on the GPUs that will be used; None on a CPU.
+
+    What the allocator holds and does not use counts as free.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1", ….
+        plain_bytes: all weights in the model's dtype: what does not fit on one GPU is spread.
+        is_auto: whether weights may be spread over all GPUs.
+    """
+    if torch.device(device).type != "cuda":
+        return None
+    own_idx = torch.device(device).index or 0
+    own_bytes = _free_bytes(own_idx)
+    if not is_auto or plain_bytes <= ROOM_FOR_WEIGHTS * own_bytes:
+        return own_bytes
+    return sum(_free_bytes(idx) for idx in range(torch.cuda.device_count()))
+
+
+def _free_bytes(idx: int) -> int:
+    unused_bytes = torch.cuda.memory_reserved(idx) - torch.cuda.memory_allocated(idx)
+    return torch.cuda.mem_get_info(idx)[0] + unused_bytes
 
 
 def load_engine(
@@ -93,6 +150,7 @@ def load_engine(
         dtype=_DTYPES[choose_dtype(dtype, device)],
         progress=on_shard,
         attn=attn,
+        weights=spec.setup.weight_format,
     )
     generation = spec.config.generation
     return Scheduler(
@@ -100,5 +158,5 @@ def load_engine(
         spec.tokenizer,
         eos_ids=generation.eos_ids,
         repetition_penalty=generation.repetition_penalty,
-        settings=settings or EngineSettings(),
+        settings=with_cache_limit(settings or EngineSettings(), spec.geometry, spec.setup),
     )

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
-from llava_video.values import Grid, Newline, PoolMode
+from llava_video.values import Grid, Newline, Plan, PoolMode
 from llava_video.video.span import parse_time
 
 Time = float | str | timedelta
@@ -28,8 +28,10 @@ class Options(TypedDict, total=False):
     ("pts", or "reference" for the original code's frames and times bit for bit).
 
     How they fit: `grid` ("auto", (rows, cols) or "off"), `pool_stride`, `pool_mode`, `newline`,
-    `detail` ("low", "medium", "high"), `max_video_tokens`, `position_scale`, `image_aspect` (of
-    still pictures: "anyres", "pad", "square"), `time_instruction` (whether the prompt says times).
+    `detail` ("low", "medium", "high"), `max_video_tokens`, `position_scale` (a number, or "auto"
+    for the smallest that holds what was asked), `kv_cache` ("auto", "plain", "int8" or "int4"),
+    `image_aspect` (of still pictures: "anyres", "pad", "square"), `time_instruction` (whether the
+    prompt says times).
 
     The answer: `max_new_tokens`, `temperature` (0 is greedy), `top_p`, `top_k`, `seed`,
     `repetition_penalty` (None is the checkpoint's, 1.0 is none), `stop` (strings), `loop_guard`,
@@ -51,7 +53,8 @@ class Options(TypedDict, total=False):
     newline: Newline | Literal["row", "frame", "clip", "none"] | None
     detail: Literal["low", "medium", "high"] | None
     max_video_tokens: int | None
-    position_scale: float
+    position_scale: float | Literal["auto"]
+    kv_cache: Literal["auto", "plain", "int8", "int4"]
     image_aspect: Literal["anyres", "pad", "square"] | None
     time_instruction: bool | None
     max_new_tokens: int
@@ -112,6 +115,21 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
         generation=GenerationSettings(**stages[2]),
         reader=reader,
     )
+
+
+def answer_settings(plan: Plan, options: Mapping[str, Any]) -> Settings:
+    """Return the settings a plan is run with: its answer's length, and only options of the answer.
+
+    Raises:
+        ConfigError: an option would change the plan. TypeError: as `settings_of`.
+    """
+    planned = sorted(set(options) & PLAN_OPTIONS)
+    if planned:
+        raise ConfigError(
+            f"the plan decides frames and tokens, and run() was given {', '.join(planned)}.",
+            "make another plan with them.",
+        )
+    return settings_of({**options, "max_new_tokens": plan.max_new_tokens})
 
 
 def _pick(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

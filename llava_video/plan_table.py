@@ -6,7 +6,7 @@ Words only: computes nothing that the plan does not say.
 import textwrap
 from collections.abc import Iterator
 
-from llava_video.values import Grid, MemoryEstimate, Newline, Plan, VisualPlan
+from llava_video.values import Grid, Newline, Plan, VisualPlan
 
 _WIDTH = 100
 _LABEL_WIDTH = 9
@@ -30,7 +30,7 @@ def plan_table(plan: Plan) -> str:
     for idx, visual in enumerate(plan.visuals):
         lines += _visual_lines(visual, idx, len(plan.visuals))
     lines += _line("tokens", _tokens_words(plan))
-    lines += _line("memory", _memory_words(plan.memory))
+    lines += _line("memory", _memory_words(plan))
     for reason in plan.reasons:
         lines += _line("because", reason)
     for warning in plan.warnings:
@@ -43,6 +43,16 @@ def ordinal(number: int) -> str:
     teen = 10 <= number % 100 <= 20
     suffix = "th" if teen else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{suffix}"
+
+
+def bytes_words(num_bytes: int) -> str:
+    """Return bytes as people say them: 1536 → "1.5 KiB"."""
+    amount, unit = float(num_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
 
 
 def _visual_lines(visual: VisualPlan, idx: int, num_visuals: int) -> Iterator[str]:
@@ -106,22 +116,16 @@ def _tokens_words(plan: Plan) -> str:
     )
 
 
-def _memory_words(memory: MemoryEstimate) -> str:
-    return (
-        f"{_bytes_words(memory.total_bytes)}: weights {_bytes_words(memory.weights_bytes)}, "
-        f"cache {_bytes_words(memory.kv_bytes)}, activations about "
-        f"{_bytes_words(memory.activation_bytes)}"
-    )
-
-
-def _bytes_words(num_bytes: int) -> str:
-    """Return bytes as people say them: 1536 → "1.5 KiB"."""
-    amount, unit = float(num_bytes), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if amount < 1024:
-            break
-        amount, unit = amount / 1024, larger
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+def _memory_words(plan: Plan) -> str:
+    memory = plan.memory
+    parts = [
+        f"weights {bytes_words(memory.weights_bytes)} ({plan.weight_format})",
+        f"cache {bytes_words(memory.kv_bytes)} ({plan.kv_format})",
+        f"activations about {bytes_words(memory.activation_bytes)}",
+    ]
+    if memory.workspace_bytes:
+        parts.append(f"workspace about {bytes_words(memory.workspace_bytes)}")
+    return f"{bytes_words(memory.total_bytes)}: {', '.join(parts)}"
 
 
 def _line(label: str, words: str) -> list[str]:

@@ -7,20 +7,25 @@ enough to count every token. Knows no engine.
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
+from llava_video.engine.settings import EngineSettings
 from llava_video.errors import BudgetError, ConfigError
+from llava_video.fitting import device_kind, set_up
 from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
 from llava_video.model.prompt import Turn, place_marks, render
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.options import Options, Settings, settings_of
+from llava_video.planning.memory import cache_bytes, plan_memory, token_bytes
 from llava_video.planning.planner import plan_request
+from llava_video.planning.settings import MemorySettings
 from llava_video.planning.time_note import TimeNote, time_note
 from llava_video.values import Plan
 
 DEFAULT_MODEL = "lmms-lab/LLaVA-Video-7B-Qwen2"
 
 Prompt = str | Sequence[Turn] | None
+Quantize = Literal["auto", "plain", "int8", "int4"] | None
 
 
 def plan_video(
@@ -29,7 +34,10 @@ def plan_video(
     *,
     model: str | Path = DEFAULT_MODEL,
     revision: str | None = None,
+    device: str = "auto",
     dtype: str = "auto",
+    memory: str | int | None = None,
+    quantize: Quantize = "auto",
     **options: Unpack[Options],
 ) -> Plan:
     """Plan one request without loading weights.
@@ -40,8 +48,11 @@ def plan_video(
         prompt: the question, or the conversation so far; None asks for a description.
         model: a folder or a hub id; only its configuration and tokenizer are read.
         revision: hub revision.
-        dtype: what the memory estimate counts weights and cache in; "auto" is bfloat16, as on a
-            GPU (looking for one would cost the start-up of torch).
+        device: what memory is counted for; "auto" is a GPU (looking for one would cost the start-up
+            of torch).
+        dtype: what weights and cache are counted in; "auto" is bfloat16 on a GPU, float32 on a CPU.
+        memory: what the model may take in all, "24GiB", "16 GB" or bytes; None for no limit.
+        quantize: as `load`.
         **options: see `Options`.
 
     Raises:
@@ -51,7 +62,11 @@ def plan_video(
         ConfigError: an option is out of range. TypeError: an option is unknown.
     """
     settings = settings_of(options)
-    spec = read_spec(model, revision=revision, dtype="bfloat16" if dtype == "auto" else dtype)
+    asked, kind = MemorySettings(memory=memory, quantize=quantize), device_kind(device)
+    if dtype == "auto":
+        dtype = "float32" if kind == "cpu" else "bfloat16"
+    spec = read_spec(model, revision=revision, dtype=dtype)
+    spec = replace(spec, setup=set_up(spec.geometry, asked, EngineSettings(), kind=kind))
     opened = open_visuals(video, settings.sampling, settings.reader)
     try:
         return make_plan(spec, opened, turns_of(prompt, opened), settings)
@@ -79,6 +94,7 @@ def make_plan(
         planning=settings.planning,
         sampling=settings.sampling,
         text_of=text_of,
+        setup=spec.setup,
     )
 
 
@@ -115,13 +131,38 @@ def follow_up(spec: ModelSpec, plan: Plan, turns: Sequence[Turn], settings: Sett
     text_tokens = spec.tokenizer.num_text_tokens(text)
     max_new_tokens = settings.generation.max_new_tokens
     need_tokens = text_tokens + plan.visual_tokens + max_new_tokens
-    have_tokens = int(plan.context_tokens * plan.position_scale)
+    holds = {"the context": int(plan.context_tokens * plan.position_scale)}
+    room_bytes = cache_bytes(spec.geometry, spec.setup, plan.visuals)
+    if room_bytes is not None:
+        holds["the memory"] = room_bytes // token_bytes(spec.geometry, plan.kv_format)
+    holder, have_tokens = min(holds.items(), key=lambda item: item[1])
     if need_tokens > have_tokens:
         raise BudgetError(
             f"{text_tokens} text + {plan.visual_tokens} visual + {max_new_tokens} answer tokens "
-            f"need {need_tokens}, the context holds {have_tokens}.",
+            f"need {need_tokens}, {holder} holds {have_tokens}.",
             "begin a new conversation, or give this one fewer frames with max_video_tokens=.",
             need_tokens,
             have_tokens,
         )
-    return replace(plan, prompt=text, text_tokens=text_tokens, max_new_tokens=max_new_tokens)
+    asked = replace(plan, prompt=text, text_tokens=text_tokens, max_new_tokens=max_new_tokens)
+    memory = plan_memory(spec.geometry, spec.setup, asked, plan.kv_format)
+    return replace(asked, memory=memory)
+
+
+def check_planned_for(spec: ModelSpec, plan: Plan) -> None:
+    """See that a plan was made for this model as it is loaded.
+
+    Raises:
+        ConfigError: it is another one's, or its weights are kept otherwise.
+    """
+    weights = spec.setup.weight_format
+    if plan.model != spec.name:
+        raise ConfigError(
+            f"the plan was made for {plan.model}, this model is {spec.name}.",
+            "make the plan with this model.",
+        )
+    if plan.weight_format != weights:
+        raise ConfigError(
+            f"the plan was made for {plan.weight_format} weights, this model's are {weights}.",
+            f"load it with quantize={plan.weight_format!r}, or make the plan with this model.",
+        )

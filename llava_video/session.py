@@ -5,18 +5,27 @@ answer equals the one a fresh request would give. The visuals are planned and en
 """
 
 import dataclasses
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Self
 
+from llava_video.engine.arena import Arena
 from llava_video.engine.request import Engine
 from llava_video.engine.sequence import Sequence as KvSequence
-from llava_video.errors import BudgetError, ConfigError
+from llava_video.engine.sequence import load_sequence
+from llava_video.errors import BudgetError, CheckpointError, ConfigError
 from llava_video.exchange import Exchange, open_exchange
+from llava_video.inputs import reopen
+from llava_video.model.hub import commit_of
 from llava_video.model.prompt import Turn
 from llava_video.model.spec import ModelSpec
-from llava_video.options import Settings
+from llava_video.options import Settings, answer_settings
+from llava_video.planning.plan_json import plan_from_json
+from llava_video.preview import check_planned_for
 from llava_video.running import OnEvent, answer_one
-from llava_video.values import Description
+from llava_video.seen import SeenVisuals
+from llava_video.values import Description, Plan
 
 # A video that filled the whole context would leave the second question no room: the first plan
 # keeps this many answers' worth free.
@@ -34,6 +43,7 @@ class Session:
         video: as `LlavaVideo.describe`; None for text alone.
         settings: every turn's settings.
         on_event: called with every event.
+        seen: what was seen of visuals that the cache may hold already.
     """
 
     def __init__(
@@ -43,7 +53,9 @@ class Session:
         video: Any,
         settings: Settings,
         on_event: OnEvent | None = None,
+        seen: SeenVisuals | None = None,
     ) -> None:
+        self._seen = seen
         self._spec, self._engine, self._on_event = spec, engine, on_event
         self._video, self._settings = video, settings
         self._first: Exchange | None = None
@@ -84,6 +96,29 @@ class Session:
         self._turns = (*turns, Turn("assistant", answer.text))
         return exchange.description(answer)
 
+    def save(self, path: str | Path) -> None:
+        """Write the conversation and its cache to a safetensors file, for `LlavaVideo.resume`.
+
+        The file holds the keys and values of every token bit for bit, so it is as large as they
+        are: `plan.memory.kv_bytes` and the answers.
+
+        Args:
+            path: written under another name and renamed when it is whole.
+
+        Raises:
+            ConfigError: nothing was asked yet, or the conversation was closed.
+        """
+        if self._cache is None or self._first is None:
+            raise ConfigError("there is nothing to save yet.", "ask something first.")
+        turns = [dataclasses.asdict(turn) for turn in self._turns]
+        self._cache.save(
+            path,
+            plan=self._first.plan.to_json(),
+            turns=json.dumps(turns),
+            max_new_tokens=str(self._settings.generation.max_new_tokens),
+            weights=_weights_of(self._spec),
+        )
+
     def close(self) -> None:
         """Free the cache and close the visuals; the conversation has ended."""
         self._closed = True
@@ -106,12 +141,78 @@ class Session:
             )
             roomy = dataclasses.replace(self._settings, planning=planning)
             try:
-                self._first = open_exchange(self._spec, self._video, turns, roomy)
+                self._first = self._open(turns, roomy)
             except BudgetError:  # a small context: better a short conversation than none
-                self._first = open_exchange(self._spec, self._video, turns, self._settings)
+                self._first = self._open(turns, self._settings)
         return self._first.follow(turns, self._settings)
+
+    def _open(self, turns: tuple[Turn, ...], settings: Settings) -> Exchange:
+        return open_exchange(self._spec, self._video, turns, settings, seen=self._seen)
 
     def _release(self) -> None:
         if self._cache is not None:
             self._cache.release()
             self._cache = None
+
+
+def load_session(
+    spec: ModelSpec,
+    engine: Engine,
+    path: str | Path,
+    video: Any,
+    options: Mapping[str, Any],
+    on_event: OnEvent | None,
+    seen: SeenVisuals,
+) -> Session:
+    """Read a conversation that was saved; see `LlavaVideo.resume`.
+
+    Raises:
+        CheckpointError: the file is damaged, or of other weights.
+        ConfigError: the engine keeps no cache of its own, or an option would change the plan.
+    """
+    arena = getattr(engine, "arena", None)
+    if not isinstance(arena, Arena):
+        raise ConfigError("this engine keeps no cache.", "resume with a model that was loaded.")
+    cache, facts = load_sequence(arena, path)
+    try:
+        plan, turns = _facts_of(path, facts, _weights_of(spec))
+        check_planned_for(spec, plan)
+        # The plan kept several answers' worth of tokens free; each turn takes one.
+        asked = dict(options)
+        max_new_tokens = asked.pop("max_new_tokens", int(facts["max_new_tokens"]))
+        settings = answer_settings(plan, asked)
+        generation = dataclasses.replace(settings.generation, max_new_tokens=max_new_tokens)
+        settings = dataclasses.replace(settings, generation=generation)
+        opened = reopen(plan, video, settings.reader)
+    except BaseException:
+        cache.release()
+        raise
+    session = Session(spec, engine, video, settings, on_event, seen)
+    session._first = Exchange(spec, plan, opened, settings, turns=turns[:1], seen=seen)
+    session._cache, session._turns = cache, turns
+    return session
+
+
+def _facts_of(
+    path: str | Path, facts: Mapping[str, str], weights: str
+) -> tuple[Plan, tuple[Turn, ...]]:
+    try:
+        plan = plan_from_json(facts["plan"])
+        turns = tuple(Turn(**turn) for turn in json.loads(facts["turns"]))
+        saved = facts["weights"]
+    except (KeyError, TypeError, ValueError) as cause:  # ConfigError of a damaged plan is one
+        raise CheckpointError(
+            f"{path} holds a cache, but no conversation ({cause!r}).", "save the session again."
+        ) from cause
+    if saved != weights:
+        raise CheckpointError(
+            f"{path} was made by the weights {saved}, these are {weights}.",
+            "load those, or ask again.",
+        )
+    return plan, turns
+
+
+def _weights_of(spec: ModelSpec) -> str:
+    """Name the weights a cache was computed by: checkpoint, revision, precision."""
+    revision = commit_of(spec.folder) or spec.revision or "no revision"
+    return f"{spec.name} ({revision}, {spec.setup.weight_format})"

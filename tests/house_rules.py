@@ -23,11 +23,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "api",
         "exchange",
+        "fitting",
         "inputs",
         "loading",
         "options",
         "preview",
         "running",
+        "seen",
         "session",
         "timeline",
     ),

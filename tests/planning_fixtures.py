@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from llava_video.planning.geometry import Geometry
+from llava_video.planning.memory import Setup
 from llava_video.planning.planner import VideoItem, plan_request
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
 from llava_video.planning.time_note import TimeNote
@@ -32,11 +33,17 @@ LLAVA_VIDEO_7B = Geometry(
     max_frames=64,
     time_instruction=True,
     num_layers=28,
+    num_heads=28,
     num_kv_heads=4,
     head_dim=128,
-    weights_bytes=16_060_000_000,
     hidden_size=3584,
+    intermediate_size=18_944,
+    vocab_size=152_064,
+    weights_bytes=16_060_693_056,
 )
+
+# The engine's own chunk sizes, on a GPU.
+SETUP = Setup(prefill_chunk_tokens=2048, tile_chunk=16)
 
 QUESTION = "<|im_start|>user\n{marks}\nWhat happens here?<|im_end|>\n<|im_start|>assistant\n"
 
@@ -112,6 +119,7 @@ def plan_one(geometry: Geometry) -> Callable[..., Plan]:
         *,
         model: Geometry = geometry,
         sampling: SamplingSettings | None = None,
+        setup: Setup = SETUP,
         **knobs: Any,
     ) -> Plan:
         return plan_request(
@@ -120,6 +128,7 @@ def plan_one(geometry: Geometry) -> Callable[..., Plan]:
             PlanningSettings(**knobs),
             sampling or SamplingSettings(),
             write_prompt,
+            setup,
         )
 
     return plan

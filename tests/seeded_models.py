@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from llava_video.model.decoder import LanguageModel, Row
+from llava_video.model.decoder import LanguageModel
 from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
 from llava_video.model.kv_cache import KvCache, KvSpan
-from llava_video.values import Clip, Grid, Newline, VisualPlan
+from llava_video.model.step_rows import Row
+from llava_video.values import Clip, Grid, KvFormat, Newline, VisualPlan
 
 # 56 px of patches of 8 px: maps of 7 x 7, odd as the real 27 x 27.
 VISION = VisionConfig(
@@ -58,25 +59,45 @@ def new_cache(model: LanguageModel, slab_tokens: int = 64) -> KvCache:
     )
 
 
+def model_of(config: TextConfig) -> LanguageModel:
+    return filled(LanguageModel(config))
+
+
+def hidden_rows(length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(length, TEXT.hidden_size, generator=torch.Generator().manual_seed(seed))
+
+
+def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the largest error over the largest value."""
+    return ((result - expected).abs().max() / expected.abs().max()).item()
+
+
 @torch.inference_mode()
 def run_chunked(
-    model: LanguageModel, hidden: torch.Tensor, chunk_lengths: Sequence[int], *, apart: bool = False
+    model: LanguageModel,
+    hidden: torch.Tensor,
+    chunk_lengths: Sequence[int],
+    *,
+    apart: bool = False,
+    kv_format: KvFormat = "plain",
+    position_scale: float = 1.0,
+    cache: KvCache | None = None,
 ) -> torch.Tensor:
     """Run rows (L, D) in chunks; `apart` gives every chunk places of its own, with gaps."""
-    cache = new_cache(model)
-    whole = cache.reserve(hidden.shape[0]).span
+    cache = cache or new_cache(model)
+    whole = cache.reserve(hidden.shape[0], kv_format).span
     past: list[KvSpan] = []
     outs: list[torch.Tensor] = []
     start = 0
     for length in chunk_lengths:
         stop = start + length
         if apart:
-            write = cache.reserve(length).span
-            cache.reserve(1)
+            write = cache.reserve(length, kv_format).span
+            cache.reserve(1, kv_format)
         else:
             write = whole.part(start, stop)
-        row = Row(0, length, tuple(past), write)
-        outs.append(model(hidden[start:stop], torch.arange(start, stop), [row], cache))
+        row, idxs = Row(0, length, tuple(past), write), torch.arange(start, stop)
+        outs.append(model(hidden[start:stop], idxs, [row], cache, [position_scale]))
         past.append(write)
         start = stop
     return torch.cat(outs)

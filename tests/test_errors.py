@@ -53,6 +53,7 @@ ERRORS = [
     *(cls(MESSAGE, HINT) for cls in (*BUILT_IN, LlavaVideoError)),
     DecodeError(MESSAGE, HINT, pts_s=1.5),
     BudgetError(MESSAGE, HINT, need_tokens=11820, have_tokens=8192),
+    BudgetError(MESSAGE, HINT, need_bytes=7 * 2**30, have_bytes=6 * 2**30),
 ]
 
 
@@ -71,6 +72,9 @@ def test_numbers_are_carried():
     assert DecodeError(MESSAGE).pts_s is None
     error = BudgetError(MESSAGE, HINT, need_tokens=11820, have_tokens=8192)
     assert (error.need_tokens, error.have_tokens) == (11820, 8192)
+    assert (error.need_bytes, error.have_bytes) == (0, 0)
+    error = BudgetError(MESSAGE, HINT, need_bytes=7, have_bytes=6)
+    assert (error.need_tokens, error.need_bytes, error.have_bytes) == (0, 7, 6)
 
 
 def test_source_error_has_no_errno():

@@ -1,5 +1,7 @@
 """A plan's prompt becomes parts at its marks; what was seen and lost is told."""
 
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +44,53 @@ def test_equal_visuals_share_a_key_and_other_plans_do_not(
     assert key() != key(pool_mode="average")
 
 
+def test_videos_are_decoded_ahead_in_a_thread_and_pictures_are_not(
+    tiny_model: LlavaVideo, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    with open_exchange(tiny_model.spec, tiny_clip, "What?", SETTINGS) as exchange:
+        decoder = type(exchange.opened[0].decoder)  # type: ignore[union-attr]  # a video
+    clips_at = decoder.clips_at
+
+    def slowly(self, times_s, *, chunk_frames=8):  # type: ignore[no-untyped-def]  # the decoder's own signature
+        for clip in clips_at(self, times_s, chunk_frames=1):
+            threads.append(threading.current_thread())
+            time.sleep(0.01)
+            yield clip
+
+    monkeypatch.setattr(decoder, "clips_at", slowly)
+    before = set(threading.enumerate())
+    # A number of frames that no other test asks for: what the cache holds is not decoded.
+    description = tiny_model.describe(tiny_clip, num_frames=7, max_new_tokens=4)
+    assert len(threads) == 7
+    assert not before & set(threads)
+    assert set(threading.enumerate()) == before  # it ended with the frames
+    # The decoder's own seconds, whoever waited for them.
+    assert 0.07 <= description.timings["decode"] < description.timings["total"]
+
+    picture = Picture(np.full((30, 40, 3), 7, np.uint8))
+    with open_exchange(tiny_model.spec, picture, "What?", SETTINGS) as exchange:
+        (part,) = [p for p in exchange.request().parts if isinstance(p, VisualPart)]
+        clips = part.clips()
+        next(clips)
+        assert set(threading.enumerate()) == before
+
+
+def test_an_exchange_that_is_left_stops_its_reader(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
+    before = set(threading.enumerate())
+    with open_exchange(tiny_model.spec, tiny_clip, "What?", SETTINGS) as exchange:
+        (part,) = [p for p in exchange.request().parts if isinstance(p, VisualPart)]
+        clips = part.clips()
+        next(clips)
+        clips.close()  # type: ignore[attr-defined]  # a generator
+        assert set(threading.enumerate()) == before
+
+
 def test_lost_frames_are_left_out_named_and_missing_from_the_coverage(
     tiny_model: LlavaVideo, tiny_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tiny_model.describe(tiny_clip, num_frames=8, max_new_tokens=4)
+    # Pooled otherwise, so that its cached tokens are not those of the damaged video.
+    whole = tiny_model.describe(tiny_clip, num_frames=8, max_new_tokens=4, pool_mode="average")
     with open_exchange(tiny_model.spec, tiny_clip, "What?", SETTINGS) as exchange:
         decoder = exchange.opened[0].decoder  # type: ignore[union-attr]  # a video
         clips_at = type(decoder).clips_at

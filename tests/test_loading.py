@@ -1,13 +1,26 @@
-"""Device and dtype are chosen once, and a wrong one is named."""
+"""Device, dtype and memory are settled once, before any weight is read; a wrong one is named."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from llava_video.errors import ConfigError
-from llava_video.loading import choose_device, choose_dtype, load_engine
-from llava_video.model.spec import read_spec
+from llava_video import loading
+from llava_video.engine.settings import EngineSettings
+from llava_video.errors import BudgetError, ConfigError
+from llava_video.loading import (
+    choose_device,
+    choose_dtype,
+    free_gpu_bytes,
+    load_engine,
+    load_spec,
+)
+from llava_video.model.quantize import format_of
+from llava_video.model.spec import ModelSpec, read_spec
+from llava_video.planning.memory import cache_bytes, weights_bytes
+from llava_video.planning.settings import MemorySettings
+
+GIB = 2**30
 
 
 def test_auto_follows_the_hardware() -> None:
@@ -34,3 +47,74 @@ def test_an_unknown_attention_is_named(tiny_folder: Path) -> None:
     spec = read_spec(tiny_folder)
     with pytest.raises(ConfigError, match="attn = 'flash2'"):
         load_engine(spec, device="cpu", dtype="float32", attn="flash2")  # type: ignore[arg-type]  # what is tested
+
+
+def spec_of(folder: Path, **asked: object) -> ModelSpec:
+    memory = MemorySettings(**asked)
+    return load_spec(folder, revision=None, device="cpu", dtype="auto", memory=memory)
+
+
+def test_on_a_cpu_nothing_is_limited_unless_asked(tiny_folder: Path) -> None:
+    plain = load_spec(tiny_folder, revision=None, device="cpu", dtype="auto")
+    assert (plain.setup.limit_bytes, plain.setup.weight_format) == (None, "plain")
+    assert plain.setup.tile_chunk == 2 * 27**2 // plain.geometry.patches_per_side**2
+    assert spec_of(tiny_folder, memory="1GiB").setup.limit_bytes == GIB
+
+
+def test_weights_that_do_not_fit_are_not_fetched(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("weights were looked for")
+
+    monkeypatch.setattr(loading, "resolve_checkpoint", never)
+    with pytest.raises(BudgetError, match=r"weights .* memory = 100\.0 KiB"):
+        spec_of(tiny_folder, memory="100KiB")
+    with pytest.raises(AssertionError, match="looked for"):
+        spec_of(tiny_folder)
+
+
+@pytest.mark.parametrize("quantize", ["plain", "int8", "int4"])
+def test_the_engine_is_as_it_was_set_up(tiny_folder: Path, quantize: str) -> None:
+    spec = spec_of(tiny_folder, memory="1GiB", quantize=quantize)
+    engine = load_engine(spec, device="cpu", dtype="auto")
+    model = engine._tools.model  # type: ignore[union-attr]  # open until it is closed
+    assert format_of(model) == spec.setup.weight_format == quantize
+    tensors = [*model.parameters(), *model.buffers()]
+    held = sum(tensor.numel() * tensor.itemsize for tensor in tensors)
+    assert held == weights_bytes(spec.geometry, quantize)
+    assert engine.arena.limit_bytes == cache_bytes(spec.geometry, spec.setup)
+    engine.close()
+
+
+def test_a_smaller_limit_of_the_engines_own_stays(tiny_folder: Path) -> None:
+    own = EngineSettings(max_cache_bytes=10**6)
+    spec = spec_of(tiny_folder, memory="1GiB")
+    engine = load_engine(spec, device="cpu", dtype="auto", settings=own)
+    assert engine.arena.limit_bytes == 10**6
+    engine.close()
+
+
+class FakeGpus:
+    """Two GPUs of 24 and 16 GiB, whose allocator holds 2 GiB of which 1.5 are used."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *free_gib: float) -> None:
+        free = [int(gib * GIB) for gib in free_gib]
+        fakes = {
+            "device_count": lambda: len(free),
+            "mem_get_info": lambda idx: (free[idx], 48 * GIB),
+            "memory_reserved": lambda idx: 2 * GIB,
+            "memory_allocated": lambda idx: 3 * GIB // 2,
+        }
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+
+def test_what_gpus_have_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Free, and what the allocator holds unused; of all where one does not take the weights."""
+    FakeGpus(monkeypatch, 20, 16)
+    assert free_gpu_bytes("cpu", 1, is_auto=True) is None
+    assert free_gpu_bytes("cuda", 15 * GIB, is_auto=True) == 20.5 * GIB
+    assert free_gpu_bytes("cuda", 17 * GIB, is_auto=True) == 37 * GIB
+    assert free_gpu_bytes("cuda", 17 * GIB, is_auto=False) == 20.5 * GIB
+    assert free_gpu_bytes("cuda:1", 17 * GIB, is_auto=False) == 16.5 * GIB

@@ -5,8 +5,10 @@ from datetime import timedelta
 import pytest
 
 from llava_video.errors import ConfigError
-from llava_video.options import settings_of
+from llava_video.options import PLAN_OPTIONS, answer_settings, settings_of
 from llava_video.values import Grid, Newline
+
+pytest_plugins = ["planning_fixtures"]
 
 
 def test_every_keyword_reaches_its_stage() -> None:
@@ -27,6 +29,22 @@ def test_every_keyword_reaches_its_stage() -> None:
     assert settings.planning.max_new_tokens == settings.generation.max_new_tokens == 7
     assert (settings.generation.temperature, settings.generation.stop) == (0.5, ("END",))
     assert settings.reader == "pyav"
+
+
+def test_how_memory_and_positions_are_used_is_planned() -> None:
+    planning = settings_of({"position_scale": "auto", "kv_cache": "int8"}).planning
+    assert (planning.position_scale, planning.kv_cache) == ("auto", "int8")
+    assert settings_of({"position_scale": 2}).planning.position_scale == 2
+    assert {"position_scale", "kv_cache"} <= PLAN_OPTIONS
+
+
+def test_a_plan_is_run_with_options_of_the_answer_alone(make_info, plan_one) -> None:
+    plan = plan_one(make_info(), max_new_tokens=77)
+    settings = answer_settings(plan, {"temperature": 0.5, "reader": "pyav"})
+    assert (settings.generation.max_new_tokens, settings.generation.temperature) == (77, 0.5)
+    for option in ("kv_cache", "fps", "max_new_tokens"):
+        with pytest.raises(ConfigError, match=f"was given {option}"):
+            answer_settings(plan, {option: "int8"})
 
 
 def test_every_option_is_a_field_of_some_stage() -> None:
@@ -69,6 +87,9 @@ def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest() -> None:
         ("pool_stride", 0),
         ("times", 5),
         ("stop", 5),
+        ("position_scale", "most"),
+        ("position_scale", 0.5),
+        ("kv_cache", "int2"),
     ],
 )
 def test_a_bad_value_is_a_config_error_that_shows_it(option: str, value: object) -> None:

@@ -5,16 +5,18 @@ from dataclasses import replace
 
 import pytest
 
-from llava_video.plan_table import plan_table
+from llava_video.plan_table import bytes_words, plan_table
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.planner import ImageItem, VideoItem, plan_request
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.values import MemoryEstimate
 
 pytest_plugins = ["planning_fixtures"]
 
 
 def test_the_whole_table(make_info: Callable, plan_one: Callable):
     plan = plan_one(make_info(), sampling=SamplingSettings(num_frames=8))
+    plan = replace(plan, memory=replace(plan.memory, activation_bytes=200 * 2**20))
     text = plan.text_tokens
     assert plan_table(plan).splitlines() == [
         "model     LLaVA-Video-7B-Qwen2",
@@ -25,9 +27,28 @@ def test_the_whole_table(make_info: Callable, plan_one: Callable):
         "1,680 in all",
         f"tokens    1,680 visual (of {32256 - text:,}) + {text} text + 512 answer = "
         f"{2192 + text:,} (of 32,768)",
-        "memory    15.3 GiB: weights 15.0 GiB, cache 125.2 MiB, activations about 252.0 MiB",
+        "memory    15.3 GiB: weights 15.0 GiB (plain), cache 125.2 MiB (plain), activations about "
+        "200.0 MiB",
         "because   8 of the video's 300 frames, spread evenly: 0.00 s to 9.97 s.",
     ]
+
+
+def test_memory_by_part_and_precision(make_info: Callable, plan_one: Callable):
+    memory = MemoryEstimate(6 * 2**30, 7 * 2**29, 300 * 2**20, 358 * 2**20)
+    plan = replace(plan_one(make_info()), weight_format="int4", kv_format="int8", memory=memory)
+    table = " ".join(plan_table(plan).split())
+    assert (
+        "memory 10.1 GiB: weights 6.0 GiB (int4), cache 3.5 GiB (int8), activations about 300.0 "
+        "MiB, workspace about 358.0 MiB"
+    ) in table
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "words"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB"), (2**50, "1024.0 TiB")],
+)
+def test_bytes_in_words(num_bytes: int, words: str):
+    assert bytes_words(num_bytes) == words
 
 
 def test_tiles_sacrifices_and_warnings(make_info: Callable, plan_one: Callable):

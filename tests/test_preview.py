@@ -1,15 +1,24 @@
 """A plan without weights: exact token counts, the default words, and the limits of a follow-up."""
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from llava_video.errors import CheckpointError, ConfigError
+from llava_video.engine.settings import EngineSettings
+from llava_video.errors import BudgetError, CheckpointError, ConfigError
+from llava_video.fitting import set_up
 from llava_video.inputs import Picture
-from llava_video.model.spec import read_spec
-from llava_video.preview import plan_video, turns_of
+from llava_video.model.prompt import Turn
+from llava_video.model.spec import ModelSpec, read_spec
+from llava_video.options import settings_of
+from llava_video.planning.amount import parse_bytes
+from llava_video.planning.memory import cache_bytes, token_bytes
+from llava_video.planning.settings import MemorySettings
+from llava_video.preview import follow_up, plan_video, turns_of
 
 
 def test_the_prompt_says_the_true_times_and_is_counted(tiny_folder: Path, tiny_clip: Path) -> None:
@@ -40,6 +49,70 @@ def test_a_picture_is_planned_too(tiny_folder: Path, tmp_path: Path) -> None:
 def test_an_unknown_model_is_a_checkpoint_error(tiny_clip: Path) -> None:
     with pytest.raises(CheckpointError):
         plan_video(tiny_clip, model="no/such/folder/here")
+
+
+def test_memory_is_counted_for_the_device(tiny_folder: Path, tiny_clip: Path) -> None:
+    """Float32 and two tiles at a time on a CPU; a GPU halves the numbers, and keeps workspace."""
+    gpu = plan_video(tiny_clip, model=tiny_folder).memory
+    cpu = plan_video(tiny_clip, model=tiny_folder, device="cpu").memory
+    assert cpu.weights_bytes == 2 * gpu.weights_bytes
+    assert cpu.kv_bytes == 2 * gpu.kv_bytes
+    assert (cpu.workspace_bytes, gpu.workspace_bytes) == (0, 375_809_638)
+    named = plan_video(tiny_clip, model=tiny_folder, device="cpu", dtype="bfloat16").memory
+    assert named.weights_bytes == gpu.weights_bytes
+    with pytest.raises(ConfigError, match="device = 'toaster'"):
+        plan_video(tiny_clip, model=tiny_folder, device="toaster")
+
+
+def test_memory_chooses_weights_and_cache(tiny_folder: Path, tiny_clip: Path) -> None:
+    def plan(memory: str | int, **asked: object):
+        return plan_video(tiny_clip, model=tiny_folder, device="cpu", memory=memory, **asked)
+
+    with pytest.raises(BudgetError) as refusal:
+        plan("1MiB")
+    assert refusal.value.need_bytes > refusal.value.have_bytes == 2**20
+    (least,) = re.findall("memory='(.*?)'", refusal.value.hint)
+    small = plan(least)
+    assert (small.weight_format, small.reasons[-1][:19]) == ("int4", "Weights plain → int")
+    assert small.memory.total_bytes <= parse_bytes(least)
+    large = plan("2GiB")
+    assert (large.weight_format, large.kv_format) == ("plain", "plain")
+    assert plan("2GiB", quantize="int8", kv_cache="int4").kv_format == "int4"
+    assert plan("2GiB", quantize="int8").weight_format == "int8"
+    with pytest.raises(ConfigError, match="memory = 'lots'"):
+        plan("lots")
+    with pytest.raises(ConfigError, match="quantize = 'int2'"):
+        plan("2GiB", quantize="int2")
+
+
+def small_spec(folder: Path, num_tokens: int) -> ModelSpec:
+    """Return a spec whose memory leaves so many tokens of int4 cache."""
+    spec = read_spec(folder, dtype="float32")
+
+    def set_up_for(memory: int) -> ModelSpec:
+        asked = MemorySettings(memory=memory, quantize="plain")
+        return replace(spec, setup=set_up(spec.geometry, asked, EngineSettings(), kind="cpu"))
+
+    ample = 2**30
+    left = cache_bytes(spec.geometry, set_up_for(ample).setup)
+    return set_up_for(ample - left + num_tokens * token_bytes(spec.geometry, "int4"))
+
+
+def test_a_follow_up_is_counted_and_stays_within_the_memory(
+    tiny_folder: Path, tiny_clip: Path
+) -> None:
+    spec = small_spec(tiny_folder, 3000)
+    plan = plan_video(tiny_clip, "Why?", model=tiny_folder, device="cpu", kv_cache="int4")
+    longer = follow_up(spec, plan, [Turn("user", "Why, and when? " * 10)], settings_of({}))
+    added = longer.text_tokens - plan.text_tokens
+    assert longer.memory.kv_bytes - plan.memory.kv_bytes == added * token_bytes(
+        spec.geometry, "int4"
+    )
+    with pytest.raises(BudgetError, match="the memory holds 3000") as refusal:
+        follow_up(spec, plan, [Turn("user", "Why? " * 600)], settings_of({}))
+    assert refusal.value.need_tokens > refusal.value.have_tokens == 3000
+    with pytest.raises(BudgetError, match="the context holds 32768"):
+        follow_up(read_spec(tiny_folder), plan, [Turn("user", "Why? " * 9000)], settings_of({}))
 
 
 def test_planning_needs_no_torch(tiny_folder: Path, tiny_clip: Path) -> None:

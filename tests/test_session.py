@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from llava_video.api import LlavaVideo, load
-from llava_video.engine.request import Progress
-from llava_video.errors import BudgetError, ConfigError
+from llava_video.engine.request import Event, Progress
+from llava_video.errors import BudgetError, CheckpointError, ConfigError
 from llava_video.model.tiny import write_tiny_checkpoint
 
 SHORT = {"max_new_tokens": 6, "num_frames": 4, "loop_guard": False}
@@ -86,3 +86,40 @@ def test_a_closed_conversation_stays_closed_and_marks_stay_in_the_first_turn(
     assert later.usage.reused_tokens > later.usage.visual_tokens
     with pytest.raises(ConfigError, match="was closed"):
         chat.ask("Again?")
+
+
+def test_a_saved_conversation_goes_on_as_if_it_had_never_stopped(
+    tiny_folder: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "talk.safetensors"
+    with load(tiny_folder) as model, model.chat(tiny_clip, **SHORT) as talk:
+        talk.ask("What is shown?")
+        talk.save(path)
+        expected = talk.ask("And then?")
+    told: list[Event] = []
+    with load(tiny_folder, on_event=told.append) as model:
+        with model.resume(path, max_new_tokens=6, loop_guard=False) as talk:
+            assert [turn.role for turn in talk] == ["user", "assistant"]
+            going_on = talk.ask("And then?")
+        assert going_on.text == expected.text
+        assert going_on.usage == expected.usage
+        assert going_on.frames == expected.frames
+        assert not any(isinstance(e, Progress) and e.stage == "vision" for e in told)
+    assert model.engine.arena.used_tokens == 0
+
+
+def test_a_saved_conversation_of_other_weights_is_refused(
+    tiny_folder: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "talk.safetensors"
+    with load(tiny_folder, quantize="int8") as model, model.chat(tiny_clip, **SHORT) as talk:
+        with pytest.raises(ConfigError, match="ask something first"):
+            talk.save(path)
+        talk.ask("What is shown?")
+        talk.save(path)
+    with load(tiny_folder, quantize="plain") as model:
+        with pytest.raises(CheckpointError, match=r"int8.*plain"):
+            model.resume(path)
+        with pytest.raises(CheckpointError):
+            model.resume(tiny_folder / "model.safetensors")  # a file, and no cache
+        assert model.engine.arena.used_tokens == 0

@@ -32,6 +32,7 @@ _COSTS = {
     "huggingface_hub": "Without it models are read from folders only.",
     "flash_attn": "Without it SDPA does the attention: the same answers.",
     "torchcodec": "Without it PyAV and decord read everything.",
+    "torchao": "Without it int4 weights are slow on a GPU that has no Triton.",
 }
 _NEEDED = frozenset({"torch", "av"})
 _NUM_FRAMES = 24

@@ -47,6 +47,7 @@ def _run(console: Console, folder: Path, *, is_kept: bool) -> None:
         files.clip,
         _QUESTION,
         model=str(files.model),
+        device="cpu",
         num_frames=_NUM_FRAMES,
         max_new_tokens=_NUM_WORDS,
     )

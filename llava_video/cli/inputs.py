@@ -42,7 +42,7 @@ def refuse_early(
         console: is told what is wrong when none of several files can be opened.
         files: as typed.
         prompt: the question.
-        model: "model" and "revision".
+        model: what names a model, and what it may take.
         keywords: of the request.
 
     Returns:
@@ -54,8 +54,7 @@ def refuse_early(
     if any(map(is_url, files)):
         return True
     if len(files) == 1:
-        names = {name: model[name] for name in ("model", "revision")}
-        plan_video(files[0], prompt, **names, **keywords)
+        plan_video(files[0], prompt, **_known_of(model), **keywords)
         return True
     errors = {file: error for file in files if (error := _opening_error(file)) is not None}
     if len(errors) < len(files):
@@ -63,6 +62,14 @@ def refuse_early(
     for file, error in errors.items():
         console.error(error, about=file)
     return False
+
+
+def _known_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a model before it is loaded; memory counts where the device is."""
+    names = ["model", "revision"]
+    if model.get("device", "auto") != "auto":
+        names += ["device", "dtype", "memory", "quantize"]
+    return {name: model[name] for name in names if model.get(name) is not None}
 
 
 def _opening_error(file: str) -> LlavaVideoError | None:

@@ -12,7 +12,7 @@ from llava_video.cli.console import Console
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
 
-MODEL_NAMES = ("model", "revision", "device", "dtype", "attn")
+MODEL_NAMES = ("model", "revision", "device", "dtype", "attn", "memory", "quantize")
 
 
 def split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -35,6 +35,8 @@ def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
     from llava_video.api import load
 
     keywords = {name: value for name, value in named.items() if name != "model"}
+    if keywords.get("quantize", "") is None:  # not asked for, which is not the API's None
+        del keywords["quantize"]
     progress = console.progress
     return load(named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords)
 

@@ -19,7 +19,7 @@ from llava_video.cli.words import in_options
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
 from llava_video.options import Options
-from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.planning.settings import MemorySettings, PlanningSettings, SamplingSettings
 from llava_video.preview import DEFAULT_MODEL
 from llava_video.values import Newline
 
@@ -35,6 +35,8 @@ _WRITTEN = {
     "end": "TIME",
     "times": "TIME,TIME,...",
     "grid": "auto|off|ROWSxCOLS",
+    "position_scale": "auto|X",
+    "memory": "AMOUNT",
 }
 _HELP = {
     "start": "first moment, inclusive: seconds, MM:SS or HH:MM:SS.mmm. None: the first frame",
@@ -88,6 +90,8 @@ def model_options(*, with_weights: bool) -> Callable[[F], F]:
                metavar="NAME|DIR", help="A hub id, or a folder with a checkpoint."),
         option("--revision", section=MODEL, metavar="NAME",
                help="Branch, tag or commit of a hub id."),
+        _option_of("memory", MODEL, MemorySettings),
+        _option_of("quantize", MODEL, MemorySettings),
     ]  # fmt: skip
     if with_weights:
         made += [
@@ -118,6 +122,8 @@ def keywords_of(given: Mapping[str, Any]) -> dict[str, Any]:
     keywords = {name: value for name, value in given.items() if value not in (None, ())}
     if "grid" in keywords:
         keywords["grid"] = _grid(keywords["grid"])
+    if "position_scale" in keywords:
+        keywords["position_scale"] = _scale(keywords["position_scale"])
     if "times" in keywords:
         keywords["times"] = keywords["times"].split(",")
     choices, schema = keywords.pop("choices", None), keywords.pop("json_schema", None)
@@ -187,6 +193,16 @@ def _grid(written: str) -> str | tuple[int, int]:
     if written not in ("auto", "off"):
         raise ConfigError(f"--grid {written}.", "auto, off, or rows and columns like 2x3.")
     return written
+
+
+def _scale(written: str) -> str | float:
+    if written == "auto":
+        return written
+    try:
+        return float(written)
+    except ValueError as cause:
+        hint = "auto, or a number that positions are divided by."
+        raise ConfigError(f"--position-scale {written}.", hint) from cause
 
 
 def _schema(path: str) -> Any:

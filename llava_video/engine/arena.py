@@ -10,6 +10,7 @@ from collections import deque
 from typing import Any
 
 from llava_video.model.kv_cache import Extent, KvCache
+from llava_video.values import KvFormat
 
 
 class Arena(KvCache):
@@ -21,11 +22,26 @@ class Arena(KvCache):
         self._due: deque[Extent] = deque()
         self._shrunk: dict[int, Extent] = {}
 
-    def reserve(self, num_tokens: int) -> Extent:
+    def preallocate(self, num_tokens: int, kv_format: KvFormat = "plain") -> int:
+        """Make a slab that stays; see `KvCache.preallocate`."""
+        self._give_back()
+        with self._guard:
+            slab_idx = super().preallocate(num_tokens, kv_format)
+        self._give_back()
+        return slab_idx
+
+    def reserve(
+        self,
+        num_tokens: int,
+        kv_format: KvFormat = "plain",
+        *,
+        near: int | None = None,
+        wanted_tokens: int = 0,
+    ) -> Extent:
         """Reserve contiguous places; see `KvCache.reserve`."""
         self._give_back()
         with self._guard:
-            extent = super().reserve(num_tokens)
+            extent = super().reserve(num_tokens, kv_format, near=near, wanted_tokens=wanted_tokens)
         self._give_back()
         return extent
 
@@ -55,6 +71,12 @@ class Arena(KvCache):
             if kept.stop < span.stop:
                 self._slabs[span.slab_idx].give(kept.stop, span.stop)
                 self._shrunk[extent.extent_id] = Extent(extent.extent_id, kept)
+        self._give_back()
+
+    def free_empty_slabs(self) -> None:
+        """Give back the memory of slabs that hold nothing; see `KvCache.trim`."""
+        with self._guard:
+            super().trim()
         self._give_back()
 
     def _give_back(self) -> None:

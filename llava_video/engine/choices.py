@@ -22,6 +22,7 @@ from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.engine.step import Work
 from llava_video.model.kv_cache import Extent
 from llava_video.model.llava import LlavaModel
+from llava_video.values import KvFormat
 
 # Choice tokens of one step. Every one needs a row of logits, which at 152,064 columns is 0.6 MB.
 _STEP_TOKENS = 64
@@ -49,13 +50,18 @@ class ChoiceScorer:
         choices: token ids of each choice, none empty.
         arena: where their tokens are reserved, at once.
         eos_ids: ids that end an answer.
+        kv_format: how the prompt's tokens are stored, and theirs will be.
 
     Raises:
         CapacityError: the arena has no room; nothing stays reserved.
     """
 
     def __init__(
-        self, choices: Sequence[Sequence[int]], arena: Arena, eos_ids: Collection[int]
+        self,
+        choices: Sequence[Sequence[int]],
+        arena: Arena,
+        eos_ids: Collection[int],
+        kv_format: KvFormat = "plain",
     ) -> None:
         self._arena = arena
         self._eos_ids = sorted(eos_ids)
@@ -63,7 +69,7 @@ class ChoiceScorer:
         self._reading: list[tuple[_Branch, int]] = []
         try:
             for ids in choices:
-                self._branches.append(_Branch(ids, arena.reserve(len(ids))))
+                self._branches.append(_Branch(ids, arena.reserve(len(ids), kv_format)))
         except BaseException:
             self.release()
             raise

@@ -16,6 +16,7 @@ from torch import Tensor
 from llava_video.engine.arena import Arena
 from llava_video.engine.choices import ChoiceScorer
 from llava_video.engine.constraint import ConstraintCompiler
+from llava_video.engine.prefixes import KeptPrefixes
 from llava_video.engine.request import (
     Answer,
     Event,
@@ -28,7 +29,7 @@ from llava_video.engine.request import (
     VisualPart,
 )
 from llava_video.engine.rows import PromptRows
-from llava_video.engine.sequence import Element, tokens_of
+from llava_video.engine.sequence import Element, VisualRun, tokens_of
 from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.engine.settings import GenerationSettings
 from llava_video.engine.step import Work
@@ -52,6 +53,7 @@ class Tools:
     constraints: ConstraintCompiler
     tile_chunk: int
     arena: Arena
+    prefixes: KeptPrefixes
 
 
 class Job:
@@ -83,7 +85,7 @@ class Job:
         self._scorer: ChoiceScorer | None = None
         self._reused_tokens = 0
         self._confidence: float | None = None
-        self._frames_told = 0
+        self._frames_told = self._num_told = 0
         self._is_prefilled = False
         self._marks_s = [time.perf_counter()]  # asked, admitted, prefilled
         _check_ids(self._elements, tools.model.language_model.config.vocab_size)
@@ -100,32 +102,49 @@ class Job:
         return self.request.cancelled()
 
     def need_tokens(self) -> int:
-        """Count the tokens of memory that the request takes beside what it reuses."""
+        """Count the tokens of memory that the request takes beside what it was given to reuse."""
         answer = sum(map(len, self._choices)) or self.request.generation.max_new_tokens
-        return self._prompt_tokens - self._num_reusable()[1] + answer
+        return self._prompt_tokens - self._num_reusable(self.request.reuse)[1] + answer
 
-    def admit(self) -> None:
+    def find_prefix(self, prefixes: KeptPrefixes) -> KvSequence | None:
+        """Return the kept prefix that saves visuals, unless the request names what to reuse."""
+        request = self.request
+        if request.reuse is not None or not request.visual_tokens:
+            return None
+        return prefixes.find(self._elements, request.position_scale, request.kv_format)
+
+    def admit(self, prefix: KvSequence | None = None, *, wanted_tokens: int = 0) -> None:
         """Reserve all the memory the request will ever need.
+
+        Args:
+            prefix: of `find_prefix`.
+            wanted_tokens: as in `KvCache.reserve`.
 
         Raises:
             CapacityError: the arena has no room now; nothing stays reserved.
             ConfigError: the sequence to reuse was released, or is another engine's.
         """
         request, arena = self.request, self._tools.arena
-        num_elements, reused_tokens = self._num_reusable()
-        if request.reuse is not None and not request.reuse.is_in(arena):
+        reuse = request.reuse if prefix is None else prefix
+        num_elements, reused_tokens = self._num_reusable(reuse)
+        if reuse is not None and not reuse.is_in(arena):
             raise ConfigError("the sequence to reuse is another engine's.", "reuse one of its own.")
-        if num_elements and request.reuse is not None:
-            sequence = request.reuse.fork(num_elements)
+        if num_elements and reuse is not None:
+            sequence = reuse.fork(num_elements)
         else:
-            sequence = KvSequence(arena, position_scale=request.position_scale)
+            sequence = KvSequence(
+                arena, position_scale=request.position_scale, kv_format=request.kv_format
+            )
         try:
             missing = self._prompt_tokens - reused_tokens
             if self._choices:
-                sequence.reserve(missing)
-                self._scorer = ChoiceScorer(self._choices, arena, self._tools.eos_ids)
+                sequence.reserve(missing, wanted_tokens=wanted_tokens)
+                self._scorer = ChoiceScorer(
+                    self._choices, arena, self._tools.eos_ids, request.kv_format
+                )
             else:
-                sequence.reserve(missing + request.generation.max_new_tokens)
+                missing += request.generation.max_new_tokens
+                sequence.reserve(missing, wanted_tokens=wanted_tokens)
         except BaseException:
             sequence.release()
             raise
@@ -149,15 +168,39 @@ class Job:
         if rows.num_left:
             num_tokens = min(prefill_tokens, rows.num_left)
             hidden = rows.take(num_tokens) if num_tokens else None
-            num_logits = 0 if rows.num_left else 1
         elif self._scorer:
             return self._scorer.works(model)
         else:
             last_id = torch.tensor(self._writer.ids[-1:], device=model.device)
-            hidden, num_logits = model.language_model.embed(last_id), 1
+            hidden = model.language_model.embed(last_id)
         if hidden is None:
             return []
-        return [Work(sequence=sequence, hidden=hidden, num_logits=num_logits)]
+        # Wanted of every chunk: they show at once, and not at the prompt's end, that one is not
+        # finite, while what made it can be computed again.
+        return [Work(sequence=sequence, hidden=hidden, num_logits=1)]
+
+    def writing(self) -> tuple[KvSequence, AnswerWriter] | None:
+        """Return the sequence and the writer of an answer whose tokens a device may choose alone.
+
+        The next token to compute is the writer's last, and the sequence has room for the rest. None
+        while the prompt is read, and for choices and schemas.
+        """
+        is_free = self._is_prefilled and not self._scorer and self._writer.is_free
+        return (self._sequence, self._writer) if is_free and self._sequence else None
+
+    def take(self, token_id: int) -> None:
+        """Take the token that a device chose after the writer's last one."""
+        if self._sequence:
+            self._sequence.append(1, completes=self._writer.ids[-1:])
+            self._tell_written(self._writer.write_chosen(token_id))
+
+    def is_visual(self, token_idx: int) -> bool:
+        """Whether a token of the prompt comes from a picture or video."""
+        for element in self._elements:
+            token_idx -= tokens_of([element])
+            if token_idx < 0:
+                return isinstance(element, VisualRun)
+        return False
 
     def receive(self, works: Sequence[Work], logits: Sequence[Tensor]) -> None:
         """Take the logits of `works`, finite, and go on; tells what there is to tell.
@@ -174,13 +217,13 @@ class Job:
                 self._choose(self._scorer)
         elif self._is_prefilled:
             sequence.append(1, completes=self._writer.ids[-1:])
-            self._write(logits[0][0])
+            self._tell_written(self._writer.write(logits[0][0]))
         else:
             self._read_prompt(sequence, rows, len(works[0].hidden))
             if self._is_prefilled and self._scorer:
                 self._scorer.begin(sequence, logits[0])
             elif self._is_prefilled:
-                self._write(logits[0][0])
+                self._tell_written(self._writer.write(logits[0][0]))
 
     def cancel(self) -> None:
         """End the request with what was written so far."""
@@ -207,13 +250,14 @@ class Job:
         except Exception:  # a source that does not close must not keep the others from ending
             logger.warning("a source did not close", exc_info=True)
 
-    def _num_reusable(self) -> tuple[int, int]:
-        """Return how many elements the kept sequence saves, and their tokens.
+    def _num_reusable(self, reuse: KvSequence | None) -> tuple[int, int]:
+        """Return how many elements a sequence saves, and their tokens.
 
         The last element is always computed: the answer begins with its logits.
         """
-        reuse = self.request.reuse
-        if reuse is None or reuse.position_scale != self.request.position_scale:
+        request = self.request
+        alike = (request.position_scale, request.kv_format)
+        if reuse is None or (reuse.position_scale, reuse.kv_format) != alike:
             return 0, 0
         num = min(reuse.num_shared(self._elements), len(self._elements) - 1)
         return num, tokens_of(self._elements[:num])
@@ -232,11 +276,11 @@ class Job:
             self._marks_s.append(time.perf_counter())
             rows.close()
 
-    def _write(self, logits: Tensor) -> None:
-        num_before = len(self._writer.ids)
-        piece = self._writer.write(logits)
+    def _tell_written(self, piece: str) -> None:
+        """Tell what the writer wrote, and end the request where it ended the answer."""
         done, total = len(self._writer.ids), self.request.generation.max_new_tokens
-        if done > num_before:
+        if done > self._num_told:
+            self._num_told = done
             self._tell(Progress(self.request.request_id, "generate", done, total))
         self._tell_text(piece)
         if self._writer.finish_reason:
@@ -258,10 +302,13 @@ class Job:
             self._tell(TextPiece(self.request.request_id, piece))
 
     def _finish(self, reason: FinishReason) -> None:
-        kept = self._sequence if self.request.keep and self._is_prefilled else None
-        if kept:
-            kept.trim()
-            self._sequence = None
+        kept = None
+        if self._sequence and self._is_prefilled:
+            self._sequence.trim()
+            if reason != "cancelled":
+                self._tools.prefixes.keep(self._sequence, self._elements)
+            if self.request.keep:
+                kept, self._sequence = self._sequence, None
         timings = self._timings()
         self.abandon()
         writer = self._writer

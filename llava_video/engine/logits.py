@@ -2,20 +2,48 @@
 
 The order is that of transformers' generate: repetition penalty over generated tokens, constraint,
 then (sampling only) temperature, top-k, top-p, softmax, one draw. Every request draws from a
-generator of its own on the CPU, so its answer does not depend on what runs beside it. Knows no
-text.
+generator of its own on the CPU, so its answer does not depend on what runs beside it. `sampler.py`
+does the same for many requests at once, without waiting for a device. Knows no text.
 """
 
+from collections import deque
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from llava_video.engine.settings import GenerationSettings
-from llava_video.errors import CheckpointError
 
 # Below it the most probable token is certain in float32 anyway, and a quotient would overflow.
-_LEAST_TEMPERATURE = 1e-5
+LEAST_TEMPERATURE = 1e-5
+
+
+class Uniforms:
+    """The uniform numbers of one request, in float64: each is used once, in order.
+
+    Args:
+        seed: the request's.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator("cpu").manual_seed(seed)
+        self._ahead: deque[float] = deque()
+
+    def next(self) -> float:
+        """Use the next number, 0 <= u < 1."""
+        self._draw(1)
+        return self._ahead.popleft()
+
+    def ahead(self, num: int) -> list[float]:
+        """Return the next numbers without using them."""
+        self._draw(num)
+        return [self._ahead[idx] for idx in range(num)]
+
+    def _draw(self, num: int) -> None:
+        missing = num - len(self._ahead)
+        if missing > 0:
+            drawn = torch.rand(missing, generator=self._generator, dtype=torch.float64)
+            self._ahead.extend(drawn.tolist())
 
 
 class TokenChooser:
@@ -24,13 +52,18 @@ class TokenChooser:
     Args:
         generation: the request's settings.
         repetition_penalty: the checkpoint's, used when the settings name none.
+
+    Attributes:
+        generation: as given.
+        penalty: the repetition penalty in force.
+        uniforms: what sampled tokens are drawn with, one number each.
     """
 
     def __init__(self, generation: GenerationSettings, repetition_penalty: float = 1.0) -> None:
         asked = generation.repetition_penalty
-        self._penalty = repetition_penalty if asked is None else asked
-        self._generation = generation
-        self._generator = torch.Generator("cpu").manual_seed(generation.seed)
+        self.penalty = repetition_penalty if asked is None else asked
+        self.generation = generation
+        self.uniforms = Uniforms(generation.seed)
 
     def next_token(
         self, logits: Tensor, generated_ids: Sequence[int], allowed: Tensor | None = None
@@ -42,18 +75,23 @@ class TokenChooser:
             generated_ids: the ids of the answer so far; prompt tokens are never penalised.
             allowed: (vocab,) bool, on the logits' device; None allows all.
         """
-        logits = penalize(logits, generated_ids, self._penalty)
+        logits = penalize(logits, generated_ids, self.penalty)
         if allowed is not None:
             logits = logits.masked_fill(~allowed, -torch.inf)
-        if self._generation.temperature == 0.0:
+        if self.generation.temperature == 0.0:
             return int(logits.argmax())
         warped = warp(
             logits.cpu(),
-            temperature=self._generation.temperature,
-            top_k=self._generation.top_k,
-            top_p=self._generation.top_p,
+            temperature=self.generation.temperature,
+            top_k=self.generation.top_k,
+            top_p=self.generation.top_p,
         )
-        return draw(torch.softmax(warped, dim=-1), self._generator)
+        return draw(torch.softmax(warped, dim=-1), self.uniforms.next())
+
+    def skip(self) -> None:
+        """Say that a token was chosen elsewhere by the same rules."""
+        if self.generation.temperature > 0.0:
+            self.uniforms.next()
 
     def choose_among(self, log_probs: Tensor) -> int:
         """Return the index of one of several whole answers by their log-probabilities.
@@ -64,10 +102,10 @@ class TokenChooser:
         Args:
             log_probs: (n,) float32 on the CPU.
         """
-        if self._generation.temperature == 0.0:
+        if self.generation.temperature == 0.0:
             return int(log_probs.argmax())
-        scaled = log_probs / max(self._generation.temperature, _LEAST_TEMPERATURE)
-        return draw(torch.softmax(scaled, dim=-1), self._generator)
+        scaled = log_probs / max(self.generation.temperature, LEAST_TEMPERATURE)
+        return draw(torch.softmax(scaled, dim=-1), self.uniforms.next())
 
 
 def penalize(logits: Tensor, generated_ids: Sequence[int], penalty: float) -> Tensor:
@@ -107,12 +145,12 @@ def warp(logits: Tensor, *, temperature: float, top_k: int, top_p: float) -> Ten
     Returns:
         (vocab,) float32, -inf where dropped.
     """
-    logits = logits / max(temperature, _LEAST_TEMPERATURE)
+    logits = logits / max(temperature, LEAST_TEMPERATURE)
     if 0 < top_k < len(logits):
         least = torch.topk(logits, top_k).values[-1]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if top_p < 1.0:
-        ascending, order = torch.sort(logits)
+        ascending, order = torch.sort(logits, stable=True)  # ties alike alone and in a batch
         # The tail whose share is at most 1 - top_p goes; the most probable token always stays.
         dropped = torch.softmax(ascending, dim=-1).cumsum(dim=-1) <= 1.0 - top_p
         dropped[-1] = False
@@ -120,41 +158,18 @@ def warp(logits: Tensor, *, temperature: float, top_k: int, top_p: float) -> Ten
     return logits
 
 
-def draw(probabilities: Tensor, generator: torch.Generator) -> int:
-    """Draw one index with these probabilities, by one uniform number of the generator.
+def draw(probabilities: Tensor, uniform: float) -> int:
+    """Draw one index with these probabilities.
 
     Args:
         probabilities: (n,) float32 on the CPU, summing to 1.
-        generator: on the CPU; advanced by one number.
+        uniform: 0 <= u < 1.
     """
-    uniform = torch.rand((), generator=generator, dtype=torch.float64)
     cumulative = probabilities.double().cumsum(dim=-1)
     # right=True: a draw of exactly 0 lands on no token of probability 0.
     idx = int(torch.searchsorted(cumulative, uniform * cumulative[-1], right=True))
     last = int(probabilities.nonzero()[-1])  # rounding can carry the product up to the whole sum
     return min(idx, last)
-
-
-def check_finite(logits: Tensor, model_dtype: torch.dtype) -> list[CheckpointError | None]:
-    """Check each row for NaN and infinity.
-
-    Args:
-        logits: (n, vocab) float32.
-        model_dtype: the dtype the model computed in, named in the error.
-
-    Returns:
-        One error or None per row.
-    """
-    finite: list[bool] = torch.isfinite(logits).all(dim=-1).tolist()
-    name = str(model_dtype).removeprefix("torch.")
-    if model_dtype == torch.float16:
-        hint = 'load with dtype="bfloat16" or dtype="float32": these weights overflow in float16.'
-    else:
-        hint = "the weights are damaged or do not belong to this configuration: fetch them again."
-    return [
-        None if ok else CheckpointError(f"the model's logits in {name} hold NaN or infinity.", hint)
-        for ok in finite
-    ]
 
 
 def log_probs_of(logits: Tensor, ids: Tensor) -> Tensor:

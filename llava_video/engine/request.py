@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from llava_video.engine.sequence import Element, Sequence, VisualRun
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
-from llava_video.values import Clip, FinishReason, VisualPlan
+from llava_video.values import Clip, FinishReason, KvFormat, VisualPlan
 
 Stage = Literal["vision", "prefill", "generate"]
 
@@ -52,8 +52,9 @@ class Request:
         generation: how to answer.
         request_id: names the request in its events; unique within one `run`.
         position_scale: positions are index / position_scale, on top of the checkpoint's own scale.
+        kv_format: how its keys and values are stored.
         reuse: a kept sequence; the longest prefix it shares with this prompt is not computed again.
-            It stays the caller's, unchanged.
+            It stays the caller's, unchanged. None lets the engine use what it kept itself.
         keep: return the answer's sequence; the caller releases it.
         cancelled: asked before every step, from any thread; True ends the answer there.
     """
@@ -62,6 +63,7 @@ class Request:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     request_id: int = 0
     position_scale: float = 1.0
+    kv_format: KvFormat = "plain"
     reuse: Sequence | None = None
     keep: bool = False
     cancelled: Callable[[], bool] = field(default=_never, repr=False)
@@ -107,7 +109,8 @@ class Answer:
         text_tokens: text tokens of the prompt.
         visual_tokens: visual tokens of the prompt.
         new_tokens: length of `token_ids`.
-        reused_tokens: prompt tokens taken from `Request.reuse`.
+        reused_tokens: first tokens of the prompt that were taken from the cache, from
+            `Request.reuse` or from what an earlier request left; visuals among them were not made.
         parsed: the value of a typed answer: the chosen text, or what the JSON says; None when the
             answer is free or was cut short.
         confidence: with choices, the chosen one's probability among them, 0..1; else None.

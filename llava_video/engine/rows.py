@@ -1,7 +1,8 @@
 """A prompt → the rows the language model reads, pulled in pieces of any size.
 
 Text ids become embedding rows, visuals become the model's rows, in order and only when asked for:
-at most what was asked for and the rest of one frame's rows are held. Knows no cache and no loop.
+at most what was asked for and the rest of one vision call's rows are held. Knows no cache and no
+loop.
 """
 
 import time

@@ -6,7 +6,6 @@ they will need to their end; each step takes a chunk of prompt tokens, shared fa
 that prefill, and one token of every request that writes. Knows no video and no template.
 """
 
-import contextlib
 import itertools
 import threading
 from collections import deque
@@ -14,22 +13,21 @@ from collections.abc import Collection, Iterable, Iterator
 
 import torch
 
+from llava_video.engine.admission import Admission
 from llava_video.engine.arena import Arena
 from llava_video.engine.constraint import ConstraintCompiler
+from llava_video.engine.decode_groups import runs_freely
+from llava_video.engine.failing import as_failure, failing
 from llava_video.engine.job import Job, Tools
-from llava_video.engine.logits import check_finite
+from llava_video.engine.prefixes import KeptPrefixes
 from llava_video.engine.request import Event, Failed, Finished, Request
 from llava_video.engine.settings import EngineSettings
-from llava_video.engine.step import Work, run_step
-from llava_video.errors import CapacityError, ConfigError
+from llava_video.engine.stepper import Stepper
+from llava_video.errors import ConfigError
+from llava_video.model.decoder import LanguageModel
 from llava_video.model.llava import LlavaModel
-from llava_video.model.memory import is_out_of_memory
 from llava_video.model.tokenizer import Tokenizer
 
-# Patches of one vision call by kind of device: on a CPU the activations of two tiles of 27 x 27
-# stay in its caches, a GPU is busy with sixteen.
-_PATCHES = {"cpu": 2 * 27**2}
-_GPU_PATCHES = 16 * 27**2
 _CLOSED = ("the engine was closed.", "load the model again.")
 
 
@@ -84,25 +82,25 @@ class Scheduler:
     ) -> None:
         settings = settings or EngineSettings()
         language_model = model.language_model
+        language_model.rope = settings.rope
         text = language_model.config
-        self.arena = Arena(
-            text.num_layers,
-            text.num_kv_heads,
-            text.head_dim,
-            dtype=language_model.dtype,
-            devices=language_model.devices,
-            slab_tokens=settings.slab_tokens,
-            limit_tokens=settings.max_cache_tokens,
+        self.arena = _arena(language_model, settings)
+        self._prefixes = KeptPrefixes(settings.kept_prefixes)
+        self._admission = Admission(
+            self.arena, self._prefixes, is_grouped=runs_freely(language_model, settings)
         )
-        constraints = ConstraintCompiler(tokenizer.to_json, text.vocab_size, sorted(eos_ids))
+        self._stepper: Stepper | None = Stepper(
+            language_model, self.arena, self._prefixes, settings
+        )
         self._tools: Tools | None = Tools(
             model=model,
             tokenizer=tokenizer,
             eos_ids=frozenset(eos_ids),
             repetition_penalty=repetition_penalty,
-            constraints=constraints,
-            tile_chunk=settings.tile_chunk or _tile_chunk(model),
+            constraints=ConstraintCompiler(tokenizer.to_json, text.vocab_size, sorted(eos_ids)),
+            tile_chunk=settings.tile_chunk or _tile_chunk(model, settings),
             arena=self.arena,
+            prefixes=self._prefixes,
         )
         self._settings = settings
         self._lock = threading.Lock()
@@ -136,8 +134,9 @@ class Scheduler:
     def close(self) -> None:
         """Fail what is under way and let go of the model; the engine is of no use afterwards."""
         with self._lock:
-            self._tools = None
+            self._tools = self._stepper = None
             self._fail_all(ConfigError(*_CLOSED))
+            self._prefixes.clear()
         self._sweep()
 
     def _draw(self, source: Iterator[Request], caller: _Caller) -> None:
@@ -186,92 +185,46 @@ class Scheduler:
         while self._abandoned:
             self._abandoned.popleft().forget()
         self._drop_ended()
+        if self._stepper is not None:
+            self._stepper.drop_gone()
 
     def _step(self) -> None:
-        tools = self._tools
-        if tools is None:
+        stepper = self._stepper
+        if stepper is None:
             self._fail_all(ConfigError(*_CLOSED))
             return
         try:
             with torch.inference_mode():
                 self._end_cancelled()
-                self._admit(tools)
-                self._forward(tools)
+                self._admit()
+                stepper.step(self._running)
         except BaseException as error:
             # Rows were pulled that no cache holds: none of these can go on.
-            self._fail_all(_as_failure(error), running_only=True)
+            self._fail_all(as_failure(error), running_only=True)
             if not isinstance(error, Exception):
                 raise
         finally:
             self._drop_ended()
+            stepper.drop_gone()
 
     def _end_cancelled(self) -> None:
         for job in (*self._running, *self._waiting):
-            with _failing(job):
+            with failing(job):
                 if job.is_cancelled:
                     job.cancel()
         self._drop_ended()
 
-    def _admit(self, tools: Tools) -> None:
+    def _admit(self) -> None:
         """Start waiting requests, in order, as long as their memory is there."""
-        limit_tokens = self._settings.max_cache_tokens
         while self._waiting and len(self._running) < self._settings.max_running:
             job = self._waiting[0]
-            with _failing(job):
-                need_tokens = job.need_tokens()
-                if limit_tokens is not None and need_tokens > limit_tokens:
-                    raise CapacityError(
-                        f"the request needs {need_tokens} tokens of cache, the limit is "
-                        f"{limit_tokens}.",
-                        "plan fewer tokens, a smaller max_new_tokens, or raise max_cache_tokens.",
-                    )
-                try:
-                    job.admit()
-                except CapacityError:
-                    # Whoever runs gives memory back; where nobody runs, waiting would be for ever.
-                    if self._running:
-                        return
-                    raise
+            num_places = self._settings.max_running - len(self._running)
+            with failing(job):
+                behind = itertools.islice(self._waiting, 1, num_places)
+                if not self._admission.admit(job, may_wait=bool(self._running), behind=behind):
+                    return
                 self._running.append(job)
             self._waiting.popleft()
-
-    def _forward(self, tools: Tools) -> None:
-        batch = self._gather()
-        works = [work for _, brought in batch for work in brought]
-        if not works:
-            return
-        logits = run_step(tools.model.language_model, self.arena, works)
-        errors = iter(check_finite(logits, tools.model.language_model.dtype))
-        parts = iter(torch.split(logits, [work.num_logits for work in works]))
-        for job, brought in batch:
-            rows = [next(parts) for _ in brought]
-            bad = [error for error in itertools.islice(errors, sum(map(len, rows))) if error]
-            with _failing(job):
-                if bad:
-                    raise bad[0]
-                job.receive(brought, rows)
-
-    def _gather(self) -> list[tuple[Job, list[Work]]]:
-        """Ask every request for its part of the step; prompts share one chunk fairly."""
-        batch: list[tuple[Job, list[Work]]] = []
-        for job, share in zip(self._running, self._shares(), strict=True):
-            with _failing(job):
-                works = job.works(share)
-                if works:
-                    batch.append((job, works))
-        return batch
-
-    def _shares(self) -> list[int]:
-        """Share the prefill chunk among the running requests: equally, shortest prompts first."""
-        lefts = [job.prefill_left_tokens for job in self._running]
-        shares = [0] * len(lefts)
-        chunk_tokens = self._settings.prefill_chunk_tokens
-        prefilling = sorted((left, idx) for idx, left in enumerate(lefts) if left)
-        for num_done, (left, idx) in enumerate(prefilling):
-            equal = -(-chunk_tokens // (len(prefilling) - num_done))
-            shares[idx] = min(left, equal)
-            chunk_tokens -= shares[idx]
-        return shares
 
     def _drop_ended(self) -> None:
         self._running = [job for job in self._running if not job.has_ended]
@@ -284,28 +237,22 @@ class Scheduler:
         self._drop_ended()
 
 
-def _tile_chunk(model: LlavaModel) -> int:
-    patches = _PATCHES.get(model.device.type, _GPU_PATCHES)
-    return max(1, patches // model.dimensions.vision.patches_per_side**2)
+def _arena(language_model: LanguageModel, settings: EngineSettings) -> Arena:
+    text = language_model.config
+    arena = Arena(
+        text.num_layers,
+        text.num_kv_heads,
+        text.head_dim,
+        dtype=language_model.dtype,
+        devices=language_model.devices,
+        slab_tokens=settings.slab_tokens,
+    )
+    limits = [] if settings.max_cache_bytes is None else [settings.max_cache_bytes]
+    if settings.max_cache_tokens is not None:
+        limits.append(settings.max_cache_tokens * arena.token_bytes("plain"))
+    arena.limit_bytes = min(limits, default=None)
+    return arena
 
 
-@contextlib.contextmanager
-def _failing(job: Job) -> Iterator[None]:
-    """Let an error end one request and not the step: what it raises is its own, often user code."""
-    try:
-        yield
-    except Exception as error:  # noqa: BLE001 - it becomes the request's Failed event
-        job.fail(_as_failure(error))
-
-
-def _as_failure(error: BaseException) -> Exception:
-    if is_out_of_memory(error):
-        failure = CapacityError(
-            f"no memory for a step: {error}.",
-            "a smaller prefill_chunk_tokens, tile_chunk or max_running, or a smaller dtype.",
-        )
-        failure.__cause__ = error
-        return failure
-    if isinstance(error, Exception):
-        return error
-    return CapacityError(f"the step was interrupted by {type(error).__name__}.", "ask again.")
+def _tile_chunk(model: LlavaModel, settings: EngineSettings) -> int:
+    return settings.tiles_per_call(model.device.type, model.dimensions.vision.patches_per_side)

@@ -2,18 +2,23 @@
 
 A sequence is a list of spans of the arena in the order they are attended to, each with a share in
 the memory behind it, so that a prefix is held once however many sequences fork from it. Tokens are
-named by elements: a text id, or a whole visual, which is never split. Knows no model and no logits.
+named by elements: a text id, or a whole visual, which is never split. A sequence can be saved to a
+file, and read back into any arena of the same sizes. Knows no model and no logits.
 
 Not for two threads at once, save `release` and `fork`, which only take or give back shares.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 from llava_video.engine.arena import Arena
-from llava_video.errors import ConfigError
+from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.kv_cache import Extent, KvSpan
+from llava_video.model.kv_file import read_tokens, write_tokens
+from llava_video.values import KvFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,15 @@ class Sequence:
     Args:
         cache: the arena.
         position_scale: positions are index / position_scale.
+        kv_format: how the tokens are stored.
     """
 
-    def __init__(self, cache: Arena, *, position_scale: float = 1.0) -> None:
+    def __init__(
+        self, cache: Arena, *, position_scale: float = 1.0, kv_format: KvFormat = "plain"
+    ) -> None:
         self._cache = cache
         self.position_scale = position_scale
+        self.kv_format = kv_format
         self._elements: list[Element] = []
         self._written: list[_Share] = []
         self._room: list[_Share] = []
@@ -106,18 +115,33 @@ class Sequence:
             num += 1
         return num
 
-    def reserve(self, num_tokens: int) -> None:
-        """Make room for more tokens.
+    def reserve(self, num_tokens: int, *, wanted_tokens: int = 0) -> None:
+        """Make room for more tokens, in the slab of those before them if it has so many.
+
+        Args:
+            num_tokens: how many.
+            wanted_tokens: as in `KvCache.reserve`.
 
         Raises:
             CapacityError: the arena has none; the sequence is as it was.
         """
         self._check_alive()
         if num_tokens:
-            self.attach(self._cache.reserve(num_tokens))
+            near = self._written[-1].span.slab_idx if self._written else None
+            extent = self._cache.reserve(
+                num_tokens, self.kv_format, near=near, wanted_tokens=wanted_tokens
+            )
+            self.attach(extent)
 
     def attach(self, extent: Extent) -> None:
-        """Take over an extent, and the caller's reference to it, as room for more tokens."""
+        """Take over an extent, and the caller's reference to it, as room for more tokens.
+
+        Raises:
+            ValueError: its places are of another format than the sequence.
+        """
+        kv_format = self._cache.format_of(extent.span)
+        if kv_format != self.kv_format:
+            raise ValueError(f"room for {kv_format} tokens in a sequence of {self.kv_format} ones.")
         self._room.append(_Share(extent, extent.span))
 
     def writable(self, num_tokens: int) -> KvSpan:
@@ -150,7 +174,7 @@ class Sequence:
             ConfigError: this sequence was released.
         """
         self._check_alive()
-        twin = Sequence(self._cache, position_scale=self.position_scale)
+        twin = Sequence(self._cache, position_scale=self.position_scale, kv_format=self.kv_format)
         twin._elements = list(self._elements)
         twin._written = list(self._written)
         twin._num_tokens = self._num_tokens
@@ -197,6 +221,32 @@ class Sequence:
         del self._elements[num_sinks : num_sinks + num_elements]
         self._sink_tokens = sink_tokens
         self._dropped_tokens += num_tokens
+
+    def save(self, path: str | Path, **facts: str) -> None:
+        """Write all tokens to a safetensors file, bit for bit, for `load_sequence`.
+
+        Args:
+            path: the file; what is there is replaced when all is written.
+            facts: what else the file should say, for whoever reads it.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+            ConfigError: the sequence was released, is empty, or ends within a visual.
+        """
+        self._check_alive()
+        if not self._num_tokens or tokens_of(self._elements) != self._num_tokens:
+            raise ConfigError(
+                f"{self._num_tokens} tokens of {len(self._elements)} whole elements.",
+                "save a sequence that holds something and is not being written.",
+            )
+        described = {
+            "elements": [_json_of(element) for element in self._elements],
+            "position_scale": self.position_scale,
+            "sink_tokens": self._sink_tokens,
+            "dropped_tokens": self._dropped_tokens,
+        }
+        metadata = {"sequence": json.dumps(described), "facts": json.dumps(facts)}
+        write_tokens(path, self._cache, self.past, metadata)
 
     def trim(self) -> None:
         """Give back the room that was not written."""
@@ -251,3 +301,64 @@ class Sequence:
     def _check_alive(self) -> None:
         if self._released:
             raise ConfigError("the sequence was released.", "keep it until its last use.")
+
+
+def load_sequence(cache: Arena, path: str | Path) -> tuple[Sequence, dict[str, str]]:
+    """Read a sequence that was saved.
+
+    Args:
+        cache: the arena it goes to, of the same sizes.
+        path: a file of `Sequence.save`.
+
+    Returns:
+        The sequence, without room, and the facts that were saved with it.
+
+    Raises:
+        CapacityError: the arena has no room for it.
+        CheckpointError: the file is damaged, or of a model of other sizes or dtype.
+    """
+    extent, metadata = read_tokens(path, cache)
+    try:
+        described = json.loads(metadata["sequence"])
+        facts = {str(name): str(fact) for name, fact in json.loads(metadata["facts"]).items()}
+        sequence = Sequence(
+            cache,
+            position_scale=_checked_scale(described["position_scale"]),
+            kv_format=cache.format_of(extent.span),
+        )
+        sequence._elements = [_element_of(value) for value in described["elements"]]
+        sequence._sink_tokens = _checked_count(described["sink_tokens"])
+        sequence._dropped_tokens = _checked_count(described["dropped_tokens"])
+        if tokens_of(sequence._elements) != extent.num_tokens:
+            raise ValueError(f"elements of other than {extent.num_tokens} tokens")
+    except (AttributeError, KeyError, TypeError, ValueError) as cause:
+        cache.release(extent)
+        raise CheckpointError(
+            f"{path} does not say what its tokens are ({cause!r}).", "save the sequence again."
+        ) from cause
+    sequence._written = [_Share(extent, extent.span)]
+    sequence._num_tokens = extent.num_tokens
+    return sequence, facts
+
+
+def _json_of(element: Element) -> int | list[Any]:
+    return [element.key, element.num_tokens] if isinstance(element, VisualRun) else element
+
+
+def _element_of(value: Any) -> Element:
+    if isinstance(value, list):
+        key, num_tokens = value
+        return VisualRun(str(key), _checked_count(num_tokens))
+    return _checked_count(value)
+
+
+def _checked_count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
+
+
+def _checked_scale(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 < value < float("inf"):
+        raise ValueError(f"position_scale is {value!r}")
+    return float(value)

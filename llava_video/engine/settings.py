@@ -6,10 +6,15 @@ Knows no model and imports no torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from llava_video.config import check, setting
 from llava_video.errors import ConfigError
+
+# Patches of one vision call: on a CPU the activations of two tiles of 27 x 27 stay in its caches, a
+# GPU is busy with sixteen.
+_CPU_PATCHES = 2 * 27**2
+_GPU_PATCHES = 16 * 27**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +88,42 @@ class EngineSettings:
     max_cache_tokens: int | None = setting(
         None, "Tokens of KV memory in all; None for no limit of ours.", unit="tokens", at_least=1
     )
+    max_cache_bytes: int | None = setting(
+        None, "Bytes of KV memory in all; None for no limit of ours.", unit="bytes", at_least=1
+    )
+    kept_prefixes: int = setting(
+        1,
+        "Prompts whose visuals stay in the cache after their answer, for the next question about "
+        "them; they give way when memory is needed.",
+        unit="prompts",
+        at_least=0,
+    )
+    free_running: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "Whether tokens that no schema restricts are chosen on the device and read one step late; "
+        "auto is on a GPU, where waiting for each costs more than the step.",
+    )
+    cuda_graphs: Literal["auto", "off"] = setting(
+        "auto", "Whether steps that run freely on a GPU are captured and replayed."
+    )
+    rope: Literal["exact", "compat"] = setting(
+        "exact", "Angles of positions: exact, or the reference's in float32, for parity runs."
+    )
 
     def __post_init__(self) -> None:
         check(self)
+
+    def tiles_per_call(self, device_type: str, patches_per_side: int) -> int:
+        """Return the tiles of one vision call: `tile_chunk`, or what suits the device.
+
+        Args:
+            device_type: "cpu", "cuda", ….
+            patches_per_side: of a tile.
+        """
+        if self.tile_chunk is not None:
+            return self.tile_chunk
+        patches = _CPU_PATCHES if device_type == "cpu" else _GPU_PATCHES
+        return max(1, patches // patches_per_side**2)
 
 
 def _check_format(asked: object) -> None:

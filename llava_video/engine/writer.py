@@ -60,6 +60,11 @@ class AnswerWriter:
         self._choice: str | None = None
 
     @property
+    def is_free(self) -> bool:
+        """Whether any token may come next: what a device may then choose alone."""
+        return self._constraint is None
+
+    @property
     def text(self) -> str:
         """The text shown so far; the whole answer once it has ended."""
         return "".join(self._pieces)
@@ -96,17 +101,12 @@ class AnswerWriter:
         """
         constraint = self._constraint
         allowed = constraint.allowed(logits.device) if constraint else None
-        token_id = self.chooser.next_token(logits, self.ids, allowed)
-        if token_id in self._eos_ids:
-            if constraint:
-                constraint.end()
-            return self.end("stop")
-        self.ids.append(token_id)
-        piece = self._show(self._stop.push(self._stream.push(token_id)))
-        if constraint:
-            constraint.push(token_id)
-        reason = self._reason(token_id)
-        return piece if reason is None else piece + self.end(reason)
+        return self._push(self.chooser.next_token(logits, self.ids, allowed))
+
+    def write_chosen(self, token_id: int) -> str:
+        """Take a token that was chosen elsewhere, by the rules of `chooser`; else as `write`."""
+        self.chooser.skip()
+        return self._push(token_id)
 
     def write_choice(self, choice: str, ids: list[int]) -> str:
         """Write a whole chosen answer."""
@@ -120,6 +120,19 @@ class AnswerWriter:
         self.finish_reason = reason
         rest = self._stop.push(self._stream.finish())
         return self._show(rest + self._stop.finish())
+
+    def _push(self, token_id: int) -> str:
+        constraint = self._constraint
+        if token_id in self._eos_ids:
+            if constraint:
+                constraint.end()
+            return self.end("stop")
+        self.ids.append(token_id)
+        piece = self._show(self._stop.push(self._stream.push(token_id)))
+        if constraint:
+            constraint.push(token_id)
+        reason = self._reason(token_id)
+        return piece if reason is None else piece + self.end(reason)
 
     def _show(self, piece: str) -> str:
         self._pieces.append(piece)

@@ -2,7 +2,8 @@
 
 The model is built without memory; then each shard is mapped, its tensors are copied to their device
 in the asked dtype, and the shard is let go. Main memory therefore holds at most the weights that
-stay in it and one mapped shard. Knows no prompt and no video.
+stay in it and one mapped shard. A weight that is to be quantised is quantised on its device as soon
+as it is there, so a device holds at most one of them plain. Knows no prompt and no video.
 """
 
 import logging
@@ -33,8 +34,16 @@ from llava_video.model.names import (
     parameter_shapes,
 )
 from llava_video.model.placement import place
+from llava_video.model.quantize import (
+    QuantLinear,
+    WeightKernel,
+    format_of,
+    quantise_decoder,
+    report,
+)
 from llava_video.model.shards import Shard, find_shards, shortened
 from llava_video.ops.attention import AttentionKind
+from llava_video.values import WeightFormat
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +72,8 @@ def load_model(
     progress: Callable[[int, int], None] | None = None,
     extra: Mapping[str, Tensor] | None = None,
     attn: AttentionKind = "sdpa",
+    weights: WeightFormat = "plain",
+    weight_kernel: WeightKernel = "auto",
 ) -> LlavaModel:
     """Load a checkpoint's weights.
 
@@ -75,14 +86,20 @@ def load_model(
         progress: called after each shard with (shards done, shards in all).
         extra: parameters by our name that the files lack, {"separator": (hidden,)}.
         attn: the language model's attention, "sdpa" or "flash".
+        weights: how the decoder's linear layers are stored: "plain", "int8" or "int4", quantised
+            from the numbers in the files.
+        weight_kernel: what multiplies quantised weights: "auto", or "torchao" (int4 in bfloat16 on
+            a GPU).
 
     Returns:
         The model in evaluation mode, its parameters without gradients.
 
     Raises:
-        CheckpointError: files missing or damaged, or tensors missing, unknown or of wrong shape.
+        CheckpointError: files missing or damaged, tensors missing, unknown or of wrong shape, or
+            weights to quantise that are not finite.
         CapacityError: the device has no room for the weights.
-        BackendMissingError: attn="flash" without the flash-attn package.
+        BackendMissingError: attn="flash" or weight_kernel="torchao" without their package.
+        ConfigError: another format of weights, or one that these layers or the kernel cannot have.
     """
     shards = find_shards(folder)
     given = dict(extra or {})
@@ -90,6 +107,7 @@ def load_model(
     dtype = dtype or _stored_dtype(config)
     with torch.device("meta"):
         model = LlavaModel(tensor_map.dimensions, attn=attn)
+        quantise_decoder(model, weights, kernel=weight_kernel)
     device_of = place(model, device, dtype)
     try:
         for idx, shard in enumerate(shards):
@@ -97,14 +115,16 @@ def load_model(
             if progress:
                 progress(idx + 1, len(shards))
         for name, tensor in given.items():
-            _assign(model, name, tensor.to(device_of(name), dtype, copy=True))
+            _assign(model, name, tensor, device_of(name), dtype)
     except (MemoryError, RuntimeError) as cause:  # torch.OutOfMemoryError is a RuntimeError
         if not is_out_of_memory(cause):
             raise
         raise CapacityError(
             f"{folder} does not fit on {device}: {cause}.",
-            "use a smaller checkpoint, dtype='bfloat16', or a device with more memory.",
+            "use int8 or int4 weights, a smaller checkpoint, dtype='bfloat16', or a device with "
+            "more memory.",
         ) from cause
+    report(model)
     return model.eval()
 
 
@@ -175,8 +195,15 @@ def save_model(
         The folder.
 
     Raises:
-        CheckpointError: the target is not empty or cannot be written; nothing is left behind.
+        CheckpointError: the target is not empty or cannot be written, or the model's weights are
+            quantised; nothing is left behind.
     """
+    if format_of(model) != "plain":
+        raise CheckpointError(
+            f"the model's decoder weights are stored as {format_of(model)}, which a checkpoint of "
+            "this layout cannot hold.",
+            "load it with plain weights and save that; quantising is done again at every load.",
+        )
     tensors = dict(model.named_parameters())
     is_tied = "language_model.lm_head.weight" not in tensors
     text = replace(config.text, tie_embeddings=is_tied)
@@ -202,14 +229,27 @@ def _load_shard(
     with safe_open(shard.path, framework="pt") as tensors:
         for name in shard.shapes:
             if name in ours:
-                # Always a copy: a view of the mapped file would change or crash with the file.
                 mapped = tensors.get_tensor(name)
-                _assign(model, ours[name], mapped.to(device_of(ours[name]), dtype, copy=True))
+                _assign(model, ours[name], mapped, device_of(ours[name]), dtype)
 
 
-def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
+def _assign(
+    model: nn.Module, name: str, tensor: Tensor, device: torch.device, dtype: torch.dtype
+) -> None:
     parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, nn.Parameter(tensor, requires_grad=False))
+    module = model.get_submodule(parent)
+    if isinstance(module, QuantLinear) and leaf == "weight":
+        try:
+            module.store(tensor.to(device), dtype)
+        except ValueError as cause:
+            raise CheckpointError(
+                f"{name} cannot be quantised: {cause}",
+                "check the file, or load it with plain weights.",
+            ) from cause
+        return
+    # Always a copy: a view of the mapped file would change or crash with the file.
+    copied = tensor.to(device, dtype, copy=True)
+    setattr(module, leaf, nn.Parameter(copied, requires_grad=False))
 
 
 def _stored_dtype(config: ModelConfig) -> torch.dtype:

@@ -1,8 +1,9 @@
 """One arena of key and value memory for all sequences: slabs, and counted extents within them.
 
-A slab is a run of token places in every layer; an extent is a contiguous reservation in one slab,
-shared by counting its owners. Knows no sequence, no position and no scheduler, and is not
-thread-safe: the engine calls it under its own lock.
+A slab is a run of token places in every layer, stored in one format; an extent is a contiguous
+reservation in one slab, shared by counting its owners. Bytes of a token of a 7B (28 layers of 4
+heads of 128 channels): 57,344 plain in bfloat16, 29,120 in int8, 16,128 in int4. Knows no sequence,
+no position and no scheduler, and is not thread-safe: the engine calls it under its own lock.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ import torch
 
 from llava_video.errors import CapacityError, ConfigError
 from llava_video.model.memory import is_out_of_memory
+from llava_video.ops.kv_format import StoredKv, empty_stored, group_channels
+from llava_video.values import KvFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +57,16 @@ class Extent:
 class _Slab:
     """Keys and values of `num_tokens` places in every layer, and which of them are free."""
 
-    def __init__(
-        self,
-        num_tokens: int,
-        num_kv_heads: int,
-        head_dim: int,
-        dtype: torch.dtype,
-        devices: Sequence[torch.device],
-    ) -> None:
-        self.num_tokens = num_tokens
-        self.free: list[tuple[int, int]] = [(0, num_tokens)]
-        shape = (2, num_tokens, num_kv_heads, head_dim)
-        # Ordinary tensors even under inference mode, so that any caller may write to them later.
-        with torch.inference_mode(mode=False):
-            pairs = [torch.empty(shape, dtype=dtype, device=device) for device in devices]
-            # Token-major in memory, so one write is one run; seen as (Hkv, n, d) by attention.
-            self.keys = [pair[0].transpose(0, 1) for pair in pairs]
-            self.values = [pair[1].transpose(0, 1) for pair in pairs]
+    def __init__(self, layers: list[StoredKv], *, is_kept: bool) -> None:
+        self.layers = layers
+        self.num_tokens = layers[0].num_tokens
+        self.kv_format = layers[0].kv_format
+        self.is_kept = is_kept
+        self.free: list[tuple[int, int]] = [(0, self.num_tokens)]
+
+    @property
+    def num_free(self) -> int:
+        return sum(stop - start for start, stop in self.free)
 
     @property
     def is_empty(self) -> bool:
@@ -103,10 +99,10 @@ class KvCache:
         num_layers: decoder layers.
         num_kv_heads: key and value heads.
         head_dim: channels of one head.
-        dtype: what is stored.
+        dtype: what plain keys and values are stored in.
         devices: where each layer's keys and values stand; one per layer, or one for all.
         slab_tokens: places of an ordinary slab; a longer reservation gets a slab of its own.
-        limit_tokens: most places of all slabs together; None for no limit but the memory.
+        limit_bytes: most memory of all slabs together; None for no limit but the device's.
 
     Raises:
         ConfigError: when the sizes are not positive or `devices` does not match.
@@ -121,16 +117,16 @@ class KvCache:
         dtype: torch.dtype,
         devices: Sequence[torch.device],
         slab_tokens: int,
-        limit_tokens: int | None = None,
+        limit_bytes: int | None = None,
     ) -> None:
         if len(devices) not in (1, num_layers):
             raise ConfigError(
                 f"devices has {len(devices)} entries for {num_layers} layers.",
                 "give one device per layer, or one for all.",
             )
-        if slab_tokens < 1 or (limit_tokens is not None and limit_tokens < 1):
+        if slab_tokens < 1 or (limit_bytes is not None and limit_bytes < 1):
             raise ConfigError(
-                f"slab_tokens = {slab_tokens}, limit_tokens = {limit_tokens}.", "at least 1 each."
+                f"slab_tokens = {slab_tokens}, limit_bytes = {limit_bytes}.", "at least 1 each."
             )
         self.num_layers = num_layers
         self.num_kv_heads = num_kv_heads
@@ -138,45 +134,89 @@ class KvCache:
         self.dtype = dtype
         self.devices = tuple(devices) if len(devices) == num_layers else (*devices,) * num_layers
         self.slab_tokens = slab_tokens
-        self.limit_tokens = limit_tokens
+        self.limit_bytes = limit_bytes
         self._slabs: dict[int, _Slab] = {}
         self._owners: dict[int, int] = {}
         self._num_slabs_made = 0
         self._num_extents_made = 0
 
     @property
-    def token_bytes(self) -> int:
-        """Bytes of one token in all layers, keys and values."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * self.dtype.itemsize
-
-    @property
     def held_tokens(self) -> int:
         """Token places of all slabs, free or not."""
-        return sum(slab.num_tokens for slab in self._slabs.values())
+        return sum(slab.num_tokens for slab in tuple(self._slabs.values()))
 
     @property
     def used_tokens(self) -> int:
         """Token places reserved now."""
-        free = sum(stop - start for slab in self._slabs.values() for start, stop in slab.free)
-        return self.held_tokens - free
+        return sum(slab.num_tokens - slab.num_free for slab in tuple(self._slabs.values()))
 
-    def reserve(self, num_tokens: int) -> Extent:
-        """Reserve contiguous places, with one owner.
+    @property
+    def held_bytes(self) -> int:
+        """Memory of all slabs."""
+        slabs = tuple(self._slabs.values())
+        return sum(slab.num_tokens * self.token_bytes(slab.kv_format) for slab in slabs)
+
+    @property
+    def used_bytes(self) -> int:
+        """Memory of the places reserved now."""
+        slabs = tuple(self._slabs.values())
+        used = ((slab.num_tokens - slab.num_free, slab.kv_format) for slab in slabs)
+        return sum(num_tokens * self.token_bytes(kv_format) for num_tokens, kv_format in used)
+
+    def token_bytes(self, kv_format: KvFormat) -> int:
+        """Return the bytes of one token in all layers, keys, values and their scales."""
+        head_bytes = {
+            "plain": self.head_dim * self.dtype.itemsize,
+            "int8": self.head_dim + 2,
+            "int4": self.head_dim // 2 + 4 * (self.head_dim // group_channels(self.head_dim)),
+        }
+        return 2 * self.num_layers * self.num_kv_heads * head_bytes[kv_format]
+
+    def preallocate(self, num_tokens: int, kv_format: KvFormat = "plain") -> int:
+        """Make a slab that stays, so that all it will hold stands behind one pointer per layer.
 
         Args:
-            num_tokens: how many, > 0.
+            num_tokens: its places, > 0.
+            kv_format: how they are stored.
+
+        Returns:
+            The slab's number.
 
         Raises:
             CapacityError: when the limit or the memory does not allow it.
             ConfigError: when `num_tokens` is not positive.
         """
-        if num_tokens < 1:
-            raise ConfigError(f"num_tokens = {num_tokens}.", "at least 1.")
-        for slab_idx, slab in self._slabs.items():
-            start = slab.take(num_tokens)
+        _check_positive(num_tokens)
+        return self._make_slab(num_tokens, num_tokens, kv_format, is_kept=True)
+
+    def reserve(
+        self,
+        num_tokens: int,
+        kv_format: KvFormat = "plain",
+        *,
+        near: int | None = None,
+        wanted_tokens: int = 0,
+    ) -> Extent:
+        """Reserve contiguous places, with one owner.
+
+        Args:
+            num_tokens: how many, > 0.
+            kv_format: how they are stored.
+            near: the slab to take them from if it has so many; else it is the first that has.
+            wanted_tokens: places of a slab made for them, if there is memory for so many.
+
+        Raises:
+            CapacityError: when the limit or the memory does not allow it.
+            ConfigError: when `num_tokens` is not positive.
+        """
+        _check_positive(num_tokens)
+        for slab_idx in sorted(self._slabs, key=lambda idx: idx != near):  # others stay in order
+            slab = self._slabs[slab_idx]
+            start = slab.take(num_tokens) if slab.kv_format == kv_format else None
             if start is not None:
                 return self._extent(slab_idx, start, num_tokens)
-        slab_idx = self._make_slab(num_tokens)
+        wanted = max(num_tokens, self.slab_tokens, wanted_tokens)
+        slab_idx = self._make_slab(num_tokens, wanted, kv_format, is_kept=False)
         self._slabs[slab_idx].take(num_tokens)
         return self._extent(slab_idx, 0, num_tokens)
 
@@ -202,30 +242,26 @@ class KvCache:
         self._slabs[extent.span.slab_idx].give(extent.span.start, extent.span.stop)
 
     def trim(self) -> None:
-        """Give back the memory of slabs that hold nothing."""
-        for slab_idx in [idx for idx, slab in self._slabs.items() if slab.is_empty]:
-            del self._slabs[slab_idx]
+        """Give back the memory of slabs that hold nothing, save preallocated ones."""
+        for slab_idx, slab in tuple(self._slabs.items()):
+            if slab.is_empty and not slab.is_kept:
+                del self._slabs[slab_idx]
 
-    def keys(self, layer_idx: int, span: KvSpan) -> torch.Tensor:
-        """Return the keys of a span as a view (Hkv, n, d)."""
-        return self._slabs[span.slab_idx].keys[layer_idx][:, span.start : span.stop]
+    def has_slab(self, slab_idx: int) -> bool:
+        """Whether a slab is still there; numbers are never used again."""
+        return slab_idx in self._slabs
 
-    def values(self, layer_idx: int, span: KvSpan) -> torch.Tensor:
-        """Return the values of a span as a view (Hkv, n, d)."""
-        return self._slabs[span.slab_idx].values[layer_idx][:, span.start : span.stop]
+    def format_of(self, span: KvSpan) -> KvFormat:
+        """Return how the tokens of a span are stored."""
+        return self._slabs[span.slab_idx].kv_format
 
-    def write(self, layer_idx: int, span: KvSpan, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Store keys and values in a span.
+    def store(self, layer_idx: int, slab_idx: int) -> StoredKv:
+        """Return a whole slab's keys and values of one layer, to be written by token place."""
+        return self._slabs[slab_idx].layers[layer_idx]
 
-        Args:
-            layer_idx: which layer.
-            span: n places.
-            k: (Hkv, n, d), rotated.
-            v: (Hkv, n, d).
-        """
-        slab = self._slabs[span.slab_idx]
-        slab.keys[layer_idx][:, span.start : span.stop] = k
-        slab.values[layer_idx][:, span.start : span.stop] = v
+    def stored(self, layer_idx: int, span: KvSpan) -> StoredKv:
+        """Return a span's keys and values of one layer, as views."""
+        return self.store(layer_idx, span.slab_idx).part(span.start, span.stop)
 
     def _extent(self, slab_idx: int, start: int, num_tokens: int) -> Extent:
         extent = Extent(self._num_extents_made, KvSpan(slab_idx, start, start + num_tokens))
@@ -239,29 +275,63 @@ class KvCache:
             raise ValueError(f"extent {extent.extent_id} was released already.")
         return count
 
-    def _make_slab(self, num_tokens: int) -> int:
-        """Make a slab with room for `num_tokens`; empty ones, all too short, make room for it."""
+    def _make_slab(
+        self, num_tokens: int, wanted: int, kv_format: KvFormat, *, is_kept: bool
+    ) -> int:
+        """Make a slab of the wanted places, or fewer but `num_tokens` where a limit cuts it.
+
+        Empty slabs, all too short or of another format, make room for it.
+        """
         self.trim()
-        wanted = max(num_tokens, self.slab_tokens)
-        if self.limit_tokens is not None:
-            room = self.limit_tokens - self.held_tokens
-            if room < num_tokens:
+        token_bytes = self.token_bytes(kv_format)
+        if self.limit_bytes is not None:
+            room_bytes = max(0, self.limit_bytes - self.held_bytes)
+            if room_bytes < num_tokens * token_bytes:
                 raise CapacityError(
-                    f"{num_tokens} tokens asked of the cache, {room} of {self.limit_tokens} free.",
+                    f"{num_tokens} tokens of {kv_format} cache need {num_tokens * token_bytes} "
+                    f"bytes, {room_bytes} of {self.limit_bytes} are free.",
                     "wait for other requests, plan fewer tokens, or raise the cache's limit.",
                 )
-            wanted = min(wanted, room)
+            wanted = min(wanted, room_bytes // token_bytes)
         try:
-            slab = _Slab(wanted, self.num_kv_heads, self.head_dim, self.dtype, self.devices)
-        except (MemoryError, RuntimeError) as cause:  # torch.OutOfMemoryError is one
-            if not is_out_of_memory(cause):
+            slab = self._new_slab(wanted, kv_format, is_kept=is_kept)
+        except CapacityError:
+            if wanted == num_tokens:
                 raise
-            num_bytes = wanted * self.token_bytes
-            raise CapacityError(
-                f"no memory for {wanted} tokens of cache ({num_bytes} bytes).",
-                "plan fewer tokens, a coarser pool stride, or a smaller model.",
-            ) from cause
+            slab = self._new_slab(num_tokens, kv_format, is_kept=is_kept)
         slab_idx = self._num_slabs_made
         self._num_slabs_made += 1
         self._slabs[slab_idx] = slab
         return slab_idx
+
+    def _new_slab(self, num_tokens: int, kv_format: KvFormat, *, is_kept: bool) -> _Slab:
+        try:
+            return _Slab(self._new_layers(num_tokens, kv_format), is_kept=is_kept)
+        except (MemoryError, RuntimeError) as cause:  # torch.OutOfMemoryError is one
+            if not is_out_of_memory(cause):
+                raise
+            raise CapacityError(
+                f"no memory for {num_tokens} tokens of {kv_format} cache "
+                f"({num_tokens * self.token_bytes(kv_format)} bytes).",
+                "plan fewer tokens, a coarser pool stride or cache, or a smaller model.",
+            ) from cause
+
+    def _new_layers(self, num_tokens: int, kv_format: KvFormat) -> list[StoredKv]:
+        # Ordinary tensors even under inference mode, so that any caller may write to them later.
+        with torch.inference_mode(mode=False):
+            return [
+                empty_stored(
+                    num_tokens,
+                    self.num_kv_heads,
+                    self.head_dim,
+                    kv_format=kv_format,
+                    dtype=self.dtype,
+                    device=device,
+                )
+                for device in self.devices
+            ]
+
+
+def _check_positive(num_tokens: int) -> None:
+    if num_tokens < 1:
+        raise ConfigError(f"num_tokens = {num_tokens}.", "at least 1.")

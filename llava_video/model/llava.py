@@ -1,11 +1,13 @@
 """The whole model: frames and their plan -> visual rows; the language model beside them.
 
-Frames are pulled, tiled, encoded and written out a few tiles at a time, so memory does not depend
-on how many there are. Is built from sizes alone and reads no file; knows no tokenizer, no sequence
-and no sampling.
+Frames are pulled, tiled, encoded, pooled and projected some at a time, in one pass for them all, so
+memory does not depend on how many there are. Is built from sizes alone and reads no file; knows no
+tokenizer, no sequence and no sampling.
 """
 
-from collections.abc import Iterable, Iterator
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -13,12 +15,13 @@ from torch import nn
 from llava_video.errors import CheckpointError, DecodeError
 from llava_video.model.decoder import LanguageModel
 from llava_video.model.dimensions import ModelDimensions
-from llava_video.model.frame_rows import frame_rows
+from llava_video.model.frame_rows import FrameGroup, grouped, pooled_rows
 from llava_video.model.preprocess import make_tiles
 from llava_video.model.projector import Projector
+from llava_video.model.vision_calls import VisionCalls
 from llava_video.model.vision_tower import VisionTower
 from llava_video.ops.attention import AttentionKind
-from llava_video.ops.splice import exactly, rechunk
+from llava_video.ops.splice import exactly
 from llava_video.values import Clip, Newline, VisualPlan
 
 
@@ -57,7 +60,7 @@ class LlavaModel(nn.Module):
 
     @torch.inference_mode()
     def encode(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Return the projected features of some tiles, in one call of the tower.
+        """Return the projected features of some tiles, unpooled, in one call of the tower.
 
         Args:
             tiles: (N, 3, px, px) normalised, on any device.
@@ -65,8 +68,7 @@ class LlavaModel(nn.Module):
         Returns:
             (N, P, D) in the model's dtype, on the tower's device.
         """
-        tower_device = self.vision_tower.position_embedding.device
-        features: torch.Tensor = self.projector(self.vision_tower(tiles.to(tower_device)))
+        features: torch.Tensor = self.projector(self.vision_tower(tiles.to(self._vision_device)))
         return features
 
     @torch.inference_mode()
@@ -74,6 +76,9 @@ class LlavaModel(nn.Module):
         self, plan: VisualPlan, clips: Iterable[Clip], tile_chunk: int
     ) -> Iterator[torch.Tensor]:
         """Yield the rows of a video or picture, frame by frame.
+
+        As many whole frames as `tile_chunk` holds go through tower, pooling and projector together;
+        a frame of more tiles is encoded in pieces. Where memory is short, in smaller ones.
 
         Args:
             plan: the layout, and how many frames there are.
@@ -84,27 +89,92 @@ class LlavaModel(nn.Module):
             (n, D) per frame, newline and separator rows included; `plan.num_tokens` rows in all.
 
         Raises:
+            CapacityError: there is no memory for one tile.
             CheckpointError: the plan wants a learned token that the checkpoint lacks.
-            ConfigError: the rows do not add up to the plan's tokens.
+            ConfigError: the rows do not add up to the plan's tokens, or `tile_chunk` is below 1.
             DecodeError: the clips hold more or fewer frames than the plan says.
         """
         self._check_learned_tokens(plan)
+        calls = VisionCalls(tile_chunk, plan.tiles_per_frame, self._vision_device)
         frames = _planned_frames(plan, clips)
-        tiles = rechunk((self._tiles(frame, plan) for frame in frames), tile_chunk)
-        encoded = (self.encode(chunk) for chunk in tiles)
-        rows = (
-            frame_rows(
-                features, plan, frame_idx, newline=self.image_newline, separator=self.separator
-            )
-            for frame_idx, features in enumerate(rechunk(encoded, plan.tiles_per_frame))
-        )
-        yield from exactly(rows, plan.num_tokens, "visual tokens")
+        yield from exactly(self._all_rows(plan, frames, calls), plan.num_tokens, "visual tokens")
 
-    def _tiles(self, frame: Clip, plan: VisualPlan) -> torch.Tensor:
+    @property
+    def _vision_device(self) -> torch.device:
+        return self.vision_tower.position_embedding.device
+
+    def _all_rows(
+        self, plan: VisualPlan, frames: Iterator[Clip], calls: VisionCalls
+    ) -> Iterator[torch.Tensor]:
+        """Yield the rows of each frame, in order."""
+        first_idx = 0
+        waiting: list[Clip] = []
+        while waiting := waiting or list(itertools.islice(frames, calls.num_frames)):
+            together = waiting[: calls.num_frames]
+            groups = grouped(plan, range(first_idx, first_idx + len(together)))
+            encode = functools.partial(self._rows_of, together, plan, groups, calls.tile_chunk)
+            rows = calls.attempt(encode, len(together))
+            if rows is None:
+                continue
+            yield from _in_order(rows, groups)
+            del rows  # the reader's alone while the next are made
+            first_idx += len(together)
+            waiting = waiting[len(together) :]
+
+    def _rows_of(
+        self, frames: list[Clip], plan: VisualPlan, groups: list[FrameGroup], tile_chunk: int
+    ) -> torch.Tensor:
+        """Return the rows (R, D) of some consecutive frames, group by group."""
+        order = [idx for group in groups for idx in group.frame_idxs]
+        first_idx = min(order)
+        is_linear = all(group.layout.is_linear for group in groups)
+        tiles = self._tiles([frames[idx - first_idx] for idx in order], plan)
+        features = self._unpooled(tiles, tile_chunk, is_linear=is_linear)  # (N, P, D)
+        del tiles
+        rows = pooled_rows(features, groups, gelu=is_linear)
+        del features
+        rows = self.projector.after_pooling(rows, is_linear=is_linear)
+        for group in groups:
+            group.layout.write_learned(
+                group.rows_of(rows), newline=self.image_newline, separator=self.separator
+            )
+        return rows
+
+    def _unpooled(self, tiles: torch.Tensor, tile_chunk: int, *, is_linear: bool) -> torch.Tensor:
+        """Return what is pooled of tiles (N, 3, px, px): (N, P, D), a chunk of tiles at a time."""
+        whole: torch.Tensor | None = None
+        start = 0
+        for chunk in torch.split(tiles, tile_chunk):
+            features = self.vision_tower(chunk.to(self._vision_device, non_blocking=True))
+            piece = self.projector.before_pooling(features, is_linear=is_linear)
+            del features
+            if len(piece) == len(tiles):
+                return piece
+            if whole is None:
+                whole = piece.new_empty(len(tiles), *piece.shape[1:])
+            whole[start : start + len(piece)] = piece
+            start += len(piece)
+        assert whole is not None  # there is a tile
+        return whole
+
+    def _tiles(self, frames: Sequence[Clip], plan: VisualPlan) -> torch.Tensor:
+        """Return the tiles of some frames (N, 3, px, px), frame by frame."""
         vision = self.dimensions.vision
-        return make_tiles(
-            frame, plan, tile_px=vision.image_px, mean=vision.pixel_mean, std=vision.pixel_std
-        )
+        # Pinned memory is copied while the host goes on to the next frames' tiles.
+        is_pinned = self._vision_device.type == "cuda"
+        whole: torch.Tensor | None = None
+        for i, frame in enumerate(frames):
+            tiles = make_tiles(
+                frame, plan, tile_px=vision.image_px, mean=vision.pixel_mean, std=vision.pixel_std
+            )
+            if len(frames) == 1 and not is_pinned:
+                return tiles
+            if whole is None:
+                shape = (len(frames) * len(tiles), *tiles.shape[1:])
+                whole = torch.empty(shape, dtype=tiles.dtype, pin_memory=is_pinned)
+            whole[i * len(tiles) : (i + 1) * len(tiles)] = tiles
+        assert whole is not None  # there is a frame
+        return whole
 
     def _check_learned_tokens(self, plan: VisualPlan) -> None:
         if plan.newline is not Newline.NONE and self.image_newline is None:
@@ -118,6 +188,17 @@ class LlavaModel(nn.Module):
                 "separator token; the checkpoint has none.",
                 "plan without slow-fast.",
             )
+
+
+def _in_order(rows: torch.Tensor, groups: list[FrameGroup]) -> Iterator[torch.Tensor]:
+    """Yield the rows of each frame, views of all groups' rows, in the frames' order."""
+    frames = {
+        idx: frame
+        for group in groups
+        for idx, frame in zip(group.frame_idxs, group.rows_of(rows), strict=True)
+    }
+    for idx in sorted(frames):
+        yield frames.pop(idx)
 
 
 def _planned_frames(plan: VisualPlan, clips: Iterable[Clip]) -> Iterator[Clip]:

@@ -232,6 +232,7 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
         pool_stride=visual.pool_stride,
         slow_every=visual.slow_every,
         context_tokens=config.context_tokens,
+        rope_scale=text.rope_scale,
         max_frames=known.max_frames
         if known
         else _MAX_FRAMES_TIMED
@@ -239,12 +240,16 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
         else _MAX_FRAMES_PLAIN,
         time_instruction=config.time_instruction,
         num_layers=text.num_layers,
+        num_heads=text.num_heads,
         num_kv_heads=text.num_kv_heads,
         head_dim=text.head_dim,
-        kv_bytes_per_value=value_bytes,
-        weights_bytes=num_parameters(config.dimensions) * value_bytes,
         hidden_size=text.hidden_size,
+        intermediate_size=text.intermediate_size,
+        vocab_size=text.vocab_size,
         vision_width=vision.hidden_size,
+        vision_intermediate_size=vision.intermediate_size,
+        value_bytes=value_bytes,
+        weights_bytes=num_parameters(config.dimensions) * value_bytes,
     )
 
 

@@ -16,7 +16,7 @@ from llava_video.errors import CapacityError
 Placement = Callable[[str], torch.device]
 
 # Of one GPU, what weights may take: the rest is for the cache and activations.
-_ROOM_FOR_WEIGHTS = 0.8
+ROOM_FOR_WEIGHTS = 0.8
 
 
 def place(model: nn.Module, device: str | torch.device, dtype: torch.dtype) -> Placement:
@@ -25,7 +25,7 @@ def place(model: nn.Module, device: str | torch.device, dtype: torch.dtype) -> P
     Args:
         model: on the meta device.
         device: one device, or "auto": the GPUs there are, else the CPU.
-        dtype: the dtype the weights will have.
+        dtype: the dtype the weights will have that are not quantised.
 
     Raises:
         CapacityError: the weights do not fit on the GPUs.
@@ -37,7 +37,7 @@ def place(model: nn.Module, device: str | torch.device, dtype: torch.dtype) -> P
     if num_gpus == 0:
         return lambda _: torch.device("cpu")
     free_bytes = {idx: torch.cuda.mem_get_info(idx)[0] for idx in range(num_gpus)}
-    fits_one = weights_bytes(model, dtype) <= _ROOM_FOR_WEIGHTS * free_bytes[0]
+    fits_one = weights_bytes(model, dtype) <= ROOM_FOR_WEIGHTS * free_bytes[0]
     if num_gpus == 1 or fits_one:
         return lambda _: torch.device("cuda", 0)
     return spread(model, free_bytes, dtype)
@@ -49,7 +49,7 @@ def spread(model: nn.Module, free_bytes: Mapping[int, int], dtype: torch.dtype) 
     Args:
         model: on the meta device.
         free_bytes: GPU index → bytes free on it.
-        dtype: the dtype the weights will have.
+        dtype: the dtype the weights will have that are not quantised.
 
     Raises:
         CapacityError: the weights do not fit.
@@ -74,15 +74,16 @@ def spread(model: nn.Module, free_bytes: Mapping[int, int], dtype: torch.dtype) 
         raise CapacityError(
             f"the weights take {need_bytes / 2**30:.1f} GiB, {len(free_bytes)} GPUs have "
             f"{have_bytes / 2**30:.1f} GiB free.",
-            "use a smaller checkpoint or more GPUs, or device='cpu'.",
+            "use int8 or int4 weights, a smaller checkpoint or more GPUs, or device='cpu'.",
         )
     devices = {name: torch.device("cuda", int(where)) for name, where in found.items()}
     return lambda name: _nearest(name, devices)
 
 
 def weights_bytes(model: nn.Module, dtype: torch.dtype) -> int:
-    """Return the bytes of all parameters in a dtype."""
-    return sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+    """Return the bytes of all parameters in a dtype, and of quantised weights as they are."""
+    plain_bytes = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+    return plain_bytes + sum(buffer.numel() * buffer.itemsize for buffer in model.buffers())
 
 
 def _nearest(name: str, devices: Mapping[str, torch.device]) -> torch.device:

@@ -4,7 +4,7 @@ Reads JSON files of a folder (fetched by name when needed); imports neither torc
 so a plan costs no start-up time.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from llava_video.model.hub import resolve_checkpoint
 from llava_video.model.model_config import ModelConfig, geometry_of, read_model_config
 from llava_video.model.tokenizer import Tokenizer
 from llava_video.planning.geometry import Geometry
+from llava_video.planning.memory import Setup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class ModelSpec:
         config: what its config.json says.
         geometry: what the planner must know.
         tokenizer: its tokenizer.
+        setup: how it is set up to run: the precision of its weights, chunks, the memory it may
+            take. Of facts that were only read: no limit, plain weights.
     """
 
     name: str
@@ -33,6 +36,7 @@ class ModelSpec:
     config: ModelConfig
     geometry: Geometry
     tokenizer: Tokenizer
+    setup: Setup = field(default_factory=Setup)
 
 
 def read_spec(

@@ -7,6 +7,7 @@ runs and gives the same answer. Knows no op.
 import functools
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Literal, cast, get_args
 
 import torch
@@ -21,6 +22,8 @@ except ImportError:
     IS_TRITON_HERE = False
 else:
     IS_TRITON_HERE = True
+
+__all__ = ["ENVIRONMENT_NAME", "IS_TRITON_HERE", "device_of", "tl", "triton", "uses_triton"]
 
 ENVIRONMENT_NAME: Final = "LLAVA_VIDEO_OPS"
 Choice = Literal["auto", "reference", "triton"]
@@ -43,8 +46,8 @@ class _AbsentKernel:
 class _AbsentTriton:
     """Enough of the module for kernels to be defined, and refused when launched."""
 
-    def jit(self, fn: Callable[..., Any]) -> _AbsentKernel:
-        return _AbsentKernel(fn)
+    def jit(self, fn: Callable[..., Any] | None = None, **_: object) -> Any:
+        return _AbsentKernel if fn is None else _AbsentKernel(fn)
 
     def cdiv(self, a: int, b: int) -> int:
         return -(-a // b)
@@ -77,6 +80,11 @@ def uses_triton(tensor: torch.Tensor) -> bool:
     if choice == "triton":
         return True
     return choice == "auto" and tensor.is_cuda and IS_TRITON_HERE
+
+
+def device_of(tensor: torch.Tensor) -> AbstractContextManager[object]:
+    """Return a context in which kernels are launched on a tensor's GPU, not on the current one."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 @functools.cache

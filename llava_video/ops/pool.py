@@ -1,21 +1,66 @@
-"""Maps of patch features made smaller, and written out as rows with their newline tokens.
+"""Maps of patch features made smaller: the definition, and torch's own code.
 
 Formulas, per axis of n patches and stride s (27 patches, stride 2):
     bilinear: m = ceil(n/s) (14) outputs; output o reads between patches at (o + 1/2) n/m - 1/2
     average, max: m = floor(n/s) (13) windows of s patches; what is left over is dropped
-Source: LLaVA-NeXT, `get_2dPool` and its newline layouts. 27 x 27 bilinear by 2 gives
-14 x 14 = 196 rows; with a newline after each map row 14 x 15 = 210.
+Source: LLaVA-NeXT, `get_2dPool`. 27 x 27 bilinear by 2 gives 14 x 14 = 196 rows; with a newline
+after each map row 14 x 15 = 210.
 
-Shapes: maps (N, H, W, C), channels last, so that rows are read and written in one run. Knows no
-model and no plan. The gain of a fused kernel is not measured yet.
+Shapes: maps (N, H, W, C), channels last, so that rows are read and written in one run. The kernel
+stands in ops/pool_rows.py. Knows no model and no plan.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from llava_video.values import Newline, PoolMode
+from llava_video.values import PoolMode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooling:
+    """How the maps of some frames become smaller, all alike.
+
+    Attributes:
+        crop: (top, bottom, left, right), the half-open window of a map that is kept.
+        stride: side reduction of the window, >= 1; 1 leaves it as it is unless `size` differs.
+        mode: "bilinear" rounds sides up, "average" and "max" round them down.
+        size: (h, w) of the result; "bilinear", and every mode at stride 1, resize to any.
+    """
+
+    crop: tuple[int, int, int, int]
+    stride: int
+    mode: PoolMode
+    size: tuple[int, int]
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Rows and columns of the window."""
+        top, bottom, left, right = self.crop
+        return bottom - top, right - left
+
+    @property
+    def kind(self) -> PoolMode:
+        """What is computed: without a stride, or when nothing changes, any mode is a resize."""
+        return "bilinear" if self.stride == 1 or self.size == self.window else self.mode
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether rows are means of patches, so that a linear layer may come before or after."""
+        return self.kind != "max"
+
+    def check(self, height: int, width: int) -> None:
+        """See to it that maps of this size can be pooled so.
+
+        Raises:
+            ValueError: the window does not lie in the map, or the size is not what the mode gives.
+        """
+        top, bottom, left, right = self.crop
+        if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+            raise ValueError(f"crop {self.crop} of a map of {height} x {width}.")
+        check_size(*self.window, self.stride, self.mode, self.size)
 
 
 def pooled_size(height: int, width: int, stride: int, mode: PoolMode) -> tuple[int, int]:
@@ -77,19 +122,13 @@ def pool_map(
         ValueError: for a stride below 1, or a `size` that "average" or "max" cannot reach.
     """
     _, height, width, _ = maps.shape
-    if stride < 1:
-        raise ValueError(f"stride = {stride}: at least 1.")
-    strided = pooled_size(height, width, stride, mode)
-    target = size or strided
+    target = size or pooled_size(height, width, max(stride, 1), mode)
+    check_size(height, width, stride, mode, target)
     if target == (height, width):
         return maps
-    if 0 in target:
-        raise ValueError(f"a map of {height} x {width} at stride {stride} has no patch left.")
     channels_first = maps.permute(0, 3, 1, 2)  # (N, C, H, W), channels last in memory
     if mode == "bilinear" or stride == 1:
         pooled = F.interpolate(channels_first, size=target, mode="bilinear", align_corners=False)
-    elif target != strided:
-        raise ValueError(f"{mode} pooling by {stride} gives {strided}, not {target}.")
     elif mode == "average":
         pooled = F.avg_pool2d(channels_first, stride)
     else:
@@ -97,35 +136,22 @@ def pool_map(
     return pooled.permute(0, 2, 3, 1)
 
 
-def map_rows(
-    patch_map: torch.Tensor, newline: torch.Tensor | None, where: Newline, *, is_last: bool
-) -> torch.Tensor:
-    """Write one frame's map out as rows of the sequence, with its newline tokens.
-
-    Args:
-        patch_map: (h, w, D).
-        newline: (D,) the learned newline; None only where none is written.
-        where: after each map row, each frame, the clip, or nowhere.
-        is_last: whether this is the clip's last frame.
-
-    Returns:
-        (rows, D): h (w + 1) for ROW, h w + 1 for FRAME and for the last of CLIP, else h w.
+def check_size(height: int, width: int, stride: int, mode: PoolMode, size: tuple[int, int]) -> None:
+    """See to it that a map of this height and width can be pooled to a size.
 
     Raises:
-        ValueError: when a newline is to be written and there is none.
+        ValueError: for a stride below 1, or a `size` that is empty, or that "average" or "max"
+            cannot reach.
     """
-    height, width, num_channels = patch_map.shape
-    flat = patch_map.reshape(height * width, num_channels)
-    if where is Newline.NONE or (where is Newline.CLIP and not is_last):
-        return flat
-    if newline is None:
-        raise ValueError(f"newlines after each {where} were asked for, and there is no newline.")
-    if where is not Newline.ROW:
-        return torch.cat((flat, newline[None].to(flat)))
-    rows = patch_map.new_empty(height, width + 1, num_channels)
-    rows[:, :width] = patch_map
-    rows[:, width] = newline
-    return rows.view(height * (width + 1), num_channels)
+    if stride < 1:
+        raise ValueError(f"stride = {stride}: at least 1.")
+    if size == (height, width):
+        return
+    if 0 in size:
+        raise ValueError(f"a map of {height} x {width} at stride {stride} has no patch left.")
+    strided = pooled_size(height, width, stride, mode)
+    if mode != "bilinear" and stride > 1 and size != strided:
+        raise ValueError(f"{mode} pooling by {stride} gives {strided}, not {size}.")
 
 
 def _bilinear_matrix(num_in: int, num_out: int) -> torch.Tensor:

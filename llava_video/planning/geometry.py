@@ -33,17 +33,21 @@ class Geometry:
         pool_mode: how a video's maps are pooled.
         pool_stride: side reduction of a video's maps.
         slow_every: 0, or k: the slow-fast layout (see `VisualPlan.slow_every`); only with ROW.
-        context_tokens: positions the model accepts.
+        context_tokens: positions the model accepts, its own `rope_scale` included.
+        rope_scale: linear scaling of positions that the checkpoint brings itself; 1 for none.
         max_frames: frames of a video when nothing else is asked for.
         time_instruction: whether the model was trained with the time sentence.
         num_layers: decoder layers.
+        num_heads: query heads of a layer.
         num_kv_heads: key and value heads of a layer.
         head_dim: channels of a head.
-        kv_bytes_per_value: bytes of one cached number.
-        weights_bytes: bytes of all weights.
         hidden_size: channels of the language model.
-        vision_width: channels of the vision tower (SigLIP so400m by default), for the memory
-            estimate.
+        intermediate_size: channels inside its gated MLP.
+        vocab_size: rows of its head.
+        vision_width: channels of the vision tower (SigLIP so400m by default).
+        vision_intermediate_size: channels inside its MLP.
+        value_bytes: bytes of one number of the model's dtype.
+        weights_bytes: bytes of all weights in that dtype.
     """
 
     model: str
@@ -60,15 +64,20 @@ class Geometry:
     pool_stride: int = 2
     slow_every: int = 0
     context_tokens: int
+    rope_scale: float = 1.0
     max_frames: int
     time_instruction: bool
     num_layers: int
+    num_heads: int
     num_kv_heads: int
     head_dim: int
-    kv_bytes_per_value: int = 2
-    weights_bytes: int
     hidden_size: int
+    intermediate_size: int
+    vocab_size: int
     vision_width: int = 1152
+    vision_intermediate_size: int = 4304
+    value_bytes: int = 2
+    weights_bytes: int
 
     def __post_init__(self) -> None:
         """Refuse numbers no model can have."""

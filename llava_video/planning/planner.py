@@ -5,17 +5,14 @@ caller brings; knows no tokenizer, no template and no decoder.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from llava_video.errors import BudgetError
-from llava_video.planning.budget import (
-    Room,
-    estimate_memory,
-    fair_level,
-    free_tokens,
-    limit_tokens,
-)
+from llava_video.planning.budget import Limit, Room, fair_level, free_tokens
+from llava_video.planning.draft import Draft
 from llava_video.planning.geometry import Aspect, Geometry
+from llava_video.planning.hints import hints, other_setups
 from llava_video.planning.layout import (
     ONE_TILE,
     Layout,
@@ -23,14 +20,19 @@ from llava_video.planning.layout import (
     layout_tokens,
     visual_plan,
 )
+from llava_video.planning.memory import Setup, plan_memory
+from llava_video.planning.precision import draft_in_memory, lighter_setups
 from llava_video.planning.sacrifice import Choice, NoteCost, fit_video, layout_steps, whole_note
 from llava_video.planning.sampler import Sample, sample_frames
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.planning.stretch import scale_reasons, scale_warnings, smallest_scale
 from llava_video.planning.time_note import TimeNote
 from llava_video.planning.way_out import way_out
-from llava_video.values import Plan, VideoInfo, VisualPlan
+from llava_video.values import MemoryEstimate, Plan, VideoInfo, VisualPlan
 
 TextOf = Callable[[Sequence[TimeNote | None]], tuple[str, int]]
+
+_UNKNOWN = MemoryEstimate(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +62,14 @@ def plan_request(
     planning: PlanningSettings,
     sampling: SamplingSettings,
     text_of: TextOf,
+    setup: Setup = Setup(),  # noqa: B008  # a frozen value
 ) -> Plan:
     """Plan one request.
 
     Text, visual and answer tokens together stay within the context (stretched by
-    `position_scale`), the videos' visual tokens within `max_video_tokens`; the prompt is never cut.
-    Videos share the room equally, and what one does not need goes to the others; pictures are not
-    reduced.
+    `position_scale`), the bytes of their cache within what the setup's limit leaves, the videos'
+    visual tokens within `max_video_tokens`; the prompt is never cut. Videos share the room equally,
+    and what one does not need goes to the others; pictures are not reduced.
 
     Args:
         items: videos and pictures in the order of their marks; () for text alone.
@@ -75,28 +78,56 @@ def plan_request(
         sampling: which frames, for videos that say nothing else.
         text_of: gives the prompt's whole text and its tokens (marks not counted) for one time note
             per item; None where an item has none.
+        setup: how the model is set up; by default without a limit, and all at once.
 
     Raises:
         BudgetError: nothing fits; the hint names settings that do.
         ConfigError: a setting is impossible for this video or model.
         DecodeError: a video has no frames.
     """
+    counted, lighter = _remembered(text_of), lighter_setups(geometry, setup)
 
-    def plan_with(changed: PlanningSettings, shorter_by: int) -> Plan:
+    def draft_with(changed: PlanningSettings, own: Setup, shorter_by: int = 0) -> Draft:
         def shorter(notes: Sequence[TimeNote | None]) -> tuple[str, int]:
-            text, num_tokens = text_of(notes)
+            text, num_tokens = counted(notes)
             return text, num_tokens - shorter_by
 
-        return _Request(items, geometry, changed, sampling, shorter).plan()
+        def draft_at(position_scale: float) -> Draft:
+            def draft_within(limit: Limit) -> Draft:
+                request = _Request(items, geometry, changed, sampling, shorter)
+                return request.draft(limit, own, position_scale)
+
+            return draft_in_memory(changed, position_scale, geometry, own, draft_within)
+
+        if changed.position_scale == "auto":
+            return smallest_scale(geometry.context_tokens, draft_at)
+        return draft_at(changed.position_scale)
 
     try:
-        return plan_with(planning, 0)
+        draft = draft_with(planning, setup)
     except BudgetError as refusal:
-        prompt_tokens = text_of([None] * len(items))[1]
-        hint = way_out(planning, plan_with, prompt_tokens=prompt_tokens)
+        hint = way_out(
+            planning,
+            lambda changed, shorter_by: draft_with(changed, setup, shorter_by).plan,
+            prompt_tokens=counted([None] * len(items))[1],
+            others=other_setups(setup, lighter, lambda own: draft_with(planning, own).plan),
+        )
         raise BudgetError(
             refusal.message, hint, refusal.need_tokens, refusal.have_tokens
         ) from refusal
+    reasons = scale_reasons(geometry, draft.plan, is_auto=planning.position_scale == "auto")
+    draft = draft.saying(*reasons, warnings=tuple(scale_warnings(draft.plan.position_scale)))
+    return draft.saying(*hints(draft, planning, setup, lighter, draft_with), *setup.reasons).plan
+
+
+def _remembered(text_of: TextOf) -> TextOf:
+    """Return the same function, which writes each prompt once: several drafts ask for the same."""
+
+    @cache
+    def written(notes: tuple[TimeNote | None, ...]) -> tuple[str, int]:
+        return text_of(notes)
+
+    return lambda notes: written(tuple(notes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,51 +161,43 @@ class _Request:
         self._notes: list[TimeNote | None] = [None] * len(items)
         self._reasons: list[str] = []
         self._warnings: list[str] = []
+        self._is_whole = True
         asked = planning.time_instruction
         self._has_notes = geometry.time_instruction if asked is None else asked
 
-    def plan(self) -> Plan:
+    def draft(self, limit: Limit, setup: Setup, position_scale: float) -> Draft:
         visuals = [self._image(item) for item in self._items]
         image_tokens = sum(visual.num_tokens for visual in visuals if visual)
         room_tokens = free_tokens(
-            self._geometry,
+            limit,
             self._planning,
             text_tokens=self._text_of(self._notes)[1],
             image_tokens=image_tokens,
         )
-        for idx, visual in self._videos(room_tokens):
+        for idx, visual in self._videos(room_tokens, limit):
             visuals[idx] = visual
-        if self._planning.position_scale > 1:
-            self._reasons.append(
-                f"Positions are divided by {self._planning.position_scale:g} to stretch the "
-                f"context of {self._geometry.context_tokens:,} tokens."
-            )
-        return self._finished([visual for visual in visuals if visual], image_tokens)
-
-    def _finished(self, visuals: Sequence[VisualPlan], image_tokens: int) -> Plan:
         prompt, text_tokens = self._text_of(self._notes)
         planning, geometry = self._planning, self._geometry
-        budget_tokens = limit_tokens(geometry, planning) - text_tokens - planning.max_new_tokens
+        budget_tokens = limit.tokens - text_tokens - planning.max_new_tokens
         if planning.max_video_tokens is not None:
             budget_tokens = min(budget_tokens, planning.max_video_tokens + image_tokens)
-        visual_tokens = sum(visual.num_tokens for visual in visuals)
-        return Plan(
+        plan = Plan(
             model=geometry.model,
             prompt=prompt,
-            visuals=tuple(visuals),
+            visuals=tuple(visual for visual in visuals if visual),
             text_tokens=text_tokens,
             max_new_tokens=planning.max_new_tokens,
             context_tokens=geometry.context_tokens,
             budget_tokens=budget_tokens,
-            position_scale=planning.position_scale,
-            memory=estimate_memory(
-                geometry,
-                num_tokens=text_tokens + visual_tokens + planning.max_new_tokens,
-                num_tiles=sum(v.tiles_per_frame * v.num_frames for v in visuals),
-            ),
+            position_scale=position_scale,
+            kv_format=limit.kv_format,
+            weight_format=setup.weight_format,
+            memory=_UNKNOWN,
             reasons=tuple(self._reasons),
             warnings=tuple(self._warnings),
         )
+        memory = plan_memory(geometry, setup, plan, limit.kv_format)
+        return Draft(plan=replace(plan, memory=memory), limit=limit, is_whole=self._is_whole)
 
     def _image(self, item: Item) -> VisualPlan | None:
         if isinstance(item, VideoItem):
@@ -200,7 +223,7 @@ class _Request:
             self._reasons.append(reason)
         return "pad"
 
-    def _videos(self, room_tokens: int) -> Iterator[tuple[int, VisualPlan]]:
+    def _videos(self, room_tokens: int, limit: Limit) -> Iterator[tuple[int, VisualPlan]]:
         """Plan the videos in turn; none takes more than its fair share, small ones leave theirs."""
         wishes = [
             self._wish(idx, item, room_tokens)
@@ -218,6 +241,7 @@ class _Request:
                 total_tokens=min(level_tokens, room_tokens - kept_tokens),
                 visual_tokens=cap_tokens,
                 time_share=self._planning.time_share,
+                limit=limit,
             )
             note_cost = self._note_cost(wish.idx)
             choice = fit_video(wish.sample, wish.steps, room, note_cost)
@@ -226,6 +250,7 @@ class _Request:
             if note_cost and choice.note:
                 room_tokens -= note_cost(choice.note)
             self._notes[wish.idx] = choice.note
+            self._is_whole &= choice.is_whole
             yield wish.idx, visual
 
     def _wish(self, idx: int, item: VideoItem, room_tokens: int) -> _Wish:

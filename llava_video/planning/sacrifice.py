@@ -11,7 +11,7 @@ from functools import cache
 
 from llava_video.errors import BudgetError, ConfigError
 from llava_video.plan_table import ordinal
-from llava_video.planning.budget import Room
+from llava_video.planning.budget import Limit, Room
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.grid import coarser_grids
 from llava_video.planning.layout import ONE_TILE, Layout, layout_tokens, video_layout
@@ -27,11 +27,15 @@ NoteCost = Callable[[TimeNote], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What one video becomes, and in `reasons` what was chosen or given up for it."""
+    """What one video becomes, and in `reasons` what was chosen or given up for it.
+
+    `is_whole` says that nothing was: all frames in the layout that was wanted.
+    """
 
     layout: Layout
     sample: Sample
     note: TimeNote | None
+    is_whole: bool
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -150,14 +154,14 @@ class _Trial:
             warnings.append(
                 f"Only {num_frames} of {self._sample.num_frames} chosen frames fit the budget."
             )
-        if sample.compat == "reference" and (
-            layout != steps[0] or num_frames < self._sample.num_frames
-        ):
+        is_whole = layout == steps[0] and num_frames == self._sample.num_frames
+        if sample.compat == "reference" and not is_whole:
             warnings.append("The budget changed the layout or the frames of the reference.")
         return Choice(
             layout=layout,
             sample=sample,
             note=note,
+            is_whole=is_whole,
             reasons=tuple(reasons),
             warnings=tuple(warnings),
         )
@@ -173,7 +177,7 @@ class _Trial:
             sentence = " with its time sentence" if self._note_cost else ""
             found = (
                 f"{need_tokens:,} tokens{sentence}, the rest of the prompt and the answer leave "
-                f"{have_tokens:,}"
+                f"{have_tokens:,}{self._room.limit.note(have_tokens)}"
             )
         return BudgetError(
             f"one frame of {_grid_words(layout.grid)} at pool stride {layout.pool_stride} needs "
@@ -197,10 +201,13 @@ class _Trial:
             given_up.append((f"Frames {asked} → {num_frames}", layout))
         needed_tokens = [layout_tokens(before, asked) for _, before in given_up]
         free_tokens = self._free_tokens(min(needed_tokens, default=0), asked)
+        is_cap = free_tokens == self._room.visual_tokens
+        note = Limit(tokens=0).note if is_cap else self._room.limit.note
         for (change, _), need_tokens in zip(given_up, needed_tokens, strict=True):
+            need = note(need_tokens)
             yield (
-                f"{change}: {asked} frames would take {need_tokens:,} tokens, {free_tokens:,} are "
-                "free."
+                f"{change}: {asked} frames would take {need_tokens:,} tokens{need}, "
+                f"{free_tokens:,}{note(free_tokens)} are free."
             )
 
     def _free_tokens(self, need_tokens: int, num_frames: int) -> int:

@@ -9,12 +9,14 @@ from typing import Literal
 
 from llava_video.config import check, setting
 from llava_video.errors import ConfigError
+from llava_video.planning.amount import parse_bytes
 from llava_video.planning.geometry import Aspect
-from llava_video.values import Grid, Newline, PoolMode
+from llava_video.values import Grid, Newline, PoolMode, WeightFormat
 
 # Larger wishes are typing errors: a million frames are nine hours at 30 per second.
 _MOST_FRAMES = 1_000_000
 _MOST_TILES_PER_SIDE = 12
+MOST_POSITION_SCALE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,9 @@ class PlanningSettings:
     """How the frames become visual tokens, and how many tokens there may be.
 
     `grid=Grid(…)` and `pool_stride=` are pinned: they are kept or the request is refused. What is
-    left None may be sacrificed to the budget: grid, then pool stride up to 4, then frames.
+    left None may be sacrificed to the budget: grid, then pool stride up to 4, then frames. Where it
+    is memory that is short, the cache becomes coarser before any of them, unless `kv_cache=` is
+    pinned.
     """
 
     grid: Literal["auto", "off"] | Grid | None = setting(
@@ -128,11 +132,17 @@ class PlanningSettings:
     max_new_tokens: int = setting(
         512, "kept free for the answer; 512 holds a page of text", unit="tokens", at_least=1
     )
-    position_scale: float = setting(
+    position_scale: float | Literal["auto"] = setting(
         1.0,
-        "position = index / scale: more context at some loss of quality, so off by default",
+        "position = index / scale: more context at some loss of quality, so off by default; 'auto' "
+        "is the smallest that holds what was asked",
         at_least=1,
-        at_most=64,
+        at_most=MOST_POSITION_SCALE,
+    )
+    kv_cache: Literal["auto", "plain", "int8", "int4"] = setting(
+        "auto",
+        "how keys and values are kept: 'plain' in the model's dtype, 'int8' and 'int4' in half and "
+        "under a third of it; 'auto' is the finest that memory has room for",
     )
     time_share: float = setting(
         0.05,
@@ -167,3 +177,36 @@ class PlanningSettings:
             raise ConfigError(
                 f"grid = {sides}.", f"rows and cols are whole numbers, 1 to {_MOST_TILES_PER_SIDE}."
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySettings:
+    """What a model may take, and how its weights are kept within that."""
+
+    memory: str | int | None = setting(
+        None,
+        "most memory for weights, cache, activations and workspace, like '24GiB' or bytes. None: "
+        "what the GPU has free, no limit on a CPU or where no weights are loaded",
+    )
+    quantize: Literal["auto", "plain", "int8", "int4"] | None = setting(
+        "auto",
+        "how the decoder's linear weights are kept; 'auto' is the finest of 'plain', 'int8' and "
+        "'int4' that leaves memory for the model's whole context as int8 cache",
+    )
+
+    def __post_init__(self) -> None:
+        """Check kinds and the amount."""
+        check(self)
+        parse_bytes(self.memory)
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """The memory in bytes; None when none was named."""
+        return parse_bytes(self.memory)
+
+    @property
+    def pinned(self) -> WeightFormat | None:
+        """The weights' format that was named; None when it is to be chosen."""
+        if self.quantize == "auto":
+            return None
+        return self.quantize or "plain"

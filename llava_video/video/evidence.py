@@ -33,6 +33,14 @@ class Evidence:
         self._picks = frozenset(np.rint(picks).astype(int).tolist())
         self._forget()
 
+    @classmethod
+    def recalled(cls, frames: Sequence[FrameRef]) -> "Evidence":
+        """Return the evidence of frames that were seen earlier, by someone who kept no picture."""
+        evidence = cls(len(frames))
+        evidence._frames = list(frames)
+        evidence._all_black = evidence._all_same = False
+        return evidence
+
     @property
     def frames(self) -> tuple[FrameRef, ...]:
         """The frames that passed, in order."""

@@ -58,3 +58,13 @@ def test_of_several_one_is_enough(tiny_clip: Path, named, capsys) -> None:
 
 def test_what_has_to_be_fetched_is_not_tried_twice(named) -> None:
     assert refuse_early(Console(), ["http://127.0.0.1:9/a.mp4"], None, named, {})
+
+
+def test_memory_counts_where_the_device_is_known(tiny_clip: Path, named) -> None:
+    """Of "auto" it is not known, and looking would take as long as starting PyTorch."""
+    asked = {**named, "memory": "20KiB", "quantize": "auto", "dtype": "auto"}
+    files = [str(tiny_clip)]
+    assert refuse_early(Console(), files, None, {**asked, "device": "auto"}, {})
+    with pytest.raises(BudgetError, match=r"memory = 20\.0 KiB"):
+        refuse_early(Console(), files, None, {**asked, "device": "cpu"}, {})
+    assert refuse_early(Console(), files, None, {**asked, "device": "cpu", "memory": "1GiB"}, {})

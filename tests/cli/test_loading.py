@@ -7,7 +7,7 @@ import pytest
 
 from llava_video.cli.console import Console
 from llava_video.cli.loading import load_model, quiet_downloads, split_options
-from llava_video.errors import CheckpointError, ConfigError
+from llava_video.errors import BudgetError, CheckpointError, ConfigError
 
 
 def test_options_of_the_model_are_told_from_those_of_the_request() -> None:
@@ -26,6 +26,17 @@ def test_loading_and_answering_are_shown(tiny_folder: Path, tiny_clip: Path, cap
     shown = capsys.readouterr().err
     assert all(words in shown for words in ("watching", "reading", "writing"))
     console.progress.close()
+
+
+def test_weights_and_memory_are_the_models(tiny_folder: Path) -> None:
+    named = {"model": str(tiny_folder), "device": "cpu", "memory": "1GiB", "quantize": None}
+    with load_model(Console(), named) as model:
+        assert model.spec.setup.limit_bytes == 2**30
+        assert model.spec.setup.weight_format == "plain"
+    with load_model(Console(), {**named, "quantize": "int8"}) as model:
+        assert model.spec.setup.weight_format == "int8"
+    with pytest.raises(BudgetError, match="weights"):
+        load_model(Console(), {**named, "memory": "9KiB"})
 
 
 def test_errors_of_loading_pass_through(tiny_folder: Path) -> None:

@@ -8,6 +8,7 @@ import click
 import pytest
 
 from llava_video.cli.command import command
+from llava_video.cli.loading import split_options
 from llava_video.cli.options import keywords_of, model_options, request_options
 from llava_video.errors import ConfigError
 from llava_video.options import Options, settings_of
@@ -24,8 +25,7 @@ def everything(**given: Any) -> dict[str, Any]:
 
 def keywords(*arguments: str) -> dict[str, Any]:
     given: dict[str, Any] = everything.main(list(arguments), standalone_mode=False)
-    model = ("model", "revision", "device", "dtype", "attn")
-    return keywords_of({name: value for name, value in given.items() if name not in model})
+    return keywords_of(split_options(given)[1])
 
 
 def flags_of(cmd: click.Command) -> set[str]:
@@ -47,6 +47,7 @@ def test_a_plan_takes_what_a_plan_depends_on() -> None:
 
     flags = flags_of(some)
     assert {"--fps", "--grid", "--max-new-tokens", "--reader", "--model", "--revision"} <= flags
+    assert {"--memory", "--quantize", "--kv-cache", "--position-scale"} <= flags
     assert flags.isdisjoint({"--temperature", "--stop", "--choice", "--json-schema", "--device"})
 
 
@@ -68,10 +69,20 @@ def test_nothing_given_is_nothing_asked() -> None:
         (["--stop", "END", "--stop", "."], {"stop": ("END", ".")}),
         (["--choice", "yes", "--choice", "no"], {"response_format": ["yes", "no"]}),
         (["--newline", "frame"], {"newline": "frame"}),
+        (["--position-scale", "auto"], {"position_scale": "auto"}),
+        (["--position-scale", "1.8"], {"position_scale": 1.8}),
+        (["--kv-cache", "int8"], {"kv_cache": "int8"}),
     ],
 )
 def test_what_was_typed_becomes_keywords(arguments: list[str], expected: dict[str, Any]) -> None:
     assert keywords(*arguments) == expected
+
+
+def test_memory_and_weights_belong_to_the_model() -> None:
+    given = everything.main(["--memory", "24GiB", "--quantize", "int8"], standalone_mode=False)
+    named, request = split_options(given)
+    assert (named["memory"], named["quantize"]) == ("24GiB", "int8")
+    assert keywords_of(request) == {}
 
 
 def test_the_keywords_mean_what_was_typed() -> None:
@@ -99,6 +110,7 @@ def test_a_schema_is_read(tmp_path: Path) -> None:
     [
         (["--grid", "3"], "", "rows and columns like 2x3"),
         (["--grid", "-1x2"], "", "rows and columns like 2x3"),
+        (["--position-scale", "much"], "", "auto, or a number"),
         (["--json-schema", "{path}"], None, "cannot be read"),
         (["--json-schema", "{path}"], "no json", "cannot be read"),
         (["--json-schema", "{path}"], "[1]", "is no JSON object"),
@@ -121,3 +133,7 @@ def test_help_says_the_default_and_the_unit() -> None:
     assert "--loop-guard / --no-loop-guard Stop an answer" in text
     assert "'high' --grid auto" in text
     assert "None" not in text
+    assert "--memory AMOUNT Most memory for weights, cache" in text
+    assert "[default: what the GPU has free, no limit on a CPU or where no weights are" in text
+    assert "--position-scale auto|X Position = index / scale" in text
+    assert "--quantize [auto|plain|int8|int4] How the decoder's linear weights are kept" in text

@@ -24,3 +24,23 @@ def test_the_json_can_be_run(run, tiny_folder: Path, tiny_clip: Path, tiny_model
 
 def test_no_prompt_is_a_request_for_a_description(run, tiny_folder, tiny_clip) -> None:
     assert "Please describe this video" in run("plan", tiny_clip, "-m", tiny_folder, "--json").out
+
+
+def test_memory_and_scale_stand_in_the_table(run, tiny_folder, tiny_clip) -> None:
+    outcome = run("plan", tiny_clip, "-m", tiny_folder, "--memory", "2GiB", "--quantize", "int4",
+                  "--kv-cache", "int8", "--position-scale", "2")  # fmt: skip
+    assert outcome.status == 0
+    assert "(int4), cache" in outcome.out
+    assert "(int8), activations about" in outcome.out
+    assert "workspace about 358.4 MiB" in outcome.out
+    assert "(of 32,768 x 2)" in outcome.out
+    assert "because   Positions are divided by 2" in outcome.out
+    assert "warning   At --position-scale 2" not in outcome.out  # the plan's own words, unchanged
+    assert "warning   At position_scale=2 positions lie closer" in outcome.out
+
+
+def test_what_does_not_fit_is_refused_with_options(refused, tiny_folder, tiny_clip) -> None:
+    words = refused("plan", tiny_clip, "-m", tiny_folder, "--memory", "300MiB")
+    assert "--memory 300.0 MiB" in words
+    assert "hint:  --memory 3" in words
+    assert "lots" in refused("plan", tiny_clip, "-m", tiny_folder, "--memory", "lots")

@@ -34,6 +34,10 @@ def test_the_examples_are_true() -> None:
         ("--max-frames 3", "--max-frames 3"),
         ("the model is told the times", "the model is told the times"),
         ("model_type = 'llava'", "model_type = 'llava'"),
+        ("quantize='int8', or memory='15.7GiB'.", "--quantize int8, or --memory 15.7GiB."),
+        ("memory = 6.5 GiB.", "--memory 6.5 GiB."),
+        ("8.0 GiB of memory hold", "8.0 GiB of memory hold"),
+        ("kv_cache='auto' (64 frames)", "--kv-cache auto (64 frames)"),
         ("", ""),
     ],
 )

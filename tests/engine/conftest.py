@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from llava_video.engine.arena import Arena
+from llava_video.engine.constraint import ConstraintCompiler
+from llava_video.engine.job import Job, Tools
+from llava_video.engine.prefixes import KeptPrefixes
 from llava_video.engine.request import (
     Failed,
     Finished,
@@ -24,6 +28,8 @@ from llava_video.model.tokenizer import Tokenizer
 from llava_video.values import Clip, Grid, Newline, VisualPlan
 from llava_video.world.bars import paint_index
 
+_REQUEST_FIELDS = ("request_id", "position_scale", "kv_format", "reuse", "keep", "cancelled")
+
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder):
@@ -40,7 +46,8 @@ def tiny(tiny_folder):
 def make_engine(tiny) -> Callable[..., Scheduler]:
     """Return a maker of schedulers over the tiny model; keywords are `EngineSettings`' fields.
 
-    At the end of the test every arena must be empty.
+    At the end of the test every arena must be empty. So that it is, prefixes are kept only where a
+    test says so.
     """
     made: list[Scheduler] = []
 
@@ -53,7 +60,9 @@ def make_engine(tiny) -> Callable[..., Scheduler]:
             tiny.tokenizer,
             eos_ids=defaults.eos_ids if eos_ids is None else eos_ids,
             repetition_penalty=defaults.repetition_penalty if penalty is None else penalty,
-            settings=EngineSettings(**{"slab_tokens": 512, "tile_chunk": 2, **settings}),
+            settings=EngineSettings(
+                **{"slab_tokens": 512, "tile_chunk": 2, "kept_prefixes": 0, **settings}
+            ),
         )
         made.append(engine)
         return engine
@@ -62,6 +71,45 @@ def make_engine(tiny) -> Callable[..., Scheduler]:
     for engine in made:
         assert engine.arena.used_tokens == 0
         assert engine.arena.held_tokens == 0
+
+
+@pytest.fixture
+def make_job(tiny):
+    """Return a maker of jobs: the job, its arena (a new one of some tokens or the one given), and
+    the list of its events.
+    """
+
+    def make_arena(limit_tokens=None):
+        text = tiny.model.language_model.config
+        arena = Arena(
+            text.num_layers,
+            text.num_kv_heads,
+            text.head_dim,
+            dtype=torch.float32,
+            devices=[torch.device("cpu")],
+            slab_tokens=64,
+        )
+        if limit_tokens is not None:
+            arena.limit_bytes = limit_tokens * arena.token_bytes("plain")
+        return arena
+
+    def make(request, limit_tokens=None, *, arena=None, prefixes=None):
+        vocab_size = tiny.model.language_model.config.vocab_size
+        arena = arena or make_arena(limit_tokens)
+        tools = Tools(
+            model=tiny.model,
+            tokenizer=tiny.tokenizer,
+            eos_ids=frozenset(tiny.generation.eos_ids),
+            repetition_penalty=1.05,
+            constraints=ConstraintCompiler(tiny.tokenizer.to_json, vocab_size, ()),
+            tile_chunk=2,
+            arena=arena,
+            prefixes=KeptPrefixes(0) if prefixes is None else prefixes,
+        )
+        told = []
+        return Job(request, tools, told.append), arena, told
+
+    return make
 
 
 @pytest.fixture
@@ -134,11 +182,7 @@ def ask(tiny):
     """Return a maker of requests: texts and visual parts, then settings of either kind."""
 
     def make(*parts: Any, **options: Any) -> Request:
-        own = {
-            name: options.pop(name)
-            for name in ("request_id", "position_scale", "reuse", "keep", "cancelled")
-            if name in options
-        }
+        own = {name: options.pop(name) for name in _REQUEST_FIELDS if name in options}
         made = tuple(
             TextPart(tuple(tiny.tokenizer.encode(part))) if isinstance(part, str) else part
             for part in parts

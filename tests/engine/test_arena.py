@@ -7,6 +7,8 @@ import torch
 from llava_video.engine.arena import Arena
 from llava_video.errors import CapacityError
 
+TOKEN_BYTES = 2 * 2 * 4  # keys and values of one head of two channels, float32
+
 
 def make_arena(**options):
     settings = {"dtype": torch.float32, "devices": [torch.device("cpu")], "slab_tokens": 64}
@@ -14,7 +16,7 @@ def make_arena(**options):
 
 
 def test_it_counts_as_the_cache_does():
-    arena = make_arena(limit_tokens=64)
+    arena = make_arena(limit_bytes=64 * TOKEN_BYTES)
     extent = arena.reserve(40)
     arena.retain(extent)
     arena.release(extent)
@@ -63,7 +65,7 @@ def test_a_finalizer_may_release_at_any_allocation():
 
 
 def test_an_extent_gives_back_its_end_once():
-    arena = make_arena(limit_tokens=64)
+    arena = make_arena(limit_bytes=64 * TOKEN_BYTES)
     extent = arena.reserve(40)
     arena.retain(extent)
     arena.shrink(extent, 10)
@@ -99,3 +101,27 @@ def test_threads_lose_no_place():
         thread.join(timeout=60)
     assert not any(thread.is_alive() for thread in threads)
     assert arena.used_tokens == 0
+
+
+@pytest.mark.parametrize("kv_format", ["plain", "int8", "int4"])
+def test_every_format_is_counted_alike(kv_format):
+    arena = make_arena()
+    extent = arena.reserve(40, kv_format)
+    assert arena.format_of(extent.span) == kv_format
+    arena.shrink(extent, 10)
+    assert arena.reserve(54, kv_format).span.slab_idx == extent.span.slab_idx
+    assert arena.used_bytes == arena.held_bytes == 64 * arena.token_bytes(kv_format)
+    arena.release(extent)
+    assert arena.used_tokens == 54
+
+
+def test_an_idle_arena_keeps_what_was_preallocated_alone():
+    arena = make_arena()
+    slab_idx = arena.preallocate(100, "int8")
+    plain, quantised = arena.reserve(3), arena.reserve(90, "int8")
+    assert quantised.span.slab_idx == slab_idx
+    arena.release(plain)
+    arena.release(quantised)
+    assert (arena.held_tokens, arena.used_tokens) == (100, 0)
+    assert arena.has_slab(slab_idx)
+    assert not arena.has_slab(plain.span.slab_idx)

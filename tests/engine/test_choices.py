@@ -106,7 +106,7 @@ def test_no_room_reserves_nothing(tiny):
         dtype=torch.float32,
         devices=[torch.device("cpu")],
         slab_tokens=8,
-        limit_tokens=8,
+        limit_bytes=8 * 2 * text.num_layers * text.num_kv_heads * text.head_dim * 4,
     )
     with pytest.raises(CapacityError):
         ChoiceScorer([[1, 2, 3], [4, 5, 6], [7, 8, 9]], arena, ())

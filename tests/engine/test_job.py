@@ -1,43 +1,11 @@
 import pytest
 import torch
 
-from llava_video.engine.arena import Arena
-from llava_video.engine.constraint import ConstraintCompiler
-from llava_video.engine.job import Job, Tools
+from llava_video.engine.prefixes import KeptPrefixes
 from llava_video.engine.request import Failed, Finished, Progress, TextPart, answer_of
 from llava_video.engine.sequence import Sequence
 from llava_video.engine.step import run_step
 from llava_video.errors import CapacityError, ConfigError
-
-
-@pytest.fixture
-def make_job(tiny):
-    """Return a maker of jobs over an arena of some tokens; their events are in `job.told`."""
-
-    def make(request, limit_tokens=None):
-        text = tiny.model.language_model.config
-        arena = Arena(
-            text.num_layers,
-            text.num_kv_heads,
-            text.head_dim,
-            dtype=torch.float32,
-            devices=[torch.device("cpu")],
-            slab_tokens=64,
-            limit_tokens=limit_tokens,
-        )
-        tools = Tools(
-            model=tiny.model,
-            tokenizer=tiny.tokenizer,
-            eos_ids=frozenset(tiny.generation.eos_ids),
-            repetition_penalty=1.05,
-            constraints=ConstraintCompiler(tiny.tokenizer.to_json, text.vocab_size, ()),
-            tile_chunk=2,
-            arena=arena,
-        )
-        told = []
-        return Job(request, tools, told.append), arena, told
-
-    return make
 
 
 @torch.inference_mode()
@@ -134,3 +102,69 @@ def test_a_kept_sequence_names_exactly_its_tokens(engine, ask, video):
         # The last token was chosen and never read.
         assert kept.elements[3:] == (99, *answer.token_ids[:-1])
         assert kept.num_tokens == 2 + 12 + 1 + 4
+
+
+def test_rows_of_visuals_are_told_from_words(make_job, ask, video):
+    job, _, _ = make_job(ask("ab", video([1, 2]), "c"))
+    assert [job.is_visual(idx) for idx in range(17)] == [False] * 2 + [True] * 12 + [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "is_free"),
+    [
+        ({}, True),
+        ({"temperature": 1.0}, True),
+        ({"response_format": ["yes", "no"]}, False),
+        ({"response_format": {"type": "integer"}}, False),
+    ],
+)
+def test_an_answer_is_free_once_its_prompt_was_read(tiny, make_job, ask, options, is_free):
+    job, arena, _ = make_job(ask("abcdef", **options))
+    assert job.writing() is None
+    job.admit()
+    step(tiny, job, arena, 4)
+    assert job.writing() is None
+    step(tiny, job, arena, 2)
+    writing = job.writing()
+    assert (writing is not None) == is_free
+    if writing:
+        sequence, writer = writing
+        assert (sequence.num_tokens, len(writer.ids)) == (6, 1)
+    job.abandon()
+    assert job.writing() is None
+
+
+def test_tokens_chosen_elsewhere_are_taken_like_its_own(tiny, make_job, ask):
+    own, own_arena, own_told = make_job(ask("ab", max_new_tokens=5))
+    own.admit()
+    while not own.has_ended:
+        step(tiny, own, own_arena, 9)
+    answer = own_told[-1].answer
+    job, arena, told = make_job(ask("ab", max_new_tokens=5))
+    job.admit()
+    step(tiny, job, arena, 9)
+    for token_id in answer.token_ids[1:]:
+        job.take(token_id)
+    assert told[:-1] == own_told[:-1]
+    assert told[-1].answer.token_ids == answer.token_ids
+    job.take(7)  # too late, and harmless
+    assert isinstance(told[-1], Finished)
+
+
+def test_which_prefix_a_job_would_use(tiny, make_job, ask, video):
+    prefixes = KeptPrefixes(1)
+    first, arena, _ = make_job(ask("ab", video([1, 2]), "c", max_new_tokens=1), prefixes=prefixes)
+    first.admit()
+    step(tiny, first, arena, 15)
+    assert first.has_ended
+    cases = [
+        (ask("ab", video([1, 2]), "d"), True),
+        (ask("ab", video([1, 2]), "d", position_scale=2.0), False),
+        (ask("ab", video([1, 3]), "d"), False),
+        (ask("ab"), False),
+    ]
+    for request, is_found in cases:
+        job, _, _ = make_job(request, arena=arena, prefixes=prefixes)
+        assert (job.find_prefix(prefixes) is not None) == is_found
+    prefixes.clear()
+    assert arena.used_tokens == 0

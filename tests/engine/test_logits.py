@@ -11,14 +11,13 @@ from transformers.generation.logits_process import (
 
 from llava_video.engine.logits import (
     TokenChooser,
-    check_finite,
+    Uniforms,
     draw,
     log_probs_of,
     penalize,
     warp,
 )
 from llava_video.engine.settings import GenerationSettings
-from llava_video.errors import CheckpointError
 
 
 def random_logits(seed, vocab=50):
@@ -95,14 +94,35 @@ def test_greedy_is_argmax_after_penalty_and_constraint():
 
 def test_draws_follow_the_probabilities():
     probabilities = torch.tensor([0.5, 0.0, 0.3, 0.2])
-    generator = torch.Generator().manual_seed(0)
-    num = 20_000
+    uniforms, num = Uniforms(0), 20_000
     counts = torch.bincount(
-        torch.tensor([draw(probabilities, generator) for _ in range(num)]), minlength=4
+        torch.tensor([draw(probabilities, uniforms.next()) for _ in range(num)]), minlength=4
     )
     assert counts[1] == 0
     # Five standard deviations of a binomial with p = 1/2 are 0.0177 of 20,000.
     assert torch.allclose(counts / num, probabilities, atol=0.018)
+
+
+def test_uniform_numbers_are_used_once_and_in_order():
+    generator = torch.Generator().manual_seed(5)
+    expected = [float(torch.rand((), generator=generator, dtype=torch.float64)) for _ in range(40)]
+    uniforms, used = Uniforms(5), []
+    for num_ahead in (0, 3, 1, 30, 2):
+        assert uniforms.ahead(num_ahead) == expected[len(used) : len(used) + num_ahead]
+        used += [uniforms.next(), uniforms.next()]
+    assert used == expected[: len(used)]
+
+
+def test_a_token_chosen_elsewhere_takes_its_number():
+    logits = [random_logits(seed) for seed in range(6)]
+    plain, other = (TokenChooser(GenerationSettings(temperature=1.0)) for _ in range(2))
+    expected = [plain.next_token(row, []) for row in logits]
+    other.skip()
+    other.skip()
+    assert [other.next_token(row, []) for row in logits[2:]] == expected[2:]
+    greedy = TokenChooser(GenerationSettings())
+    greedy.skip()
+    assert greedy.uniforms.next() == Uniforms(0).next()
 
 
 def test_one_seed_gives_one_answer_whatever_else_is_drawn():
@@ -143,18 +163,6 @@ def test_choosing_among_answers():
     chooser = TokenChooser(GenerationSettings(temperature=1.0))
     drawn = [chooser.choose_among(log_probs) for _ in range(2000)]
     assert sum(drawn) / 2000 == pytest.approx(0.4, abs=0.055)  # five standard deviations
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_logits_that_are_not_finite_name_the_dtype(bad):
-    logits = torch.zeros(2, 5)
-    logits[1, 3] = bad
-    fine, error = check_finite(logits, torch.float16)
-    assert fine is None
-    assert isinstance(error, CheckpointError)
-    assert "float16" in error.message
-    assert "bfloat16" in error.hint
-    assert "damaged" in check_finite(logits, torch.float32)[1].hint
 
 
 def test_log_probs_are_those_of_log_softmax():

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from llava_video.engine.request import Finished, Progress, TextPart, TextPiece, answer_of
 from llava_video.errors import CapacityError
-from llava_video.model.decoder import Row
 from llava_video.model.kv_cache import KvCache
+from llava_video.model.step_rows import Row
 
 
 @torch.inference_mode()
@@ -33,10 +33,11 @@ def naive_tokens(tiny, request, num_tokens, penalty):
             devices=[torch.device("cpu")],
             slab_tokens=len(hidden),
         )
-        positions = torch.arange(len(hidden), dtype=torch.float64) / request.position_scale
         rows = [Row(0, len(hidden), (), cache.reserve(len(hidden)).span)]
         logits = model.language_model.logits(
-            model.language_model(hidden, positions, rows, cache)[-1:]
+            model.language_model(
+                hidden, torch.arange(len(hidden)), rows, cache, [request.position_scale]
+            )[-1:]
         )[0]
         for token_id in set(ids):
             logits[token_id] *= penalty if logits[token_id] < 0 else 1 / penalty

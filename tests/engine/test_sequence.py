@@ -1,43 +1,16 @@
 import pytest
-import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from marked_sequences import FORMATS, TOKEN_BYTES, filled, make_arena, name_of, read, write
 
-from llava_video.engine.arena import Arena
 from llava_video.engine.sequence import Sequence, VisualRun, tokens_of
 from llava_video.errors import CapacityError, ConfigError
 
 
-def make_arena(**options):
-    settings = {"dtype": torch.float32, "devices": [torch.device("cpu")], "slab_tokens": 32}
-    return Arena(1, 1, 2, **{**settings, **options})
-
-
-def write(arena, sequence, elements):
-    """Append elements, writing into each place a number that names it."""
-    for element in elements:
-        left = tokens_of([element])
-        while left:
-            span = sequence.writable(left)
-            first = sequence.next_idx
-            marks = torch.arange(first, first + span.num_tokens, dtype=torch.float32)
-            name = torch.full_like(marks, float(hash(element) % 1000))
-            arena.write(0, span, torch.stack([name, marks], dim=-1)[None], torch.zeros(1, 1, 2))
-            left -= span.num_tokens
-            sequence.append(span.num_tokens, completes=() if left else (element,))
-
-
-def read(arena, sequence):
-    """Return what stands in a sequence's places, in order: (name, position) pairs."""
-    return [tuple(pair) for span in sequence.past for pair in arena.keys(0, span)[0].tolist()]
-
-
-def filled(arena, elements, *, room=0):
-    sequence = Sequence(arena)
-    sequence.reserve(tokens_of(elements) + room)
-    write(arena, sequence, elements)
-    return sequence
+@pytest.fixture(params=FORMATS)
+def kv_format(request):
+    return request.param
 
 
 VIDEO = VisualRun("video", 7)
@@ -48,9 +21,9 @@ def test_tokens_of_elements():
     assert tokens_of([]) == 0
 
 
-def test_appending_joins_what_touches():
+def test_appending_joins_what_touches(kv_format):
     arena = make_arena()
-    sequence = filled(arena, [1, 2, VIDEO, 3], room=4)
+    sequence = filled(arena, [1, 2, VIDEO, 3], kv_format=kv_format, room=4)
     assert len(sequence.past) == 1
     assert (sequence.num_tokens, sequence.next_idx) == (10, 10)
     assert sequence.elements == (1, 2, VIDEO, 3)
@@ -59,9 +32,9 @@ def test_appending_joins_what_touches():
     assert arena.used_tokens == 0
 
 
-def test_a_fork_shares_the_prefix_and_outlives_its_origin():
+def test_a_fork_shares_the_prefix_and_outlives_its_origin(kv_format):
     arena = make_arena()
-    origin = filled(arena, [1, VIDEO, 2, 3])
+    origin = filled(arena, [1, VIDEO, 2, 3], kv_format=kv_format)
     before = read(arena, origin)
     fork = origin.fork(2)
     assert arena.used_tokens == 10  # nothing was copied
@@ -71,6 +44,7 @@ def test_a_fork_shares_the_prefix_and_outlives_its_origin():
     origin.release()
     assert read(arena, fork)[:8] == before[:8]
     assert fork.elements == (1, VIDEO, 8, 9)
+    assert fork.kv_format == kv_format
     fork.release()
     assert arena.used_tokens == 0
 
@@ -85,9 +59,9 @@ def test_common_elements_never_split_a_visual():
         assert sequence.num_shared([1, VIDEO, 2, 3, 4, 5]) == 4
 
 
-def test_dropping_the_oldest_keeps_positions():
+def test_dropping_the_oldest_keeps_positions(kv_format):
     arena = make_arena()
-    sequence = filled(arena, [1, 2, VIDEO, 3, 4], room=2)
+    sequence = filled(arena, [1, 2, VIDEO, 3, 4], kv_format=kv_format, room=2)
     sequence.drop_oldest(2, num_sinks=1)  # the second id and the video
     assert [position for _, position in read(arena, sequence)] == [0, 9, 10]
     assert (sequence.num_tokens, sequence.next_idx) == (3, 11)
@@ -106,9 +80,9 @@ def test_dropping_the_oldest_keeps_positions():
     assert arena.used_tokens == 0
 
 
-def test_no_room_leaves_the_sequence_as_it_was():
-    arena = make_arena(limit_tokens=32)
-    sequence = filled(arena, [1, 2, 3])
+def test_no_room_leaves_the_sequence_as_it_was(kv_format):
+    arena = make_arena(limit_bytes=32 * TOKEN_BYTES[kv_format])
+    sequence = filled(arena, [1, 2, 3], kv_format=kv_format)
     with pytest.raises(CapacityError):
         sequence.reserve(30)
     assert sequence.elements == (1, 2, 3)
@@ -126,14 +100,14 @@ def test_a_released_sequence_is_of_no_use():
             use()
 
 
-def test_room_that_was_not_written_is_given_back_for_others():
-    arena = make_arena(limit_tokens=32)
-    sequence = filled(arena, [1, VIDEO, 2], room=20)
+def test_room_that_was_not_written_is_given_back_for_others(kv_format):
+    arena = make_arena(limit_bytes=32 * TOKEN_BYTES[kv_format])
+    sequence = filled(arena, [1, VIDEO, 2], kv_format=kv_format, room=20)
     fork = sequence.fork()
     before = read(arena, fork)
     sequence.trim()
     assert arena.used_tokens == 9
-    with filled(arena, list(range(20))):
+    with filled(arena, list(range(20)), kv_format=kv_format):
         assert read(arena, fork) == before
         sequence.release()
         fork.release()
@@ -142,7 +116,9 @@ def test_room_that_was_not_written_is_given_back_for_others():
 
 
 class Forest(RuleBasedStateMachine):
-    """Forks, appends, cuts and releases against plain lists of (name, position)."""
+    """Forks, appends, cuts and releases against plain lists of (name, index)."""
+
+    kv_format = "plain"
 
     def __init__(self):
         super().__init__()
@@ -159,7 +135,7 @@ class Forest(RuleBasedStateMachine):
 
     @rule(elements=elements, room=st.integers(0, 6))
     def begin(self, elements, room):
-        sequence = filled(self.arena, elements, room=room)
+        sequence = filled(self.arena, elements, room=room, kv_format=self.kv_format)
         self.pairs.append((sequence, read(self.arena, sequence), list(elements)))
 
     @precondition(lambda self: self.pairs)
@@ -171,11 +147,8 @@ class Forest(RuleBasedStateMachine):
         kept = marks[: tokens_of(named[:cut])]
         twin.reserve(tokens_of(elements))
         write(self.arena, twin, elements)
-        added = [
-            float(hash(element) % 1000) for element in elements for _ in range(tokens_of([element]))
-        ]
-        start = len(kept)
-        marks = kept + [(name, float(start + i)) for i, name in enumerate(added)]
+        added = [name_of(element) for element in elements for _ in range(tokens_of([element]))]
+        marks = kept + [(name, len(kept) + i) for i, name in enumerate(added)]
         self.pairs.append((twin, marks, named[:cut] + list(elements)))
 
     @precondition(lambda self: self.pairs)
@@ -205,5 +178,28 @@ class Forest(RuleBasedStateMachine):
         assert self.arena.used_tokens == 0
 
 
-Forest.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
-TestForest = Forest.TestCase
+class Int8Forest(Forest):
+    """The same in int8."""
+
+    kv_format = "int8"
+
+
+class Int4Forest(Forest):
+    """The same in int4."""
+
+    kv_format = "int4"
+
+
+TestForest, TestInt8Forest, TestInt4Forest = (
+    forest.TestCase for forest in (Forest, Int8Forest, Int4Forest)
+)
+TestForest.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+for quantised in (TestInt8Forest, TestInt4Forest):
+    quantised.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+
+
+def test_room_of_another_format_is_refused():
+    arena = make_arena()
+    sequence = Sequence(arena, kv_format="int8")
+    with pytest.raises(ValueError, match="plain tokens in a sequence of int8"):
+        sequence.attach(arena.reserve(3))

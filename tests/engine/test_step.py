@@ -4,7 +4,7 @@ import torch
 from llava_video.engine.arena import Arena
 from llava_video.engine.sequence import Sequence
 from llava_video.engine.step import Work, run_step
-from llava_video.model.decoder import Row
+from llava_video.model.step_rows import Row
 
 
 @pytest.fixture
@@ -32,9 +32,10 @@ def alone(tiny, arena, ids, scale=1.0):
     extent = arena.reserve(len(ids))
     hidden = model(
         model.embed(torch.tensor(ids)),
-        torch.arange(len(ids), dtype=torch.float64) / scale,
+        torch.arange(len(ids)),
         [Row(0, len(ids), (), extent.span)],
         arena,
+        [scale],
     )
     arena.release(extent)
     return model.logits(hidden)

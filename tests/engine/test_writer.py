@@ -36,6 +36,37 @@ def write(tiny):
     return run
 
 
+def writer_of(tiny, constraint=None, **options):
+    return AnswerWriter(
+        GenerationSettings(**options),
+        tiny.tokenizer,
+        eos_ids=[EOS],
+        repetition_penalty=1.2,
+        constraint=constraint,
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_tokens_chosen_elsewhere_are_written_like_its_own(tiny, temperature):
+    """Two tokens in a row are chosen elsewhere, then the writer goes on by itself."""
+    options = {"temperature": temperature, "seed": 3, "stop": ("zz",), "max_new_tokens": 12}
+    own, other = writer_of(tiny, **options), writer_of(tiny, **options)
+    pieces = []
+    for idx in range(12):
+        logits = torch.randn(320, generator=torch.Generator().manual_seed(idx))
+        logits[EOS] = -9.0
+        pieces.append(own.write(logits))
+        again = other.write_chosen(own.ids[-1]) if idx % 3 else other.write(logits)
+        assert again == pieces[-1]
+    assert (other.ids, other.text, other.finish_reason) == (own.ids, own.text, "length")
+
+
+def test_only_an_answer_without_a_schema_is_free(tiny):
+    constraint = ConstraintCompiler(tiny.tokenizer.to_json, 320, [EOS]).compile({"type": "integer"})
+    assert writer_of(tiny).is_free
+    assert not writer_of(tiny, constraint).is_free
+
+
 def encoded(text):
     return list(text.encode())
 

@@ -7,14 +7,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from seeded_models import TEXT, filled, new_cache, run_chunked, text_config
+from seeded_models import (
+    TEXT,
+    hidden_rows,
+    model_of,
+    new_cache,
+    relative_error,
+    run_chunked,
+    text_config,
+)
 
 from llava_video import backends
 from llava_video.errors import BackendMissingError
-from llava_video.model import decoder
-from llava_video.model.decoder import LanguageModel, Row
+from llava_video.model import step_keys
+from llava_video.model.decoder import LanguageModel
 from llava_video.model.dimensions import TextConfig
-from llava_video.model.kv_cache import KvCache, KvSpan
+from llava_video.model.kv_cache import KvSpan
+from llava_video.model.step_rows import Row
+from llava_video.ops import dispatch
 
 CONFIGS = {
     "grouped": TEXT,
@@ -23,18 +33,6 @@ CONFIGS = {
     "tied": text_config(tie_embeddings=True),
     "scaled": text_config(rope_scale=4.0),
 }
-
-
-def model_of(config: TextConfig, spread: float = 0.3) -> LanguageModel:
-    return filled(LanguageModel(config), spread=spread)
-
-
-def hidden_rows(length: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(length, TEXT.hidden_size, generator=torch.Generator().manual_seed(seed))
-
-
-def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
-    return ((result - expected).abs().max() / expected.abs().max()).item()
 
 
 def qwen2(config: TextConfig):
@@ -89,6 +87,25 @@ def test_equals_transformers(config: TextConfig):
     unscaled = model_of(dataclasses.replace(config, rope_theta=config.rope_theta * 2))
     mutant = unscaled.logits(run_chunked(unscaled, unscaled.embed(ids), [40]))
     assert (mutant - expected).abs().max().item() > 1e-2
+    model.rope = "compat"
+    compat = model.logits(run_chunked(model, model.embed(ids), [25, 15]))
+    assert (compat - expected).abs().max().item() <= 1e-4
+
+
+@torch.inference_mode()
+def test_far_positions_equal_transformers_in_compat_mode_alone():
+    """At 3,000,000 the reference's float32 angles are off by tenths; compat has the same ones."""
+    config, first = CONFIGS["scaled"], 3_000_000
+    model, ids, idxs = model_of(config), torch.arange(12), torch.arange(first, first + 12)
+    expected = qwen2(config)(input_ids=ids[None], position_ids=idxs[None]).logits[0]
+
+    def error(mode: str) -> float:
+        model.rope, cache = mode, new_cache(model)
+        row = Row(0, 12, (), cache.reserve(12).span)
+        return relative_error(model.logits(model(model.embed(ids), idxs, [row], cache)), expected)
+
+    assert error("compat") <= 1e-5
+    assert error("exact") > 1e-3
 
 
 @settings(max_examples=25)
@@ -107,18 +124,18 @@ def test_chunked_equals_one_shot(name: str, lengths: list[int], apart: bool):
 def test_wrong_chunks_are_rejected(monkeypatch: pytest.MonkeyPatch):
     model, hidden, lengths = model_of(TEXT), hidden_rows(30), [9, 1, 20]
     whole = run_chunked(model, hidden, [30])
-    attention = decoder.attention
+    attention = step_keys.attention
 
-    def forgets_the_past(q, spans, k_own, v_own, scale, **kind):
-        return attention(q, [] if k_own is not None else spans, k_own, v_own, scale, **kind)
+    def forgets_the_past(q, past, own, scale, **kind):
+        return attention(q, [] if own is not None else past, own, scale, **kind)
 
-    def sees_no_future_but_its_own_first(q, spans, k_own, v_own, scale, **kind):
-        own = (k_own, v_own) if k_own is None else (k_own.flip(1), v_own.flip(1))
-        return attention(q, spans, *own, scale, **kind)
+    def sees_no_future_but_its_own_first(q, past, own, scale, **kind):
+        flipped = own and dataclasses.replace(own, k=own.k.flip(0), v=own.v.flip(0))
+        return attention(q, past, flipped, scale, **kind)
 
     for mutant in (forgets_the_past, sees_no_future_but_its_own_first):
         with monkeypatch.context() as patch:
-            patch.setattr(decoder, "attention", mutant)
+            patch.setattr(step_keys, "attention", mutant)
             assert relative_error(run_chunked(model, hidden, lengths), whole) > 1e-3, mutant
 
 
@@ -130,15 +147,15 @@ def test_many_sequences_in_one_step_equal_one_at_a_time():
     cache = new_cache(model)
 
     def step(pieces: list[torch.Tensor], pasts: list[tuple[KvSpan, ...]]) -> list[torch.Tensor]:
-        rows, positions, start = [], [], 0
+        rows, idxs, start = [], [], 0
         for i, piece in enumerate(pieces):
             write = cache.reserve(len(piece)).span
             first = sum(span.num_tokens for span in pasts[i])
             rows.append(Row(start, start + len(piece), pasts[i], write))
-            positions.append(torch.arange(first, first + len(piece)))
+            idxs.append(torch.arange(first, first + len(piece)))
             pasts[i] = (*pasts[i], write)
             start += len(piece)
-        hidden = model(torch.cat(pieces), torch.cat(positions), rows, cache)
+        hidden = model(torch.cat(pieces), torch.cat(idxs), rows, cache)
         return list(hidden.split([len(piece) for piece in pieces]))
 
     pasts: list[tuple[KvSpan, ...]] = [()] * 4
@@ -168,17 +185,32 @@ def test_forks_share_a_prefix_without_touching_it():
 def test_only_distances_between_positions_matter_and_they_are_real_numbers():
     model, hidden = model_of(TEXT), hidden_rows(9)
 
-    def run(positions: torch.Tensor) -> torch.Tensor:
+    def run(model: LanguageModel, first: int, scale: float) -> torch.Tensor:
         cache = new_cache(model)
-        return model(hidden, positions, [Row(0, 9, (), cache.reserve(9).span)], cache)
+        row = Row(0, 9, (), cache.reserve(9).span)
+        return model(hidden, torch.arange(first, first + 9), [row], cache, [scale])
 
-    at_zero = run(torch.arange(9))
-    assert relative_error(run(torch.arange(9) + 100), at_zero) <= 1e-5
-    assert relative_error(run(torch.arange(9) / 4), at_zero) > 1e-3
-    scaled = model_of(CONFIGS["scaled"])
-    cache = new_cache(scaled)
-    by_config = scaled(hidden, torch.arange(9), [Row(0, 9, (), cache.reserve(9).span)], cache)
-    assert torch.equal(by_config, run(torch.arange(9) / 4))
+    at_zero = run(model, 0, 1.0)
+    assert relative_error(run(model, 100, 1.0), at_zero) <= 1e-5
+    assert relative_error(run(model, 100, 4.0), at_zero) > 1e-3
+    scaled = model_of(CONFIGS["scaled"])  # by 4
+    assert torch.equal(run(scaled, 100, 1.0), run(model, 100, 4.0))
+    assert torch.equal(run(scaled, 100, 2.5), run(model, 100, 10.0))
+
+
+@torch.inference_mode()
+def test_every_row_has_its_own_scale():
+    model, scales, lengths = model_of(TEXT), [1.0, 2.5, 1.0, 4.0], [6, 5, 1, 9]
+    cache, hidden = new_cache(model), hidden_rows(sum(lengths))
+    rows, start = [], 0
+    for length in lengths:
+        rows.append(Row(start, start + length, (), cache.reserve(length).span))
+        start += length
+    idxs = torch.cat([torch.arange(length) for length in lengths])
+    result = model(hidden, idxs, rows, cache, scales).split(lengths)
+    for got, piece, scale in zip(result, hidden.split(lengths), scales, strict=True):
+        alone = run_chunked(model, piece, [len(piece)], position_scale=scale)
+        assert relative_error(got, alone) <= 1e-5
 
 
 @torch.inference_mode()
@@ -192,49 +224,16 @@ def test_the_callers_hidden_rows_are_left_alone():
 @torch.inference_mode()
 def test_a_step_of_one_token_reads_one_span_when_it_touches(monkeypatch: pytest.MonkeyPatch):
     model, hidden, seen = model_of(TEXT), hidden_rows(8), []
-    attention = decoder.attention
+    attention = step_keys.attention
 
-    def spy(q, spans, k_own, v_own, scale, **kind):
-        seen.append(([k.shape[1] for k, _ in spans], k_own is None))
-        return attention(q, spans, k_own, v_own, scale, **kind)
+    def spy(q, past, own, scale, **kind):
+        seen.append(([span.num_tokens for span in past], own is None))
+        return attention(q, past, own, scale, **kind)
 
-    monkeypatch.setattr(decoder, "attention", spy)
+    monkeypatch.setattr(step_keys, "attention", spy)
     run_chunked(model, hidden, [4, 3, 1])
     per_layer = [([], False), ([4], False), ([8], True)]
     assert seen == [entry for entry in per_layer for _ in range(TEXT.num_layers)]
-
-
-@torch.inference_mode()
-def test_a_cache_that_rounds_gives_every_chunking_the_same_answer():
-    model, hidden = model_of(TEXT), hidden_rows(20)
-
-    def run(lengths: list[int]) -> torch.Tensor:
-        text = model.config
-        cache = KvCache(
-            text.num_layers, text.num_kv_heads, text.head_dim,
-            dtype=torch.bfloat16, devices=model.devices, slab_tokens=32,
-        )  # fmt: skip
-        whole, outs, start = cache.reserve(20).span, [], 0
-        for length in lengths:
-            stop = start + length
-            row = Row(0, length, (whole.part(0, start),), whole.part(start, stop))
-            outs.append(model(hidden[start:stop], torch.arange(start, stop), [row], cache))
-            start = stop
-        return torch.cat(outs)
-
-    one_shot = run([20])
-    assert relative_error(one_shot, run_chunked(model, hidden, [20])) > 1e-4  # it does round
-    # A rounding of a key may fall either way where its inputs differ in their last bit.
-    assert relative_error(run([7, 1, 12]), one_shot) <= 2e-3
-
-
-@torch.inference_mode()
-def test_half_precision_stays_near():
-    exact = run_chunked(model_of(TEXT), hidden_rows(20), [20])
-    model = model_of(TEXT).to(torch.bfloat16)
-    result = run_chunked(model, hidden_rows(20).bfloat16(), [8, 1, 11])
-    assert result.dtype is torch.bfloat16
-    assert (result.float() - exact).abs().mean() <= 0.05 * exact.abs().mean()
 
 
 @torch.inference_mode()
@@ -264,7 +263,7 @@ def test_layers_on_several_devices_hand_their_rows_on(monkeypatch: pytest.Monkey
     entered = []
     for layer in model.layers:
         layer.register_forward_pre_hook(
-            lambda module, args: entered.append((args[0].device, args[1][0].device))
+            lambda module, args: entered.append((args[0].device, args[1].slots.device))
         )
     assert torch.equal(run_chunked(model, hidden, [7]), expected)
     assert entered == [(torch.device("cpu"),) * 2, (second,) * 2]
@@ -284,13 +283,18 @@ def test_a_gpu_agrees_and_layers_may_be_split_with_the_cpu():
     assert relative_error(run_chunked(model, hidden, [23, 1, 16]).cpu(), expected) <= 1e-4
 
 
-def test_gradients_flow():
-    model = model_of(TEXT)
-    hidden = hidden_rows(5).requires_grad_()
-    cache = new_cache(model)
-    row = Row(0, 5, (), cache.reserve(5).span)
-    model.logits(model(hidden, torch.arange(5), [row], cache)).sum().backward()
-    assert hidden.grad.abs().sum() > 0
+def test_gradients_flow_with_and_without_kernels(monkeypatch: pytest.MonkeyPatch):
+    gradients = []
+    for choice in ("reference", "triton"):
+        monkeypatch.setattr(dispatch, "_choice", lambda choice=choice: choice)
+        model, hidden = model_of(TEXT), hidden_rows(5).requires_grad_()
+        cache = new_cache(model)
+        row = Row(0, 5, (), cache.reserve(5).span)
+        model.logits(model(hidden, torch.arange(5), [row], cache)).square().sum().backward()
+        assert all(parameter.grad is not None for parameter in model.layers.parameters())
+        gradients.append(hidden.grad)
+    assert gradients[0].abs().sum() > 0
+    assert torch.equal(*gradients)
 
 
 def test_flash_attn_that_is_absent_is_named_at_once(monkeypatch: pytest.MonkeyPatch):
@@ -316,23 +320,18 @@ def test_a_model_of_72b_costs_nothing_on_the_meta_device():
 
 
 @pytest.mark.parametrize(
-    ("rows", "num_positions"),
+    ("rows", "num_idxs", "num_scales"),
     [
-        ([(0, 3)], 4),  # a row of hidden vectors that belongs to nobody
-        ([(0, 2), (3, 4)], 4),
-        ([(0, 4)], 3),
-        ([], 4),
+        ([(0, 3)], 4, 1),  # a row of hidden vectors that belongs to nobody
+        ([(0, 2), (3, 4)], 4, 2),
+        ([(0, 4)], 3, 1),
+        ([], 4, 0),
+        ([(0, 4)], 4, 2),
     ],
 )
-def test_rows_that_do_not_cover_the_step_are_refused(rows, num_positions: int):
+def test_rows_that_do_not_cover_the_step_are_refused(rows, num_idxs: int, num_scales: int):
     model = model_of(TEXT)
     cache = new_cache(model)
     asked = [Row(a, b, (), cache.reserve(b - a).span) for a, b in rows]
     with pytest.raises(ValueError, match="row"):
-        model(hidden_rows(4), torch.arange(num_positions), asked, cache)
-
-
-@pytest.mark.parametrize(("start", "stop", "places"), [(2, 2, 0), (0, 3, 2), (-1, 1, 2)])
-def test_impossible_rows_are_refused(start: int, stop: int, places: int):
-    with pytest.raises(ValueError, match="write to"):
-        Row(start, stop, (), KvSpan(0, 0, places))
+        model(hidden_rows(4), torch.arange(num_idxs), asked, cache, [1.0] * num_scales)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rows_by_hand import rows_by_hand
 from seeded_models import DIMENSIONS, VISION, clips_of, filled, noise_frames, video_plan
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llava_video.errors import CheckpointError, ConfigError, DecodeError
 from llava_video.model.checkpoint import load_model
-from llava_video.model.frame_rows import frame_rows
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config, with_overrides
 from llava_video.model.preprocess import make_tiles
@@ -55,7 +55,7 @@ def test_rows_are_those_of_each_frame_alone(
     assert [len(piece) for piece in rows] == [rows_per_frame] * 5
     for idx, (piece, clip) in enumerate(zip(rows, clips_of(frames, 1), strict=True)):
         features = model.encode(make_tiles(clip, plan, tile_px=VISION.image_px))
-        alone = frame_rows(features, plan, idx, newline=model.image_newline, separator=None)
+        alone = rows_by_hand(features, plan, idx, model.image_newline)
         assert (piece - alone).abs().max().item() <= 1e-5
 
 

@@ -102,11 +102,34 @@ def test_geometry_of_onevision_and_video():
     assert not onevision.time_instruction
     # 28 layers x 4 heads x 128 x (key and value) x 2 bytes = 56 KiB per token
     per_token = onevision.num_layers * onevision.num_kv_heads * onevision.head_dim * 2
-    assert per_token * onevision.kv_bytes_per_value == 56 * 1024
+    assert per_token * onevision.value_bytes == 56 * 1024
     assert onevision.weights_bytes == pytest.approx(16.06e9, rel=1e-3)
     video = geometry_of(parse_model_config(VIDEO_7B), "some/folder", "float32")
     assert (video.newline, video.max_frames, video.time_instruction) == (Newline.ROW, 64, True)
-    assert (video.kv_bytes_per_value, video.weights_bytes) == (4, 2 * onevision.weights_bytes)
+    assert (video.value_bytes, video.weights_bytes) == (4, 2 * onevision.weights_bytes)
+
+
+def test_geometry_has_the_sizes_that_memory_depends_on():
+    geometry = geometry_of(parse_model_config(VIDEO_7B), "some/folder", "bfloat16")
+    assert (geometry.num_heads, geometry.num_kv_heads, geometry.head_dim) == (28, 4, 128)
+    assert (geometry.hidden_size, geometry.intermediate_size) == (3584, 18_944)
+    assert geometry.vocab_size == 152_064
+    assert (geometry.vision_width, geometry.vision_intermediate_size) == (1152, 4304)
+
+
+def test_a_checkpoints_own_scale_stretches_its_context():
+    """32,768 positions by 2.5 are 81,920, where the tokenizer's limit does not come first."""
+    config = parse_model_config(VIDEO_7B)
+    scaling = {"rope_scaling": {"type": "linear", "factor": 2.5}}
+    geometry = geometry_of(
+        with_overrides(config, {**scaling, "tokenizer_model_max_length": 10**6}), "x", "float32"
+    )
+    assert (geometry.rope_scale, geometry.context_tokens) == (2.5, 81_920)
+    cut = geometry_of(
+        with_overrides(config, {**scaling, "tokenizer_model_max_length": 40_000}), "x", "float32"
+    )
+    assert (cut.rope_scale, cut.context_tokens) == (2.5, 40_000)
+    assert geometry_of(config, "x", "float32").rope_scale == 1
 
 
 def test_the_frame_limit_of_a_known_name_wins():

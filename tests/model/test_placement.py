@@ -11,6 +11,7 @@ from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConf
 from llava_video.model.llava import LlavaModel
 from llava_video.model.names import num_parameters
 from llava_video.model.placement import place, spread, weights_bytes
+from llava_video.model.quantize import quantise_decoder
 
 LARGE = ModelDimensions(
     vision=VisionConfig(),
@@ -93,3 +94,42 @@ def test_a_tied_model_is_shared_too(tmp_path: Path):
         model = LlavaModel(tied)
     where = spread(model, {0: 9 * 2**30, 1: 14 * 2**30}, torch.bfloat16)
     assert {where(name).index for name, _ in model.named_parameters()} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("weight_format", "layer_gib", "num_used"), [("plain", 1.635, 2), ("int4", 0.434, 1)]
+)
+def test_quantised_weights_are_counted_as_they_are_stored(
+    monkeypatch: pytest.MonkeyPatch, weight_format, layer_gib: float, num_used: int
+):
+    """By hand: a layer of 877,658,112 weights: 2 bytes each, or 17/32 with scales and zeros."""
+    with torch.device("meta"):
+        model = LlavaModel(LARGE)
+        quantise_decoder(model, weight_format)
+    layer = model.language_model.layers[0]
+    assert weights_bytes(layer, torch.bfloat16) / 2**30 == pytest.approx(layer_gib, abs=0.001)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (80 * 2**30, 80 * 2**30))
+    where = place(model, "auto", torch.bfloat16)
+    assert len({where(name) for name, _ in model.named_parameters()}) == num_used
+
+
+def test_quantised_layers_are_shared_evenly_and_whole():
+    """Two GPUs of 26 GiB hold 40 GiB of int4 weights; plain ones need 136."""
+    with torch.device("meta"):
+        model = LlavaModel(LARGE)
+        quantise_decoder(model, "int4")
+    where = spread(model, dict.fromkeys(range(2), 26 * 2**30), torch.bfloat16)
+    used_bytes = [0, 0]
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        used_bytes[where(name).index] += (
+            tensor.numel() * tensor.itemsize // (2 if tensor.dtype is torch.float32 else 1)
+        )
+    assert sum(used_bytes) == weights_bytes(model, torch.bfloat16)
+    assert max(used_bytes) <= 26 * 2**30
+    buffers = {name: where(name) for name, _ in model.named_buffers()}
+    by_layer = [
+        {buffers[name] for name in buffers if name.startswith(f"language_model.layers.{idx}.")}
+        for idx in range(80)
+    ]
+    assert all(len(found) == 1 for found in by_layer)

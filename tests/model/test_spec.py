@@ -20,7 +20,12 @@ def test_the_weights_need_not_be_there(tiny_folder: Path, tmp_path: Path) -> Non
 def test_memory_is_counted_in_the_asked_dtype(tiny_folder: Path) -> None:
     half, full = (read_spec(tiny_folder, dtype=d).geometry for d in ("bfloat16", "float32"))
     assert full.weights_bytes == 2 * half.weights_bytes > 0
-    assert full.kv_bytes_per_value == 2 * half.kv_bytes_per_value
+    assert full.value_bytes == 2 * half.value_bytes
+
+
+def test_facts_alone_have_no_limit(tiny_folder: Path) -> None:
+    setup = read_spec(tiny_folder).setup
+    assert (setup.weight_format, setup.limit_bytes, setup.reasons) == ("plain", None, ())
 
 
 def test_a_folder_without_a_tokenizer_says_so(tiny_folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pooled maps and newline rows: against their formulas, the reference's outputs, and wrong ones."""
+"""Pooled maps: against their formulas, the reference's outputs, and wrong ones."""
 
 from pathlib import Path
 
@@ -7,8 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llava_video.ops.pool import map_rows, pool_map, pool_map_reference, pooled_size
-from llava_video.values import Newline
+from llava_video.ops.pool import Pooling, pool_map, pool_map_reference, pooled_size
 
 MODES = ["bilinear", "average", "max"]
 
@@ -114,44 +113,37 @@ def test_impossible_pooling_is_refused(stride: int, mode, size, words: str):
         pool_map(seeded(1, 7, 7, 2), stride, mode, size)
 
 
-def written_by_hand(patch_map, newline, where: Newline, is_last: bool) -> list[list[float]]:
-    rows: list[list[float]] = []
-    for line in patch_map.tolist():
-        rows += line
-        rows += [newline.tolist()] if where == Newline.ROW else []
-    ends = where == Newline.FRAME or (where == Newline.CLIP and is_last)
-    return rows + ([newline.tolist()] if ends else [])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"crop": (0, 8, 0, 7)}, "crop \\(0, 8, 0, 7\\) of a map of 7 x 7"),
+        ({"crop": (3, 3, 0, 7)}, "crop"),
+        ({"crop": (-1, 5, 0, 7)}, "crop"),
+        ({"stride": 0}, "at least 1"),
+        ({"size": (4, 0)}, "no patch left"),
+        ({"mode": "max", "size": (4, 4)}, "not \\(4, 4\\)"),
+    ],
+)
+def test_a_pooling_that_does_not_fit_its_map_is_refused(changes: dict[str, object], words: str):
+    settings = {"crop": (0, 7, 0, 7), "stride": 2, "mode": "bilinear", "size": (4, 4)}
+    Pooling(**settings).check(7, 7)
+    with pytest.raises(ValueError, match=words):
+        Pooling(**{**settings, **changes}).check(7, 7)
 
 
-@pytest.mark.parametrize("is_last", [True, False])
-@pytest.mark.parametrize("where", list(Newline))
-@pytest.mark.parametrize("contiguous", [True, False])
-def test_newlines_stand_where_they_are_written_by_hand(where, is_last: bool, contiguous: bool):
-    patch_map, newline = seeded(3, 5, 2), seeded(2)
-    if not contiguous:
-        patch_map = patch_map.transpose(0, 1)
-    rows = map_rows(patch_map, newline, where, is_last=is_last)
-    assert rows.tolist() == written_by_hand(patch_map, newline, where, is_last)
-    assert (
-        rows.shape[0]
-        == {
-            Newline.ROW: 15 + patch_map.shape[0],
-            Newline.FRAME: 16,
-            Newline.CLIP: 15 + is_last,
-            Newline.NONE: 15,
-        }[where]
-    )
-
-
-def test_newlines_before_the_row_are_rejected():
-    patch_map, newline = seeded(3, 5, 2), seeded(2)
-    rows = map_rows(patch_map, newline, Newline.ROW, is_last=True)
-    before = torch.cat([newline.expand(3, 1, 2), patch_map], dim=1).flatten(0, 1)
-    assert rows.shape == before.shape
-    assert not torch.allclose(rows, before, atol=1e-6)
-
-
-def test_a_missing_newline_is_refused():
-    with pytest.raises(ValueError, match="there is no newline"):
-        map_rows(seeded(2, 2, 2), None, Newline.FRAME, is_last=False)
-    assert len(map_rows(seeded(2, 2, 2), None, Newline.CLIP, is_last=False)) == 4
+@pytest.mark.parametrize(
+    ("stride", "mode", "size", "kind"),
+    [
+        (2, "max", (3, 3), "max"),
+        (2, "average", (3, 3), "average"),
+        (2, "bilinear", (4, 4), "bilinear"),
+        (1, "max", (7, 7), "bilinear"),
+        (1, "average", (5, 6), "bilinear"),
+        (2, "max", (7, 7), "bilinear"),
+    ],
+)
+def test_what_is_computed(stride: int, mode, size: tuple[int, int], kind: str):
+    pooling = Pooling(crop=(0, 7, 1, 8), stride=stride, mode=mode, size=size)
+    assert pooling.window == (7, 7)
+    assert pooling.kind == kind
+    assert pooling.is_linear is (kind != "max")

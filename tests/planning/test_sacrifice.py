@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava_video.errors import BudgetError
-from llava_video.planning.budget import Room
+from llava_video.planning.budget import Limit, Room
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.layout import Layout, layout_tokens, single_layout
 from llava_video.planning.sacrifice import Choice, fit_video, layout_steps
@@ -26,7 +26,8 @@ def steps_of(geometry: Geometry, size_px=(1080, 1920), **knobs: object) -> list[
 
 
 def room(total: int, visual: int | None = None, share: float = 0.05) -> Room:
-    return Room(total_tokens=total, visual_tokens=visual, time_share=share)
+    limit = Limit(tokens=total)
+    return Room(total_tokens=total, visual_tokens=visual, time_share=share, limit=limit)
 
 
 def cost(note: TimeNote) -> int:

@@ -7,11 +7,11 @@ import pytest
 
 from llava_video.config import from_mapping, to_mapping
 from llava_video.errors import ConfigError
-from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.planning.settings import MemorySettings, PlanningSettings, SamplingSettings
 from llava_video.values import Grid, Newline
 
 
-@pytest.mark.parametrize("cls", [SamplingSettings, PlanningSettings])
+@pytest.mark.parametrize("cls", [SamplingSettings, PlanningSettings, MemorySettings])
 def test_every_field_is_documented_and_none_by_default(cls: type):
     for field in dataclasses.fields(cls):
         assert len(field.metadata["doc"]) > 20, field.name
@@ -81,6 +81,10 @@ def test_absurd_sampling_is_refused(field: str, value: object):
         ("position_scale", 0.5),
         ("position_scale", math.nan),
         ("position_scale", 1000),
+        ("position_scale", "auto "),
+        ("position_scale", None),
+        ("kv_cache", "int2"),
+        ("kv_cache", None),
         ("time_share", -0.01),
         ("time_share", 1.01),
         ("image_aspect", "tiles"),
@@ -134,3 +138,30 @@ def test_the_rest_combines():
     ):
         made = cls(**knobs)
         assert {name: getattr(made, name) for name in knobs} == knobs
+
+
+def test_the_scale_is_a_number_or_auto():
+    assert PlanningSettings(position_scale="auto").position_scale == "auto"
+    assert PlanningSettings(position_scale=64).position_scale == 64
+
+
+def test_memory_is_an_amount():
+    assert MemorySettings().limit_bytes is None
+    assert MemorySettings(memory="24GiB").limit_bytes == 24 * 2**30
+    assert MemorySettings(memory=1000).limit_bytes == 1000
+    for wrong in (0, 1.5, "much", True):
+        with pytest.raises(ConfigError, match="memory = "):
+            MemorySettings(memory=wrong)
+
+
+@pytest.mark.parametrize(
+    ("asked", "pinned"),
+    [("auto", None), (None, "plain"), ("plain", "plain"), ("int8", "int8"), ("int4", "int4")],
+)
+def test_weights_are_named_or_chosen(asked: object, pinned: object):
+    assert MemorySettings(quantize=asked).pinned == pinned
+
+
+def test_other_weights_are_refused():
+    with pytest.raises(ConfigError, match="quantize = 'fp8'"):
+        MemorySettings(quantize="fp8")

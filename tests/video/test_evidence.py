@@ -125,3 +125,11 @@ def test_lost_frames_leave_gaps() -> None:
 def test_repeated_frames_are_covered_once() -> None:
     evidence = _watched([_lit(1)])
     assert evidence.coverage([0, 0, 0], [0.0, 0.0, 0.0], 2.0) == (Segment(0.0, 2.0),)
+
+
+def test_recalled_frames_have_neither_pictures_nor_doubts() -> None:
+    refs = (FrameRef(4, 0.5), FrameRef(9, 1.0))
+    evidence = Evidence.recalled(refs)
+    assert evidence.frames == refs
+    assert evidence.thumbnails is None
+    assert evidence.warnings() == ()

@@ -1,0 +1,115 @@
+"""Are the tables of docs/performance.md what the code and the kept rows say? Writes them anew.
+
+Three tables stand between marks in that page: what the planner says fits (arithmetic), what GPUs'
+assemblers make of the kernels (the newest row of results/kernels.jsonl), and what the GPU suite
+measured (the newest row of each section in results/gpu.jsonl), or that it was not measured.
+
+    python benchmarks/performance_page.py            # 1 where a table is out of date
+    python benchmarks/performance_page.py --write
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import capacity_table
+import kernel_table
+from gpu_suite import SECTIONS
+from harness import RESULTS, parser_of
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare, or write."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--write", action="store_true", help="rewrite the tables")
+    asked = parser.parse_args(arguments)
+    before = PAGE.read_text(encoding="utf-8")
+    after = rewritten(before)
+    if asked.write:
+        PAGE.write_text(after, encoding="utf-8")
+    is_new = before == after
+    print(json.dumps({"question": "performance_page", "up_to_date": is_new, "wrote": asked.write}))
+    return 0 if is_new or asked.write else 1
+
+
+def rewritten(page: str, folder: Path = RESULTS) -> str:
+    """Return the page with its tables made anew.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    tables = {
+        "capacity": capacity_table.table_lines(),
+        "kernels": kernel_lines(folder),
+        "gpu": gpu_lines(folder),
+    }
+    for name, lines in tables.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if page.count(begin) != 1 or page.count(end) != 1:
+            raise ValueError(f"the page has no place for the table {name!r}.")
+        head, _, rest = page.partition(begin)
+        _, _, tail = rest.partition(end)
+        page = head + begin + "\n".join([*lines, ""]) + end + tail
+    return page
+
+
+def kernel_lines(folder: Path) -> Iterator[str]:
+    """Yield the newest table of compiled kernels, and what they were compiled with."""
+    rows = [row for row in rows_of(folder / "kernels.jsonl") if not row["check"]]
+    if not rows:
+        yield "not compiled yet: `python benchmarks/kernel_table.py --append`"
+        return
+    newest = rows[-1]
+    yield f"Compiled at {_commit(newest)}, torch {newest['torch']}, triton {newest['triton']}."
+    yield ""
+    yield from kernel_table.table_lines(newest["kernels"])
+
+
+def gpu_lines(folder: Path) -> Iterator[str]:
+    """Yield every figure that is wanted, with what was measured last, where and at which commit."""
+    newest: dict[str, dict[str, Any]] = {}
+    for row in rows_of(folder / "gpu.jsonl"):
+        if any(figure["measured"] is not None for figure in row["figures"]):
+            newest[row["section"]] = row
+    yield "| section | what | target | limit | measured | on |"
+    yield "|---|---|---|---|---|---|"
+    for name, section in SECTIONS.items():
+        row = newest.get(name)
+        found = {} if row is None else {one["key"]: one["measured"] for one in row["figures"]}
+        on = "" if row is None else f"{row.get('gpu', row['device'])}, {_commit(row)}"
+        for target in section.targets:
+            value = found.get(target.key)
+            sign = "≤" if target.is_most else "≥"
+            cells = (
+                name,
+                target.what,
+                "" if target.target is None else f"{sign} {_plain(target.target)} {target.unit}",
+                "" if target.limit is None else _plain(target.limit),
+                "not measured" if value is None else f"{_plain(value)} {target.unit}",
+                on,
+            )
+            yield f"| {' | '.join(cells)} |"
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of results, oldest first."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _commit(row: dict[str, Any]) -> str:
+    commit = row.get("commit") or "no commit"
+    return f"{commit} with changes" if row.get("dirty") else str(commit)
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""A model, an engine's settings and memory → how the model is set up to run.
+
+Decides before any weight is read. Knows a device by its kind only, and imports no torch: a plan is
+made without one.
+"""
+
+from dataclasses import replace
+
+from llava_video.engine.settings import EngineSettings
+from llava_video.errors import ConfigError
+from llava_video.plan_table import bytes_words
+from llava_video.planning.geometry import Geometry
+from llava_video.planning.memory import Setup, cache_bytes
+from llava_video.planning.precision import choose_weights
+from llava_video.planning.settings import MemorySettings
+
+# On a GPU, what cuBLAS (32 to 64 MiB), captured graphs, Triton and the gaps of the caching
+# allocator take beside what is asked of it. The CUDA context itself (about 0.45 GiB) is not in it:
+# a GPU's free memory is told without.
+GPU_WORKSPACE_BYTES = int(0.35 * 2**30)
+
+
+def device_kind(device: str) -> str:
+    """Return "cpu" or "cuda" for a device's name; "auto" counts as a GPU, which is not looked for.
+
+    Raises:
+        ConfigError: a kind of device this library does not run on.
+    """
+    kind = device.partition(":")[0]
+    if kind not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device = {device!r}.", "allowed: 'auto', 'cpu', 'cuda', 'cuda:1', ….")
+    return "cpu" if kind == "cpu" else "cuda"
+
+
+def set_up(
+    geometry: Geometry,
+    memory: MemorySettings,
+    engine: EngineSettings,
+    *,
+    kind: str,
+    free_bytes: int | None = None,
+) -> Setup:
+    """Choose the precision of the weights, and say what the model may take.
+
+    Args:
+        geometry: the model.
+        memory: what was asked.
+        engine: chunk sizes.
+        kind: "cpu" or "cuda".
+        free_bytes: what the GPUs have free; None where that is not known, or counts no limit.
+
+    Raises:
+        BudgetError: no weights fit; nothing was read.
+    """
+    asked_bytes = memory.limit_bytes
+    limits = [num_bytes for num_bytes in (asked_bytes, free_bytes) if num_bytes is not None]
+    setup = Setup(
+        prefill_chunk_tokens=engine.prefill_chunk_tokens,
+        tile_chunk=engine.tiles_per_call(kind, geometry.patches_per_side),
+        limit_bytes=min(limits, default=None),
+        workspace_bytes=GPU_WORKSPACE_BYTES if kind == "cuda" else 0,
+    )
+    chosen = choose_weights(geometry, setup, memory.pinned)
+    if asked_bytes is not None and free_bytes is not None and free_bytes < asked_bytes:
+        less = f"Of the {bytes_words(asked_bytes)} asked for, {bytes_words(free_bytes)} are free."
+        chosen = replace(chosen, reasons=(*chosen.reasons, less))
+    return chosen
+
+
+def with_cache_limit(engine: EngineSettings, geometry: Geometry, setup: Setup) -> EngineSettings:
+    """Return the engine's settings with the bytes of cache that the setup leaves it."""
+    limits = [
+        num_bytes
+        for num_bytes in (engine.max_cache_bytes, cache_bytes(geometry, setup))
+        if num_bytes is not None
+    ]
+    return replace(engine, max_cache_bytes=min(limits, default=None))

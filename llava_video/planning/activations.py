@@ -1,0 +1,108 @@
+"""Shapes and chunk sizes → the most that is alive at once beside weights and cache.
+
+A request alternates: vision calls make the rows of some frames, then forward passes of a chunk of
+rows empty the queue. So it is the larger of the two that counts. Per patch or row, in channels of
+the model's dtype (w the tower's, f inside its MLP; D the language model's, F inside its MLP; q all
+query heads, v all value heads):
+
+    vision    rows made for the chunk already, and the largest of
+              attention: tiles (float32), hidden, norm, q, k, v, mixed, out   7 w
+              MLP: tiles, hidden, inner, out                                  2 w + f
+              projector: tiles, features, its two layers                      w + 2 D
+              pooling: maps of all tiles of a call or frame, and pooled rows; or these, and the
+              last layer's
+              a frame of more tiles than a call holds has its maps beside the first three
+    prefill   the rows that wait, and the largest of
+              attention: rows, residual, norm, q twice (as projected, rotated), k, v, and two
+              parts being merged in float32: 6 q               3 D + 8 q + 2 v
+              a block of a quantised cache beside it: K and V of 32,768 tokens of one layer
+              MLP: rows, residual, norm, gate, up (product in place)          3 D + 2 F
+              quantised weights: the largest linear layer plain, up to 256 MiB, beside either
+    logits    one row of the vocabulary, as it comes and in float32
+
+Knows no tensor; the terms are those of the code in `model/` and `ops/`, and a test compares the
+sums with what that code holds at real sizes.
+"""
+
+from dataclasses import dataclass
+
+from llava_video.planning.geometry import Geometry
+from llava_video.values import KvFormat, WeightFormat
+
+# Tokens of a quantised cache that are made plain at once, and bytes of a quantised weight.
+BLOCK_TOKENS = 32_768
+WEIGHT_BLOCK_BYTES = 2**28
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunks:
+    """What is worked on at a time.
+
+    Attributes:
+        tokens: of one forward pass.
+        tiles: of one vision call.
+        frame_tiles: of one frame or picture; at least one where there are tiles.
+        rows_per_tile: visual tokens that a tile gives, at most.
+        seen_tokens: in the cache in the end.
+    """
+
+    tokens: int
+    tiles: int
+    frame_tiles: int
+    rows_per_tile: int
+    seen_tokens: int
+
+    @property
+    def call_rows(self) -> int:
+        """Visual tokens that are made together: those of a call, or of a larger frame."""
+        return max(self.tiles, self.frame_tiles) * self.rows_per_tile
+
+
+def activation_bytes(
+    geometry: Geometry, chunks: Chunks, *, kv_format: KvFormat, weight_format: WeightFormat
+) -> int:
+    """Return the most bytes that are alive at once beside weights and cache.
+
+    Args:
+        geometry: the model.
+        chunks: what is worked on at a time.
+        kv_format: how the cache is stored.
+        weight_format: how the decoder's linear weights are stored.
+    """
+    block_tokens = 0 if kv_format == "plain" else min(chunks.seen_tokens, BLOCK_TOKENS)
+    weight = geometry.hidden_size * geometry.intermediate_size * geometry.value_bytes
+    dequantised = 0 if weight_format == "plain" else min(weight, WEIGHT_BLOCK_BYTES)
+    return max(
+        _vision_bytes(geometry, chunks) if chunks.tiles else 0,
+        _prefill_bytes(geometry, chunks, block_tokens) + dequantised,
+        geometry.vocab_size * (geometry.value_bytes + _FLOAT_BYTES),
+    )
+
+
+def _vision_bytes(geometry: Geometry, chunks: Chunks) -> int:
+    width, hidden = geometry.vision_width, geometry.hidden_size
+    patches = geometry.patches_per_side**2
+    pixels = chunks.tiles * 3 * geometry.tile_px**2 * _FLOAT_BYTES
+    waiting = max(chunks.tokens, chunks.call_rows) * hidden
+    tower = max(7 * width, 2 * width + geometry.vision_intermediate_size)
+    in_call = chunks.tiles * patches * max(tower, width + 2 * hidden)
+    maps = max(chunks.tiles, chunks.frame_tiles) * patches * hidden
+    if chunks.frame_tiles > chunks.tiles:
+        in_call += maps
+    made = chunks.call_rows * hidden
+    pooling = max(maps, made) + made
+    most = max(pixels + in_call * geometry.value_bytes, pooling * geometry.value_bytes)
+    return waiting * geometry.value_bytes + most
+
+
+def _prefill_bytes(geometry: Geometry, chunks: Chunks, block_tokens: int) -> int:
+    hidden, inner = geometry.hidden_size, geometry.intermediate_size
+    query = geometry.num_heads * geometry.head_dim
+    value = geometry.num_kv_heads * geometry.head_dim
+    tables = chunks.tokens * geometry.head_dim * _FLOAT_BYTES
+    attention = chunks.tokens * (3 * hidden + 8 * query + 2 * value) + 2 * block_tokens * value
+    mlp = chunks.tokens * (3 * hidden + 2 * inner)
+    waiting = chunks.call_rows * hidden
+    return tables + (waiting + max(attention, mlp)) * geometry.value_bytes

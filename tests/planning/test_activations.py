@@ -1,0 +1,169 @@
+"""What is alive at once, by hand, and against what the code holds at real sizes."""
+
+from dataclasses import replace
+
+import pytest
+from memory_trace import HALF_B, SEVEN_B, FakeRun, fake_model, run_video, traced, video_of
+from planning_sizes import shaped
+
+from llava_video.ops import attention, quant_linear
+from llava_video.planning.activations import (
+    BLOCK_TOKENS,
+    WEIGHT_BLOCK_BYTES,
+    Chunks,
+    activation_bytes,
+)
+from llava_video.planning.geometry import Geometry
+from llava_video.planning.memory import Setup, plan_memory
+from llava_video.values import KvFormat, Plan, WeightFormat
+
+MIB = 2**20
+PREFILL = Chunks(tokens=2048, tiles=0, frame_tiles=0, rows_per_tile=0, seen_tokens=100_000)
+VISION = Chunks(tokens=0, tiles=16, frame_tiles=1, rows_per_tile=210, seen_tokens=0)
+
+
+def bytes_of(
+    geometry: Geometry,
+    chunks: Chunks,
+    kv_format: KvFormat = "plain",
+    weight_format: WeightFormat = "plain",
+) -> int:
+    return activation_bytes(geometry, chunks, kv_format=kv_format, weight_format=weight_format)
+
+
+def test_blocks_are_those_of_the_code():
+    assert BLOCK_TOKENS == attention.BLOCK_TOKENS
+    assert WEIGHT_BLOCK_BYTES == quant_linear.GPU_BLOCK_BYTES
+
+
+def test_a_prefill_chunk_of_a_7b(geometry: Geometry):
+    """2,048 rows of 3 x 3,584 + 2 x 18,944 numbers of two bytes, and cosines and sines of 128."""
+    tables = 2048 * 128 * 4
+    assert bytes_of(geometry, PREFILL) == 2048 * (3 * 3584 + 2 * 18_944) * 2 + tables
+    short = replace(PREFILL, tokens=100)
+    assert bytes_of(geometry, short) == 100 * (3 * 3584 + 2 * 18_944) * 2 + 100 * 128 * 4
+
+
+def test_a_quantised_cache_adds_a_block_to_attention(geometry: Geometry):
+    """(3 + 8) x 3,584 + 2 x 512 numbers a row; K and V of 32,768 tokens of 512 channels beside."""
+    attention = 2048 * (11 * 3584 + 2 * 512) * 2 + 2048 * 128 * 4
+    block = 2 * 32_768 * 512 * 2
+    assert bytes_of(geometry, PREFILL, "int8") == attention + block
+    few = replace(PREFILL, seen_tokens=1000)  # less than the MLP holds: its peak is the larger
+    assert bytes_of(geometry, few, "int4") == bytes_of(geometry, few)
+    more = replace(PREFILL, seen_tokens=30_000)
+    assert bytes_of(geometry, more, "int4") == attention + 2 * 30_000 * 512 * 2
+
+
+def test_quantised_weights_add_the_largest_layer(geometry: Geometry):
+    """3,584 x 18,944 numbers of two bytes; of wider ones a block of 256 MiB."""
+    extra = bytes_of(geometry, PREFILL, weight_format="int4") - bytes_of(geometry, PREFILL)
+    assert extra == 3584 * 18_944 * 2
+    wide = replace(geometry, intermediate_size=49_152)
+    extra = bytes_of(wide, PREFILL, weight_format="int8") - bytes_of(wide, PREFILL)
+    assert extra == 256 * MIB
+
+
+def test_a_vision_call_of_a_7b(geometry: Geometry):
+    """16 tiles of 3 x 384 x 384 float32; 729 patches each of the widest: attention's 7 x 1,152 or
+    the projector's 1,152 + 2 x 3,584; and the 3,360 rows of the call before."""
+    pixels, rows = 16 * 3 * 384**2 * 4, 16 * 210 * 3584 * 2
+    assert bytes_of(geometry, VISION) == pixels + 16 * 729 * (1152 + 2 * 3584) * 2 + rows
+    narrow = replace(geometry, hidden_size=896)
+    rows = 16 * 210 * 896 * 2
+    assert bytes_of(narrow, VISION) == pixels + 16 * 729 * 7 * 1152 * 2 + rows
+
+
+def test_a_frame_of_more_tiles_than_a_call_keeps_its_maps(geometry: Geometry):
+    """37 tiles in calls of 16: their unpooled maps stand beside each call."""
+    many = replace(VISION, frame_tiles=37)
+    maps, rows = 37 * 729 * 3584 * 2, (37 - 16) * 210 * 3584 * 2
+    assert bytes_of(geometry, many) == bytes_of(geometry, VISION) + maps + rows
+
+
+def test_unpooled_pictures_are_widest_in_the_pooling(geometry: Geometry):
+    """A tile at a time, 37 of one picture: rows that wait, maps, and pooled rows of all of them."""
+    picture = replace(VISION, tiles=1, frame_tiles=37, rows_per_tile=729)
+    assert bytes_of(geometry, picture) == 3 * 37 * 729 * 3584 * 2
+
+
+def test_more_of_anything_is_never_less(geometry: Geometry):
+    base = Chunks(tokens=100, tiles=4, frame_tiles=2, rows_per_tile=50, seen_tokens=1000)
+    for name in ("tokens", "tiles", "frame_tiles", "rows_per_tile", "seen_tokens"):
+        more = replace(base, **{name: 3 * getattr(base, name)})
+        for kv_format in ("plain", "int8"):
+            assert bytes_of(geometry, more, kv_format) >= bytes_of(geometry, base, kv_format)
+
+
+# --- against the code
+
+
+def check(run: FakeRun, geometry: Geometry, plan: Plan, setup: Setup, kv_format: KvFormat) -> None:
+    """The prediction of a run: 5 % of all that is alive, and 12 % of what is beside cache and
+    weights."""
+    memory = plan_memory(geometry, setup, plan, kv_format)
+    assert memory.weights_bytes == run.weights_bytes
+    assert memory.kv_bytes == pytest.approx(run.cache_bytes, rel=0.001)
+    assert memory.total_bytes == pytest.approx(run.peak_bytes, rel=0.05)
+    assert memory.activation_bytes == pytest.approx(run.overhead_bytes, rel=0.12)
+
+
+def run_and_check(
+    geometry: Geometry,
+    plan: Plan,
+    num_frames: int,
+    *,
+    dimensions=SEVEN_B,
+    kv_format: KvFormat = "plain",
+    side: int = 14,
+    **chunks: int,
+) -> None:
+    with traced() as trace:
+        model = fake_model(dimensions)
+        video = video_of(num_frames, side)
+        run = run_video(model, trace, video, kv_format=kv_format, slab_tokens=1024, **chunks)
+    setup = Setup(
+        prefill_chunk_tokens=chunks.get("prefill_chunk_tokens", 2048),
+        tile_chunk=chunks.get("tile_chunk", 16),
+    )
+    shape = shaped(geometry, dimensions)
+    text_tokens = run.num_tokens - video.num_tokens
+    seen = replace(plan, visuals=(video,), text_tokens=text_tokens, max_new_tokens=2)
+    check(run, shape, seen, setup, kv_format)
+
+
+@pytest.fixture
+def plan(make_info, plan_one) -> Plan:
+    return plan_one(make_info(90))
+
+
+@pytest.mark.parametrize("dimensions", [SEVEN_B, HALF_B], ids=["7b", "0.5b"])
+def test_a_run_as_the_code_makes_it(geometry: Geometry, plan: Plan, dimensions):
+    run_and_check(geometry, plan, 48, dimensions=dimensions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("num_frames", "kv_format", "side", "chunks"),
+    [
+        (180, "plain", 14, {"tile_chunk": 2}),
+        (50, "plain", 14, {"tile_chunk": 2, "prefill_chunk_tokens": 8192}),
+        (20, "plain", 27, {}),
+        (400, "plain", 4, {"prefill_chunk_tokens": 4096}),
+    ],
+)
+def test_other_runs_as_the_code_makes_them(
+    geometry: Geometry, plan: Plan, num_frames: int, kv_format: KvFormat, side: int, chunks: dict
+):
+    run_and_check(geometry, plan, num_frames, kv_format=kv_format, side=side, **chunks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kv_format", ["int8", "int4"])
+def test_a_quantised_cache_as_the_code_reads_it(
+    geometry: Geometry, plan: Plan, kv_format: KvFormat
+):
+    """Of two layers, which hold at once what 28 do; in the code's own steps of 2,048 tokens."""
+    flat = replace(SEVEN_B, text=replace(SEVEN_B.text, num_layers=2))
+    knobs = {"tile_chunk": 4, "piece_tokens": 2048}
+    run_and_check(geometry, plan, 180, dimensions=flat, kv_format=kv_format, **knobs)

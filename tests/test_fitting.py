@@ -1,0 +1,91 @@
+"""A model is set up for the memory there is, before any weight is read."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from llava_video.engine.settings import EngineSettings
+from llava_video.errors import BudgetError, ConfigError
+from llava_video.fitting import GPU_WORKSPACE_BYTES, device_kind, set_up, with_cache_limit
+from llava_video.planning.geometry import Geometry
+from llava_video.planning.memory import Setup, cache_bytes
+from llava_video.planning.settings import MemorySettings
+
+pytest_plugins = ["planning_fixtures"]
+
+GIB = 2**30
+
+
+def setup_of(geometry: Geometry, kind: str = "cuda", free: int | None = None, **asked) -> Setup:
+    memory = MemorySettings(**asked)
+    return set_up(geometry, memory, EngineSettings(), kind=kind, free_bytes=free)
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"),
+    [("auto", "cuda"), ("cuda", "cuda"), ("cuda:3", "cuda"), ("cpu", "cpu"), ("cpu:0", "cpu")],
+)
+def test_kinds_of_devices(device: str, kind: str):
+    assert device_kind(device) == kind
+
+
+def test_other_devices_are_refused():
+    with pytest.raises(ConfigError, match="device = 'mps'"):
+        device_kind("mps")
+
+
+def test_chunks_are_the_engines(geometry: Geometry):
+    gpu, cpu = setup_of(geometry), setup_of(geometry, "cpu")
+    assert (gpu.prefill_chunk_tokens, gpu.tile_chunk) == (2048, 16)
+    assert (cpu.prefill_chunk_tokens, cpu.tile_chunk) == (2048, 2)
+    assert gpu.workspace_bytes == GPU_WORKSPACE_BYTES == 375_809_638  # 0.35 GiB
+    assert cpu.workspace_bytes == 0
+    own = EngineSettings(prefill_chunk_tokens=100, tile_chunk=3)
+    chosen = set_up(geometry, MemorySettings(), own, kind="cuda")
+    assert (chosen.prefill_chunk_tokens, chosen.tile_chunk) == (100, 3)
+
+
+def test_nothing_asked_is_no_limit_on_a_cpu_and_what_is_free_on_a_gpu(geometry: Geometry):
+    assert setup_of(geometry, "cpu").limit_bytes is None
+    assert setup_of(geometry, "cpu").weight_format == "plain"
+    gpu = setup_of(geometry, free=12 * GIB)
+    assert (gpu.limit_bytes, gpu.weight_format) == (12 * GIB, "int8")
+    assert len(gpu.reasons) == 1
+
+
+def test_what_is_asked_counts_as_far_as_it_is_free(geometry: Geometry):
+    assert setup_of(geometry, free=40 * GIB, memory="24GiB").limit_bytes == 24 * GIB
+    less = setup_of(geometry, free=12 * GIB, memory="24GiB")
+    assert less.limit_bytes == 12 * GIB
+    assert less.reasons[-1] == "Of the 24.0 GiB asked for, 12.0 GiB are free."
+    assert setup_of(geometry, "cpu", memory=8 * GIB).weight_format == "int4"
+
+
+def test_named_weights_are_kept(geometry: Geometry):
+    assert setup_of(geometry, free=40 * GIB, quantize="int4").weight_format == "int4"
+    for none in (None, "plain"):
+        with pytest.raises(BudgetError, match=r"memory = 8\.0 GiB"):
+            setup_of(geometry, memory="8GiB", quantize=none)
+
+
+def test_the_engine_gets_what_is_left_for_its_cache(geometry: Geometry):
+    setup = setup_of(geometry, memory="24GiB")
+    left = cache_bytes(geometry, setup)
+    assert 8 * GIB < left < 9 * GIB
+    engine = EngineSettings(slab_tokens=77)
+    limited = with_cache_limit(engine, geometry, setup)
+    assert limited == replace(engine, max_cache_bytes=left)
+    small = replace(engine, max_cache_bytes=1000)
+    assert with_cache_limit(small, geometry, setup).max_cache_bytes == 1000
+    large = replace(engine, max_cache_bytes=10**12)
+    assert with_cache_limit(large, geometry, setup).max_cache_bytes == left
+    unlimited = setup_of(geometry, "cpu")
+    assert with_cache_limit(engine, geometry, unlimited) == engine
+    assert with_cache_limit(small, geometry, unlimited) == small
+
+
+def test_it_needs_no_torch():
+    code = "import sys; import llava_video.fitting; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
