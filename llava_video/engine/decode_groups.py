@@ -7,6 +7,8 @@ one device; all others go through plain steps, and get the same tokens. Knows no
 import logging
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
+import torch
+
 from llava_video.engine.arena import Arena
 from llava_video.engine.decode_group import DecodeGroup, num_left_of
 from llava_video.engine.job import Job
@@ -14,6 +16,7 @@ from llava_video.engine.settings import EngineSettings
 from llava_video.engine.step_graphs import StepGraphs, cuda_capture
 from llava_video.model.decoder import LanguageModel
 from llava_video.model.memory import is_out_of_memory
+from llava_video.ops.dispatch import uses_triton
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +119,9 @@ class DecodeGroups:
 def runs_freely(language_model: LanguageModel, settings: EngineSettings) -> bool:
     """Say whether requests may write freely at all."""
     device = language_model.devices[0]
-    is_wanted = settings.free_running == "on" or (
-        settings.free_running == "auto" and device.type == "cuda"
-    )
+    # Without its kernels a GPU would wait for the host in every layer.
+    has_kernels = device.type == "cuda" and uses_triton(torch.empty(0, device=device))
+    is_wanted = settings.free_running == "on" or (settings.free_running == "auto" and has_kernels)
     # The reference's float32 angles are tables of the host's making.
     is_able = set(language_model.devices) == {device} and settings.rope == "exact"
     return is_wanted and is_able

@@ -7,12 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernels import interpreted
 from rows_by_hand import rows_by_hand
 from seeded_models import DIMENSIONS, VISION, clips_of, filled, noise_frames, video_plan
 
 from llava_video.errors import CapacityError, ConfigError
 from llava_video.model.llava import LlavaModel
 from llava_video.model.preprocess import make_tiles
+from llava_video.ops import newline, pool_rows
 from llava_video.values import Grid, Newline, VisualPlan
 
 GRID = {
@@ -82,6 +84,20 @@ def test_any_tile_chunk_gives_the_same_rows(layout, num_frames, tile_chunk):
 def test_every_layout(layout: dict[str, object]):
     expected = by_hand(video_plan(5, 0, **layout))
     rows = all_rows(MODEL, video_plan(5, len(expected), **layout), 6)
+    assert (rows - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@interpreted
+@pytest.mark.parametrize("layout", [{}, GRID, MAX, {"slow_every": 2, "fast_side": 2}])
+def test_the_kernels_make_the_same_rows(monkeypatch, layout: dict[str, object]):
+    expected = by_hand(video_plan(3, 0, **layout))
+    plan = video_plan(3, len(expected), **layout)
+    model = model_of()
+    if torch.cuda.is_available():
+        model = model.cuda()
+    for op in (pool_rows, newline):
+        monkeypatch.setattr(op, "uses_triton", lambda tensor: True)
+    rows = all_rows(model, plan, 6).cpu()
     assert (rows - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 

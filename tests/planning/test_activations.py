@@ -99,13 +99,13 @@ def test_more_of_anything_is_never_less(geometry: Geometry):
 
 
 def check(run: FakeRun, geometry: Geometry, plan: Plan, setup: Setup, kv_format: KvFormat) -> None:
-    """The prediction of a run: 5 % of all that is alive, and 12 % of what is beside cache and
-    weights."""
+    """The prediction of a run, to 0.5 % of all that is alive and 5 % of what is beside the cache
+    and the weights."""
     memory = plan_memory(geometry, setup, plan, kv_format)
     assert memory.weights_bytes == run.weights_bytes
     assert memory.kv_bytes == pytest.approx(run.cache_bytes, rel=0.001)
-    assert memory.total_bytes == pytest.approx(run.peak_bytes, rel=0.05)
-    assert memory.activation_bytes == pytest.approx(run.overhead_bytes, rel=0.12)
+    assert memory.total_bytes == pytest.approx(run.peak_bytes, rel=0.005)
+    assert memory.activation_bytes == pytest.approx(run.overhead_bytes, rel=0.05)
 
 
 def run_and_check(
@@ -146,24 +146,18 @@ def test_a_run_as_the_code_makes_it(geometry: Geometry, plan: Plan, dimensions):
 @pytest.mark.parametrize(
     ("num_frames", "kv_format", "side", "chunks"),
     [
+        (180, "int8", 14, {"tile_chunk": 4, "piece_tokens": 2048}),
+        (180, "int4", 14, {"tile_chunk": 4, "piece_tokens": 2048}),
         (180, "plain", 14, {"tile_chunk": 2}),
         (50, "plain", 14, {"tile_chunk": 2, "prefill_chunk_tokens": 8192}),
-        (20, "plain", 27, {}),
+        (64, "plain", 27, {}),
         (400, "plain", 4, {"prefill_chunk_tokens": 4096}),
     ],
 )
 def test_other_runs_as_the_code_makes_them(
     geometry: Geometry, plan: Plan, num_frames: int, kv_format: KvFormat, side: int, chunks: dict
 ):
-    run_and_check(geometry, plan, num_frames, kv_format=kv_format, side=side, **chunks)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kv_format", ["int8", "int4"])
-def test_a_quantised_cache_as_the_code_reads_it(
-    geometry: Geometry, plan: Plan, kv_format: KvFormat
-):
-    """Of two layers, which hold at once what 28 do; in the code's own steps of 2,048 tokens."""
+    """Of two layers, which hold at once what 28 do."""
     flat = replace(SEVEN_B, text=replace(SEVEN_B.text, num_layers=2))
-    knobs = {"tile_chunk": 4, "piece_tokens": 2048}
-    run_and_check(geometry, plan, 180, dimensions=flat, kv_format=kv_format, **knobs)
+    knobs = {"kv_format": kv_format, "side": side, **chunks}
+    run_and_check(geometry, plan, num_frames, dimensions=flat, **knobs)

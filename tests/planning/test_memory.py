@@ -9,6 +9,7 @@ import torch
 from memory_trace import HALF_B, SEVEN_B
 from planning_sizes import shaped
 
+from llava_video.model.kv_cache import KvCache
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
 from llava_video.model.quantize import quantise_decoder
@@ -68,6 +69,25 @@ def test_the_cache_takes_these_bytes(geometry: Geometry, kv_format, heads: int, 
     num_bytes = sum(part.numel() * part.itemsize for part in parts if part is not None)
     shape = replace(geometry, num_layers=1, num_kv_heads=heads, head_dim=width)
     assert 7 * token_bytes(shape, kv_format) == num_bytes
+
+
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+def test_a_real_cache_holds_these_bytes(geometry: Geometry, tiny_folder: Path, kv_format: KvFormat):
+    """Of a cache of the tiny model, in slabs of 100 tokens and one of its own for 250."""
+    text = read_model_config(tiny_folder).text
+    cache = KvCache(
+        text.num_layers,
+        text.num_kv_heads,
+        text.head_dim,
+        dtype=torch.float32,
+        devices=[torch.device("cpu")],
+        slab_tokens=100,
+    )
+    cache.reserve(60, kv_format)
+    cache.reserve(250, kv_format)
+    shape = shaped(geometry, read_model_config(tiny_folder).dimensions, value_bytes=4)
+    assert cache.held_bytes == (100 + 250) * token_bytes(shape, kv_format)
+    assert cache.token_bytes(kv_format) == token_bytes(shape, kv_format)
 
 
 def test_bytes_of_the_weights(geometry: Geometry, half_b: Geometry):

@@ -145,6 +145,39 @@ def test_two_knobs_where_one_is_not_enough():
     assert len(tried) < 40
 
 
+def test_a_cache_that_was_pinned_may_be_chosen():
+    """Only with the cache chosen by memory does it fit."""
+
+    def plan_with(planning: PlanningSettings, shorter_by: int) -> object:
+        if planning.kv_cache == "auto":
+            return type("Plan", (), {"visuals": (), "visual_tokens": 56})
+        raise BudgetError("no", "", 2, 1)
+
+    pinned = PlanningSettings(kv_cache="plain")
+    assert way_out(pinned, plan_with, prompt_tokens=9) == "kv_cache='auto' (56 visual tokens)."
+
+
+def test_other_ways_come_after_the_settings_and_alone(make_info, plan_one):
+    """A way that is no setting of the plan, with what it plans; no scale above "auto"."""
+    plan = plan_one(make_info(90))
+
+    def never(planning: PlanningSettings, shorter_by: int) -> Plan:
+        assert planning.position_scale == "auto"
+        raise BudgetError("no", "", 2, 1)
+
+    def answer_only(planning: PlanningSettings, shorter_by: int) -> Plan:
+        if planning.max_new_tokens < 512:
+            return plan
+        raise BudgetError("no", "", 2, 1)
+
+    asked, others = PlanningSettings(position_scale="auto"), [({"memory": "9GiB"}, plan)]
+    words = "memory='9GiB' (64 frames, 13,440 visual tokens)."
+    assert way_out(asked, never, prompt_tokens=9, others=others) == words
+    both = way_out(PlanningSettings(), answer_only, prompt_tokens=9, others=others)
+    assert both.startswith("max_new_tokens=511 (64 frames")
+    assert both.endswith(", or " + words)
+
+
 @settings(max_examples=60)
 @given(
     context=st.integers(50, 3000),
