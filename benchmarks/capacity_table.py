@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from harness import parser_of, report
-from twin import HALF_B, onevision_config
+from twin import HALF_B, SEVEN_B, onevision_config
 
 from llava_video.engine.settings import EngineSettings
 from llava_video.fitting import GPU_WORKSPACE_BYTES
@@ -23,15 +23,6 @@ GIB = 2**30
 # What an A10 or L4 can hand out, and a 3090 or 4090 without a screen.
 USABLE_GIB = (21.5, 23.2)
 TOKENS_PER_FRAME = (210, 64, 16)
-SEVEN_B = {
-    "hidden_size": 3584,
-    "intermediate_size": 18_944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "vocab_size": 152_064,
-    "tie_word_embeddings": False,
-}
 _PRECISIONS: tuple[tuple[str, WeightFormat, KvFormat], ...] = (
     ("7B", "plain", "plain"),
     ("7B", "plain", "int8"),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from gpu_bench import Bench
 from torch import nn
-from twin import HALF_B, TINY, onevision_config, transformers_twin
+from twin import HALF_B, SEVEN_B, TINY, onevision_config, transformers_twin
 
 from llava_video.engine.request import Answer, Request, TextPart, VisualPart, answer_of
 from llava_video.engine.scheduler import Scheduler
@@ -28,16 +28,6 @@ from llava_video.model.tokenizer import Tokenizer
 from llava_video.ops.weight_format import StoredWeight
 from llava_video.values import Clip, Grid, KvFormat, Newline, VisualPlan, WeightFormat
 
-# Qwen2-7B with SigLIP so400m: LLaVA-Video-7B and LLaVA-OneVision-7B.
-SEVEN_B: dict[str, Any] = {
-    "hidden_size": 3584,
-    "intermediate_size": 18_944,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 28,
-    "num_key_value_heads": 4,
-    "vocab_size": 152_064,
-    "tie_word_embeddings": False,
-}
 _SIZES = {"7b": SEVEN_B, "0.5b": HALF_B}
 QUESTION_IDS = tuple(range(10, 42))
 # Written into a filled cache, keys as large as those of random weights: scores stay finite.

@@ -23,7 +23,7 @@ from twin import HALF_B, TINY, onevision_config, twins
 
 from llava_video.engine.request import Request, TextPart, VisualPart, answer_of
 from llava_video.engine.scheduler import Scheduler
-from llava_video.engine.settings import GenerationSettings
+from llava_video.engine.settings import EngineSettings, GenerationSettings
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import ModelConfig, geometry_of
 from llava_video.model.preprocess import make_tiles
@@ -159,7 +159,8 @@ def _video(config: ModelConfig, num_frames: int) -> tuple[VisualPlan, Clip]:
 
 
 def _our_side(model: LlavaModel, plan: VisualPlan, clip: Clip, num_tokens: int) -> Side:
-    engine = Scheduler(model, _NoText(), eos_ids=())
+    # Without the last video's cache: every answer is to be made from the pixels.
+    engine = Scheduler(model, _NoText(), eos_ids=(), settings=EngineSettings(kept_prefixes=0))
     generation = GenerationSettings(
         max_new_tokens=num_tokens, repetition_penalty=1.0, loop_guard=False
     )

@@ -28,6 +28,16 @@ HALF_B: dict[str, Any] = {
     "vocab_size": 151_936,
     "tie_word_embeddings": True,
 }
+# Qwen2-7B with SigLIP so400m: LLaVA-Video-7B and LLaVA-OneVision-7B.
+SEVEN_B: dict[str, Any] = {
+    "hidden_size": 3584,
+    "intermediate_size": 18_944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "vocab_size": 152_064,
+    "tie_word_embeddings": False,
+}
 TINY: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,

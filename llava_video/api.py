@@ -19,6 +19,7 @@ from llava_video.engine.request import Engine
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import ConfigError, LlavaVideoError
 from llava_video.exchange import Exchange, open_exchange
+from llava_video.fitting import with_spare
 from llava_video.inputs import OpenedVideo, close_all, open_visuals, reopen
 from llava_video.loading import load_engine, load_spec
 from llava_video.model.spec import ModelSpec
@@ -132,7 +133,9 @@ class LlavaVideo:
             raise ConfigError(f"questions = {questions!r}.", "a list of texts, none of them empty.")
         settings = settings_of(options)
         longest = max(questions, key=self.spec.tokenizer.num_text_tokens)
-        with self._open(video, longest, settings) as shared:
+        # Beside the first question's cache, which is kept, that of any other has to fit.
+        spare = self.spec.tokenizer.num_text_tokens(longest) + settings.planning.max_new_tokens
+        with self._open(video, longest, settings, spare=spare) as shared:
             leader = shared.follow(turns_of(questions[0], shared.opened), settings)
             first = answer_one(self.engine, leader, keep=True, on_event=self.on_event)
             shared.take_frames_of(leader)
@@ -274,11 +277,10 @@ class LlavaVideo:
         self.close()
 
     def _open(
-        self, video: Any, prompt: Prompt, settings: Settings, *, request_id: int = 0
+        self, video: Any, prompt: Prompt, settings: Settings, *, request_id: int = 0, spare: int = 0
     ) -> Exchange:
-        return open_exchange(
-            self.spec, video, prompt, settings, request_id=request_id, seen=self._seen
-        )
+        spec = with_spare(self.spec, spare)
+        return open_exchange(spec, video, prompt, settings, request_id=request_id, seen=self._seen)
 
     def _answer(self, exchange: Exchange) -> Description:
         answer = answer_one(self.engine, exchange, on_event=self.on_event)
@@ -307,12 +309,10 @@ def load(
         device: "auto" (every GPU there is, else the CPU), "cpu", "cuda", "cuda:1", ….
         dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), "float32", "bfloat16" or "float16".
         attn: "sdpa", or "flash" for the flash-attn package.
-        memory: what weights, cache, activations and workspace may take together: "24GiB",
-            "21.5 GiB", "16GB", or bytes. None: what the GPU has free; no limit on a CPU. Every plan
-            stays within it, and the cache is never larger.
-        quantize: how the decoder's linear weights are kept. "auto" is the finest of "plain", "int8"
-            and "int4" that leaves memory for the model's whole context as int8 cache, "int4" where
-            none does; a named one is kept, None is "plain". The reason stands in every plan.
+        memory: most of weights, cache, activations and workspace together, "24GiB" or bytes, which
+            every plan keeps to; None is what the GPU has free, and no limit on a CPU.
+        quantize: how the decoder's linear weights are kept: "auto" is the finest of "plain", "int8"
+            and "int4" that leaves memory for the whole context as int8 cache; None is "plain".
         rope: angles of positions, "exact" or the reference's ("compat"); None is the engine's.
         engine: chunk sizes and limits of the engine; None for its defaults.
         on_event: called with every engine event of every request.
@@ -374,8 +374,7 @@ def describe_video(
         given = (revision, device, dtype, attn, memory, quantize)
         if given != (None, "auto", "auto", "sdpa", None, "auto"):
             raise ConfigError(
-                "revision, device, dtype, attn, memory and quantize are settled when a model is "
-                "loaded.",
+                "device, dtype, memory and the like are settled when a model is loaded.",
                 "give them to load(), or name the model instead of passing it loaded.",
             )
         return model.describe(video, prompt, **options)

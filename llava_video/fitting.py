@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import ConfigError
+from llava_video.model.spec import ModelSpec
 from llava_video.plan_table import bytes_words
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.memory import Setup, cache_bytes
@@ -65,6 +66,11 @@ def set_up(
         less = f"Of the {bytes_words(asked_bytes)} asked for, {bytes_words(free_bytes)} are free."
         chosen = replace(chosen, reasons=(*chosen.reasons, less))
     return chosen
+
+
+def with_spare(spec: ModelSpec, spare_tokens: int) -> ModelSpec:
+    """Return the spec whose plans leave so many tokens of cache free."""
+    return replace(spec, setup=replace(spec.setup, spare_tokens=spare_tokens))
 
 
 def with_cache_limit(engine: EngineSettings, geometry: Geometry, setup: Setup) -> EngineSettings:

@@ -59,6 +59,20 @@ def test_the_cache_is_chosen_and_never_larger_than_its_share(
             model.describe(tiny_clip, question, kv_cache="plain", **SHORT)
 
 
+def test_questions_in_a_full_memory_find_room_beside_one_another(
+    tiny_folder: Path, tiny_clip: Path
+) -> None:
+    """2,100 tokens: the first question's 900 or so are kept while the others are answered."""
+    questions = ["Why? " * 140, "When and where? " * 40, "Who?"]
+    with small(tiny_folder, 2100) as model:
+        answers = model.ask_many(tiny_clip, questions, kv_cache="int4", **SHORT)
+        assert [answer.usage.new_tokens for answer in answers] == [6, 6, 6]
+        assert answers[1].usage.reused_tokens >= answers[1].usage.visual_tokens > 0
+        with pytest.raises(BudgetError, match="the memory holds"):
+            model.ask_many(tiny_clip, ["Why? " * 260, "Who?"], kv_cache="int4", **SHORT)
+        assert model.ask(tiny_clip, "Why? " * 260, kv_cache="int4", **SHORT).text is not None
+
+
 def test_a_stretched_plan_runs(tiny_folder: Path, tiny_clip: Path) -> None:
     with load(tiny_folder, device="cpu") as model:
         seen = model.describe(tiny_clip, "Why?", position_scale="auto", **SHORT)

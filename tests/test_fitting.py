@@ -3,12 +3,20 @@
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import BudgetError, ConfigError
-from llava_video.fitting import GPU_WORKSPACE_BYTES, device_kind, set_up, with_cache_limit
+from llava_video.fitting import (
+    GPU_WORKSPACE_BYTES,
+    device_kind,
+    set_up,
+    with_cache_limit,
+    with_spare,
+)
+from llava_video.model.spec import read_spec
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.memory import Setup, cache_bytes
 from llava_video.planning.settings import MemorySettings
@@ -84,6 +92,12 @@ def test_the_engine_gets_what_is_left_for_its_cache(geometry: Geometry):
     unlimited = setup_of(geometry, "cpu")
     assert with_cache_limit(engine, geometry, unlimited) == engine
     assert with_cache_limit(small, geometry, unlimited) == small
+
+
+def test_a_spec_may_leave_cache_free(tiny_folder: Path):
+    spec = read_spec(tiny_folder)
+    assert with_spare(spec, 77).setup == replace(spec.setup, spare_tokens=77)
+    assert with_spare(spec, 0) == spec
 
 
 def test_it_needs_no_torch():

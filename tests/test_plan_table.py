@@ -45,7 +45,13 @@ def test_memory_by_part_and_precision(make_info: Callable, plan_one: Callable):
 
 @pytest.mark.parametrize(
     ("num_bytes", "words"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB"), (2**50, "1024.0 TiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1536, "1.5 KiB"),
+        (3 * 2**30, "3.0 GiB"),
+        (2**50, "1024.0 TiB"),
+    ],
 )
 def test_bytes_in_words(num_bytes: int, words: str):
     assert bytes_words(num_bytes) == words

@@ -4,8 +4,7 @@ On the model of `retrieval_model.py`, built by hand. "Found" is a margin of 0.3 
 ideal; the mutants at the end show what this notices that random weights would not.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -299,25 +298,25 @@ class TestScheduler:
 class TestMutants:
     """Caches that are wrong in one place: the same checks refuse each of them."""
 
-    @contextlib.contextmanager
-    def read_with(self, model: RetrievalModel, **options: object) -> Iterator[tuple]:
+    @staticmethod
+    def read(model: RetrievalModel, **options: object) -> tuple[Reader, int]:
+        """Read a haystack in chunks, each a reservation of its own; return the value to find."""
         hay = haystack(400, 0.5, place=120)
         reader = Reader(model, **options)
-        # Every chunk a reservation of its own, kept apart by another one.
         for start in range(0, 400, 50):
             reader.read(hay.ids[start : start + 50])
             reader.arena.reserve(3)
         assert is_found(reader.fork().ask(0), hay.needles[0])
-        yield reader, hay.needles[0]
+        return reader, hay.needles[0]
 
     def test_a_lost_span(self, model):
-        with self.read_with(model) as (reader, value):
-            whole = reader.sequence.past
-            assert len(whole) == 8
-            lost = whole[:2] + whole[3:]
-            fork = reader.fork()
-            with mock.patch.object(KvSequence, "past", lost):
-                assert not is_found(fork.ask(0), value)
+        reader, value = self.read(model)
+        whole = reader.sequence.past
+        assert len(whole) == 8
+        lost = whole[:2] + whole[3:]
+        fork = reader.fork()
+        with mock.patch.object(KvSequence, "past", lost):
+            assert not is_found(fork.ask(0), value)
 
     @pytest.mark.parametrize("place", [99, 120])
     def test_positions_that_are_one_off_from_chunk_to_chunk(self, model, place):
@@ -336,26 +335,26 @@ class TestMutants:
 
     @pytest.mark.parametrize("kv_format", ["int8", "int4"])
     def test_scales_of_keys_and_values_swapped(self, model, kv_format):
-        with self.read_with(model, kv_format=kv_format) as (reader, value):
-            for layer_idx in range(2):
-                for span in reader.sequence.past:
-                    stored = reader.arena.stored(layer_idx, span)
-                    k_scales = stored.k_scales.clone()
-                    stored.k_scales.copy_(stored.v_scales)
-                    stored.v_scales.copy_(k_scales)
-            assert not is_found(reader.fork().ask(0), value)
+        reader, value = self.read(model, kv_format=kv_format)
+        for layer_idx in range(2):
+            for span in reader.sequence.past:
+                stored = reader.arena.stored(layer_idx, span)
+                k_scales = stored.k_scales.clone()
+                stored.k_scales.copy_(stored.v_scales)
+                stored.v_scales.copy_(k_scales)
+        assert not is_found(reader.fork().ask(0), value)
 
     def test_heads_swapped(self, model):
-        with self.read_with(model) as (reader, value):
-            for span in reader.sequence.past:
-                stored = reader.arena.stored(1, span)
-                stored.k.copy_(stored.k.flip(1))
-            assert not is_found(reader.fork().ask(0), value)
+        reader, value = self.read(model)
+        for span in reader.sequence.past:
+            stored = reader.arena.stored(1, span)
+            stored.k.copy_(stored.k.flip(1))
+        assert not is_found(reader.fork().ask(0), value)
 
     def test_one_token_out_of_its_place(self, model):
         """Only the value's own key is lost: one token of 400."""
-        with self.read_with(model) as (reader, value):
-            span = reader.sequence.past[2]
-            stored = reader.arena.stored(1, span)
-            stored.k[21] = stored.k[20]
-            assert not is_found(reader.fork().ask(0), value)
+        reader, value = self.read(model)
+        span = reader.sequence.past[2]
+        stored = reader.arena.stored(1, span)
+        stored.k[21] = stored.k[20]
+        assert not is_found(reader.fork().ask(0), value)

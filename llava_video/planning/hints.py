@@ -3,7 +3,7 @@
 Knows the settings and functions that draft; nothing of how a draft comes about.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -42,7 +42,7 @@ def hints(
             scale = stretched.plan.position_scale
             yield f"position_scale={scale:g} would hold {wider_words(stretched, draft)}."
     if draft.limit.token_bytes is not None:
-        wider = _widest(draft, (draft_with(planning, own) for own in lighter))
+        wider = _widest(draft, planning, lighter, draft_with)
         if wider is not None:
             weight_format = wider.plan.weight_format
             yield f"quantize={weight_format!r} would hold {wider_words(wider, draft)}."
@@ -79,10 +79,16 @@ def other_setups(
         yield {"memory": amount}, plan_for(replace(setup, limit_bytes=parse_bytes(amount)))
 
 
-def _widest(draft: Draft, others: Iterable[Draft]) -> Draft | None:
+def _widest(
+    draft: Draft, planning: PlanningSettings, lighter: Sequence[Setup], draft_with: DraftWith
+) -> Draft | None:
     """Return the first draft that is whole, else the last that shows more; None where none does."""
     found = None
-    for other in others:
+    for own in lighter:
+        try:
+            other = draft_with(planning, own)
+        except BudgetError:  # of a model of few layers, one made plain again outweighs the saving
+            continue
         if not other.shows_as(draft):
             found = other
         if other.is_whole:

@@ -39,6 +39,8 @@ class Setup:
         limit_bytes: what weights, cache, activations and workspace may take together; None for no
             limit.
         workspace_bytes: what libraries and the allocator keep for themselves.
+        spare_tokens: tokens of cache that a plan leaves free, for another question about the same
+            visuals while the first one's are kept.
         reasons: why the weights are stored so, for every plan.
     """
 
@@ -47,6 +49,7 @@ class Setup:
     tile_chunk: int | None = None
     limit_bytes: int | None = None
     workspace_bytes: int = 0
+    spare_tokens: int = 0
     reasons: tuple[str, ...] = ()
 
 

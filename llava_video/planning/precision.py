@@ -95,12 +95,12 @@ def draft_in_memory(
     room_bytes = cache_bytes(geometry, setup, draft.plan.visuals)
     if room_bytes is None:
         return draft
-    need_tokens = draft.plan.tokens + draft.plan.max_new_tokens
+    need_tokens = draft.plan.tokens + draft.plan.max_new_tokens + setup.spare_tokens
     fitting = [fmt for fmt in formats if need_tokens * token_bytes(geometry, fmt) <= room_bytes]
     kv_format = fitting[0] if fitting else formats[-1]
     if not fitting:
         held_bytes = token_bytes(geometry, kv_format)
-        tokens = room_bytes // held_bytes
+        tokens = max(0, room_bytes // held_bytes - setup.spare_tokens)
         draft = draft_within(Limit(tokens=tokens, kv_format=kv_format, token_bytes=held_bytes))
     if kv_format == formats[0]:
         return draft

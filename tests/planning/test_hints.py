@@ -78,6 +78,19 @@ def test_weights_that_leave_more_cache(plan: Plan):
     assert said(cut, dict.fromkeys(("int8", "int4"), cut)) == []
 
 
+def test_weights_that_leave_nothing_are_passed_over(plan: Plan):
+    whole = draft_of(plan, 64, weight_format="int4")
+
+    def draft_with(planning: PlanningSettings, setup: Setup) -> Draft:
+        if setup.weight_format == "int8":
+            raise BudgetError("no", "", 2, 1)
+        return whole
+
+    cut = draft_of(plan, 40, is_memory=True)
+    found = list(hints(cut, PlanningSettings(), SETUP, LIGHTER, draft_with))
+    assert found == ["quantize='int4' would hold all 64 frames."]
+
+
 # --- refusals
 
 

@@ -172,6 +172,21 @@ def test_then_tokens_go(geometry: Geometry, request_of: Request):
     assert draft.plan.memory.kv_bytes == 9_599 * 16_128
 
 
+def test_what_is_to_be_left_free_counts_as_taken(geometry: Geometry, request_of: Request):
+    """Room for 9,600 tokens of int4, or 5,317 of int8; 100 of them for another question."""
+    limit = fixed(geometry, "plain") + 9_600 * 16_128
+    setup = replace(SETUP, limit_bytes=limit, spare_tokens=100)
+
+    def draft(**own: int) -> Draft:
+        asked, changed = PlanningSettings(), replace(setup, **own)
+        return draft_in_memory(asked, 1.0, geometry, changed, request_of.within)
+
+    assert draft().limit.tokens == 9_500
+    assert draft(spare_tokens=0).is_whole
+    assert draft(limit_bytes=limit + 100 * 16_128).is_whole
+    assert draft(spare_tokens=10_000).limit.tokens == 0
+
+
 def test_a_pinned_cache_is_kept(geometry: Geometry, request_of: Request):
     room = 9_600 * 29_120
     assert drafted(geometry, request_of, room, kv_cache="int4").plan.kv_format == "int4"
