@@ -239,7 +239,10 @@ def logit_stats(rows: torch.Tensor) -> LogitStats:
 def engine_of(model: LlavaModel, tokenizer: Tokenizer) -> Scheduler:
     """Return an engine without end tokens, so that every answer has its full length."""
     settings = EngineSettings(
-        prefill_chunk_tokens=PREFILL_CHUNK_TOKENS, tile_chunk=TILE_CHUNK, slab_tokens=1024
+        prefill_chunk_tokens=PREFILL_CHUNK_TOKENS,
+        tile_chunk=TILE_CHUNK,
+        slab_tokens=1024,
+        kept_prefixes=0,
     )
     return Scheduler(model, tokenizer, eos_ids=(), settings=settings)
 
