@@ -148,7 +148,7 @@ def test_four_thousand_frames():
 
 @pytest.mark.slow
 def test_a_quantised_cache_in_all_layers():
-    runs = runs_of([64, 256], kv_format="int8")
+    runs = runs_of([176, 240], kv_format="int8", **IN_STEP)
     assert faults_of(runs, SEVEN_B_BYTES["int8"]) == []
 
 

@@ -13,21 +13,20 @@ SHORT = {"max_new_tokens": 6, "num_frames": 4, "loop_guard": False}
 
 
 def test_chat_equals_a_fresh_request_and_encodes_once(
-    tiny_model: LlavaVideo, tiny_clip: Path
+    tiny_folder: Path, tiny_model: LlavaVideo, tiny_clip: Path
 ) -> None:
-    stages: list[str] = []
-    watched = LlavaVideo(
-        tiny_model.spec,
-        tiny_model.engine,
-        on_event=lambda e: stages.append(e.stage) if isinstance(e, Progress) else None,
-    )
-    with watched.chat(tiny_clip, **SHORT) as chat:
-        first = chat.ask("What is this?")
-        assert "vision" in stages
-        stages.clear()
-        second = chat.ask("And then?")
-        assert "vision" not in stages
-        turns = chat.turns
+    told: list[Event] = []
+
+    def stages() -> set[str]:
+        return {event.stage for event in told if isinstance(event, Progress)}
+
+    with load(tiny_folder, on_event=told.append) as watched, watched.chat(tiny_clip, **SHORT) as c:
+        first = c.ask("What is this?")
+        assert "vision" in stages()
+        told.clear()
+        second = c.ask("And then?")
+        assert "vision" not in stages()
+        turns = c.turns
     assert first.text == tiny_model.ask(tiny_clip, "What is this?", **SHORT).text
     assert second.usage.reused_tokens > second.usage.visual_tokens
     assert second.text == tiny_model.ask(tiny_clip, turns[:3], **SHORT).text

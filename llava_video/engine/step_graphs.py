@@ -12,6 +12,8 @@ from typing import Protocol
 
 import torch
 
+from llava_video.model.memory import is_out_of_memory
+
 logger = logging.getLogger(__name__)
 
 
@@ -66,7 +68,11 @@ class StepGraphs:
         try:
             graph = self._capture(step)
         except RuntimeError as error:  # torch.OutOfMemoryError is one
-            # Nothing has run, so the eager step is still to come; it gives the same tokens.
+            # Nothing has run. Without memory the caller frees some and tries again, eagerly; else
+            # the eager step is still to come here. It gives the same tokens.
+            if is_out_of_memory(error):
+                self._has_run.discard(key)
+                raise
             logger.warning("no CUDA graph can be captured, steps run without: %s", error)
             self._capture = None
             return None

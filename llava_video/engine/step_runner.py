@@ -5,7 +5,6 @@ then on the chunks are smaller. Knows no request.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -15,7 +14,7 @@ from llava_video.engine.step import Places, Work, run_step
 from llava_video.errors import CapacityError
 from llava_video.model.decoder import LanguageModel
 from llava_video.model.kv_cache import KvCache, KvSpan
-from llava_video.model.memory import is_out_of_memory
+from llava_video.model.memory import free_words, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ class StepRunner:
             self.chunk_tokens,
         )
         self.give_back()
-        free = self._free_words()
+        free = free_words(self._device)
         try:
             parts = [
                 run_step(self._language_model, self._cache, part)
@@ -100,15 +99,6 @@ class StepRunner:
     @property
     def _device(self) -> torch.device:
         return self._language_model.devices[0]
-
-    def _free_words(self) -> str:
-        if self._device.type == "cuda":
-            free_bytes, _ = torch.cuda.mem_get_info(self._device)
-        elif hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-            free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        else:
-            return "how much is free is not known here"
-        return f"{free_bytes / 2**20:,.0f} MiB free"
 
 
 class _Later:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 from llava_video.errors import CapacityError, ConfigError
-from llava_video.model.memory import is_out_of_memory
+from llava_video.model.memory import free_words, is_out_of_memory
 
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -65,6 +65,8 @@ class VisionCalls:
             num_tiles = min(self.tile_chunk, num_frames * self._tiles_per_frame)
             if num_tiles == 1:
                 raise CapacityError(*self._refusal(error)) from error
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()  # pieces of other sizes, which no larger one can be made of
         self.tile_chunk = num_tiles // 2
         _LOGGER.warning(
             "No memory for a vision call of %d tiles: trying %d.", num_tiles, self.tile_chunk
@@ -74,9 +76,7 @@ class VisionCalls:
     def _refusal(self, error: BaseException) -> tuple[str, str]:
         planned = f"frames of {self._tiles_per_frame} tile(s), one tile a call"
         found = str(error).strip().rstrip(".")
-        if self._device.type == "cuda":
-            free_bytes, total_bytes = torch.cuda.mem_get_info(self._device)
-            found += f"; {free_bytes / 2**30:.2f} of {total_bytes / 2**30:.2f} GiB are free"
+        found += f"; {free_words(self._device)}"
         return (
             f"no memory for the vision tower: planned {planned}; found: {found}.",
             "a smaller cache (fewer frames, kv_cache='int8' or 'int4'), smaller weights "

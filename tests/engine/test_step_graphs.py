@@ -45,14 +45,27 @@ def test_without_a_capture_every_run_is_eager():
     assert runs == [0, 1, 2]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("not permitted"), torch.OutOfMemoryError("full")])
-def test_what_cannot_be_captured_runs_eagerly_and_is_said_once(error, caplog):
-    graphs, runs = StepGraphs(Captures(error)), []
+def test_what_cannot_be_captured_runs_eagerly_and_is_said_once(caplog):
+    graphs, runs = StepGraphs(Captures(RuntimeError("not permitted"))), []
     for idx in range(4):
         graphs.run("a", lambda idx=idx: runs.append(idx))
         graphs.run("b", lambda idx=idx: runs.append(idx))
     assert runs == [0, 0, 1, 1, 2, 2, 3, 3]
     assert caplog.text.count("no CUDA graph") == 1
+
+
+def test_a_capture_without_memory_is_told_and_tried_again_later(caplog):
+    captures, runs = Captures(torch.OutOfMemoryError("full")), []
+    graphs = StepGraphs(captures)
+    graphs.run("a", lambda: runs.append(0))
+    with pytest.raises(torch.OutOfMemoryError):  # whoever called frees memory,
+        graphs.run("a", lambda: runs.append(1))
+    graphs.run("a", lambda: runs.append(1))  # tries again, eagerly,
+    captures.error = None
+    graphs.run("a", lambda: runs.append(2))  # and has a graph after all
+    assert len(captures.captured) == 1
+    assert runs == [0, 1, 2]
+    assert "no CUDA graph" not in caplog.text
 
 
 def test_graphs_of_what_is_gone_are_forgotten():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llava_video.model.memory import is_out_of_memory
+from llava_video.model.memory import free_words, is_out_of_memory
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,26 @@ def test_what_the_cpu_allocator_really_says_is_known():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**58, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "free"),
+    [
+        (1.0, "3,072 MiB free"),  # 2 GiB of the driver's and 1 GiB that the allocator keeps unused
+        (0.5, "2,048 MiB free"),  # 12 of 24 GiB allowed, 11 taken, 10 of them in use
+    ],
+)
+def test_free_is_what_this_process_may_still_take(monkeypatch, fraction: float, free: str):
+    answers = {
+        "mem_get_info": (2 * 2**30, 24 * 2**30),
+        "memory_reserved": 11 * 2**30,
+        "memory_allocated": 10 * 2**30,
+        "get_per_process_memory_fraction": fraction,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
+    assert free_words(torch.device("cuda", 0)) == free
+
+
+def test_free_memory_of_the_host_is_said():
+    assert free_words(torch.device("cpu")).endswith(("MiB free", "not known here"))

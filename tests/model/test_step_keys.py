@@ -65,7 +65,7 @@ def test_rows_write_what_they_bring_and_see_what_is_stored(kv_format: KvFormat):
     idxs = torch.tensor([5, 6, 7, 7, 12, 13, 14, 15])
     q, k, v = qkv(8)
     keys = row_keys(idxs, rows, [1.0, 2.0, 1.0], TEXT, **EXACT)
-    before = cache.stored(0, writes[0]).k.clone()
+    before = cache.stored(0, writes[0]).k.zero_().clone()
     out = keys.attend(q.clone(), k.clone(), v, cache, 1, "sdpa")
     # What is stored: rotated keys, values as they are, in this layer alone.
     cos, sin = keys.rotation.tables()

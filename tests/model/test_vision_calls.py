@@ -66,8 +66,15 @@ def test_one_tile_too_many_is_a_capacity_error(caplog):
 
 
 def test_what_is_free_on_a_gpu_is_said(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**29, 24 * 2**30))
-    with pytest.raises(CapacityError, match=r"0\.50 of 24\.00 GiB are free"):
+    answers = {
+        "mem_get_info": (2**29, 24 * 2**30),
+        "memory_reserved": 0,
+        "memory_allocated": 0,
+        "get_per_process_memory_fraction": 1.0,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
+    with pytest.raises(CapacityError, match=r"512 MiB free"):
         attempts(VisionCalls(1, 1, torch.device("cuda", 1)), 1, 1, 0)
 
 
