@@ -5,7 +5,9 @@ answer equals the one a fresh request would give. The visuals are planned and en
 """
 
 import dataclasses
+import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +32,8 @@ from llava_video.values import Description, Plan
 # A video that filled the whole context would leave the second question no room: the first plan
 # keeps this many answers' worth free.
 _TURNS_KEPT_FREE = 4
+# Of each weights file, read to tell it from another of the same size.
+_SAMPLE_BYTES = 65_536
 
 
 class Session:
@@ -214,5 +218,11 @@ def _facts_of(
 
 def _weights_of(spec: ModelSpec) -> str:
     """Name the weights a cache was computed by: checkpoint, revision, precision."""
-    revision = commit_of(spec.folder) or spec.revision or "no revision"
+    digest = hashlib.sha256()
+    for path in sorted(spec.folder.glob("*.safetensors")):
+        with path.open("rb") as file:  # the end of each file: other weights end otherwise
+            num_bytes = file.seek(0, os.SEEK_END)
+            file.seek(max(0, num_bytes - _SAMPLE_BYTES))
+            digest.update(num_bytes.to_bytes(8, "little") + file.read())
+    revision = commit_of(spec.folder) or spec.revision or digest.hexdigest()[:12]
     return f"{spec.name} ({revision}, {spec.setup.weight_format})"

@@ -1,5 +1,6 @@
 """Turns of a conversation: equal to fresh requests, the visuals encoded once, the cache freed."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -121,4 +122,18 @@ def test_a_saved_conversation_of_other_weights_is_refused(
             model.resume(path)
         with pytest.raises(CheckpointError):
             model.resume(tiny_folder / "model.safetensors")  # a file, and no cache
+        assert model.engine.arena.used_tokens == 0
+
+
+def test_a_folder_that_holds_other_weights_now_is_noticed(tiny_clip: Path, tmp_path: Path) -> None:
+    folder, path = tmp_path / "model", tmp_path / "talk.safetensors"
+    write_tiny_checkpoint(folder, seed=1)
+    with load(folder) as model, model.chat(tiny_clip, **SHORT) as talk:
+        talk.ask("What is shown?")
+        talk.save(path)
+    shutil.rmtree(folder)
+    write_tiny_checkpoint(folder, seed=2)
+    with load(folder) as model:
+        with pytest.raises(CheckpointError, match="was made by the weights"):
+            model.resume(path)
         assert model.engine.arena.used_tokens == 0
