@@ -110,5 +110,5 @@ def test_one_call_takes_them_too(tiny_folder: Path, tiny_clip: Path) -> None:
 )
 def test_angles_are_the_loads_or_the_engines(tiny_folder: Path, rope, engine, expected) -> None:
     with load(tiny_folder, device="cpu", rope=rope, engine=engine) as model:
-        language_model = model.engine._tools.model.language_model  # type: ignore[attr-defined]
+        language_model = model.engine._tools.model.language_model  # type: ignore[attr-defined]  # the scheduler's
         assert language_model.rope == expected
