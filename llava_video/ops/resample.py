@@ -1,0 +1,110 @@
+"""An old and a new length in pixels -> Pillow's fixed-point weights of one resize pass.
+
+Formula: with scale s = old / new and r = max(s, 1), new pixel i has its centre c = (i + 1/2) s and
+    sums old pixels j from max(0, int(c - S r + 1/2)) to before min(old, int(c + S r + 1/2)), with
+    weights f((j - c + 1/2) / r), divided by their sum, times 2^22, rounded half away from zero; S
+    is the filter's reach. A pass is clip((sum of weight x level + 2^21) >> 22, 0, 255), along the
+    rows first, along the columns second, each to uint8.
+Source: Pillow, src/libImaging/Resample.c (precompute_coeffs, normalize_coeffs_8bpc).
+
+>>> taps(4, 2, "bilinear").weights.tolist()[0]  # 3/4, 3/4 and 1/4 of 7/4, and padding
+[1797559, 1797559, 599186, 0, 0]
+
+The definition of every implementation of tiling. NumPy only: decoding workers import it.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Filter = Literal["bicubic", "bilinear", "lanczos"]
+
+# 32 bits less 8 of a level and 2 for sums that overshoot.
+PRECISION_BITS: Final = 22
+
+_Floats = npt.NDArray[np.float64]
+_BICUBIC_A = -0.5
+# np.sin may be off by a unit in the last place where it is vectorised; Pillow calls libm's.
+_sin = np.frompyfunc(math.sin, 1, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taps:
+    """The old pixels that each new pixel of a pass is summed from, and their weights.
+
+    Attributes:
+        starts: (new,) int32, the first old pixel.
+        counts: (new,) int32, how many old pixels, >= 1.
+        weights: (new, most) int32, in units of 2^-22; zeros from `counts` on.
+    """
+
+    starts: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.int32]
+
+
+@functools.lru_cache(maxsize=256)
+def taps(old_px: int, new_px: int, kind: Filter = "bicubic") -> Taps:
+    """Return the weights of one pass; read only, kept for the sizes used last.
+
+    Args:
+        old_px: length before, >= 1.
+        new_px: length after, >= 1.
+        kind: the filter, antialiased as Pillow does it.
+    """
+    reach, curve = _FILTERS[kind]
+    scale = old_px / new_px
+    spread = max(scale, 1.0)
+    support = reach * spread
+    most = math.ceil(support) * 2 + 1
+    centres = (np.arange(new_px) + 0.5) * scale
+    starts = np.maximum((centres - support + 0.5).astype(np.int64), 0)
+    stops = np.minimum((centres + support + 0.5).astype(np.int64), old_px)
+    counts = stops - starts
+    places = np.arange(most)
+    # In Pillow's order of operations, so that every rounding is the same.
+    offsets = (places + starts[:, None] - centres[:, None] + 0.5) * (1.0 / spread)
+    heights = np.where(places < counts[:, None], curve(offsets), 0.0)
+    sums = np.add.accumulate(heights, axis=1)[:, -1:]  # one after the other, unlike np.sum
+    shares = np.divide(heights, sums, out=heights, where=sums != 0) * float(1 << PRECISION_BITS)
+    weights = (shares + np.copysign(0.5, shares)).astype(np.int32)  # towards zero
+    for array in (made := Taps(_int32(starts), _int32(counts), weights)).__slots__:
+        getattr(made, array).flags.writeable = False
+    return made
+
+
+def _int32(idxs: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    return idxs.astype(np.int32)
+
+
+def _bilinear(x: _Floats) -> _Floats:
+    return np.maximum(1.0 - np.abs(x), 0.0)
+
+
+def _bicubic(x: _Floats) -> _Floats:
+    a, x = _BICUBIC_A, np.abs(x)
+    near = ((a + 2.0) * x - (a + 3.0)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x < 1.0, near, np.where(x < 2.0, far, 0.0))
+
+
+def _lanczos(x: _Floats) -> _Floats:
+    return np.where((x >= -3.0) & (x < 3.0), _sinc(x) * _sinc(x / 3), 0.0)
+
+
+def _sinc(x: _Floats) -> _Floats:
+    angles = x * math.pi
+    sines = np.asarray(_sin(angles), dtype=np.float64)
+    return np.divide(sines, angles, out=np.ones_like(x), where=x != 0.0)
+
+
+_FILTERS: dict[Filter, tuple[float, Callable[[_Floats], _Floats]]] = {
+    "bicubic": (2.0, _bicubic),
+    "bilinear": (1.0, _bilinear),
+    "lanczos": (3.0, _lanczos),
+}

@@ -1,0 +1,75 @@
+"""The weights of a resize pass are Pillow's, to the bit."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from llava_video.ops.resample import PRECISION_BITS, Filter, taps
+
+RESAMPLING = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+FILTERS = sorted(RESAMPLING)
+
+
+def resized(line: np.ndarray, new_px: int, kind: Filter) -> np.ndarray:
+    """Resize one line of levels by the formula, one new pixel after the other."""
+    pass_taps = taps(len(line), new_px, kind)
+    new = []
+    for start, count, weights in zip(
+        pass_taps.starts, pass_taps.counts, pass_taps.weights, strict=True
+    ):
+        levels = line[start : start + count].astype(np.int64)
+        total = int((levels * weights[:count]).sum()) + (1 << (PRECISION_BITS - 1))
+        new.append(min(max(total >> PRECISION_BITS, 0), 255))
+    return np.array(new, dtype=np.uint8)
+
+
+@given(
+    old_px=st.integers(1, 5000),
+    new_px=st.integers(1, 1200),
+    kind=st.sampled_from(FILTERS),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=150)
+def test_a_line_is_resized_as_pillow_does(old_px: int, new_px: int, kind: Filter, seed: int):
+    line = np.random.default_rng(seed).integers(0, 256, old_px, dtype=np.uint8)
+    expected = Image.fromarray(line[None]).resize((new_px, 1), RESAMPLING[kind])
+    assert np.array_equal(resized(line, new_px, kind), np.asarray(expected)[0])
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+@pytest.mark.parametrize(("old_px", "new_px"), [(1, 1), (1, 7), (7, 1), (3840, 384), (97, 384)])
+def test_weights_sum_to_one_and_stand_inside(old_px: int, new_px: int, kind: Filter):
+    found = taps(old_px, new_px, kind)
+    assert found.weights.shape[0] == new_px
+    # Each of the weights is rounded by half a unit at most.
+    assert np.abs(found.weights.sum(axis=1) - (1 << PRECISION_BITS)).max() <= found.counts.max() / 2
+    assert (found.starts >= 0).all()
+    assert (found.starts + found.counts <= old_px).all()
+    past = np.arange(found.weights.shape[1]) >= found.counts[:, None]
+    assert not found.weights[past].any()
+
+
+def test_another_cubic_is_noticed():
+    # a = -3/4 is what OpenCV and torch take without antialiasing.
+    line = np.random.default_rng(0).integers(0, 256, 640, dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(line[None]).resize((384, 1), Image.Resampling.BICUBIC))
+    from llava_video.ops import resample
+
+    taps.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resample, "_BICUBIC_A", -0.75)
+        other = resized(line, 384, "bicubic")
+    taps.cache_clear()
+    assert not np.array_equal(other, expected[0])
+    assert np.array_equal(resized(line, 384, "bicubic"), expected[0])
+
+
+def test_the_weights_cannot_be_written_over():
+    with pytest.raises(ValueError, match="read-only"):
+        taps(10, 5).weights[0, 0] = 1
