@@ -64,6 +64,9 @@ class TrackInfo(VideoInfo):
     mirrored: bool = False
     num_hidden: int = 0
     key_ticks: tuple[int, ...] = field(default=(), repr=False)
+    packet_idxs: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.empty(0, dtype=np.int64), repr=False
+    )
     clean_keys: bool = True
 
 
@@ -255,6 +258,7 @@ def _info(
         mirrored=orientation.mirrored,
         num_hidden=times.num_hidden,
         key_ticks=_seek_ticks(container, times),
+        packet_idxs=times.packet_idxs,
         clean_keys=scan.clean_keys,
     )
 
@@ -312,4 +316,5 @@ def _info_of_frames(source: Source) -> TrackInfo:
         # Finer than any gap, coarser than the error of float seconds.
         tick_s=min(1e-6, float(gaps_s.min()) / 2) if len(gaps_s) else 1e-6,
         keyframe_idxs=tuple(range(num_frames)),
+        packet_idxs=np.arange(num_frames, dtype=np.int64),
     )

@@ -43,6 +43,8 @@ class TrackTimes:
         last_ticks: how long the last frame is shown, ticks; 0 when unknown.
         keyframe_idxs: indices into `ticks` of the frames decoding can start at.
         key_ticks: when those are decoded, as the container counts it.
+        packet_idxs: (num_frames,) for each of `ticks`, which packet of the track holds it, in file
+            order; of frames told by their order, the n-th shown one.
         by_order: frames cannot be told by their times: the n-th shown is the n-th of `ticks`.
         num_hidden: packets outside the edit list.
         faults: one sentence each.
@@ -53,6 +55,7 @@ class TrackTimes:
     last_ticks: int
     keyframe_idxs: tuple[int, ...]
     key_ticks: tuple[int, ...]
+    packet_idxs: Int64s
     by_order: bool
     num_hidden: int
     faults: tuple[str, ...]
@@ -110,6 +113,7 @@ def track_times(
         last_ticks=_last_ticks(clock, shown, ticks),
         keyframe_idxs=keyframe_idxs,
         key_ticks=key_ticks,
+        packet_idxs=_packet_idxs(clock.pts, shown, by_order),
         by_order=by_order,
         num_hidden=int(hidden.sum()),
         faults=tuple(faults),
@@ -174,6 +178,11 @@ def _frame_ticks(pts: Int64s, by_order: bool, faults: list[str]) -> Int64s:
     repeats = int((counts - 1).sum())
     faults.append(f"{repeats} frames share their time with another one and are left out.")
     return ticks
+
+
+def _packet_idxs(pts: Int64s, shown: npt.NDArray[np.bool_], by_order: bool) -> Int64s:
+    in_file = np.flatnonzero(shown)
+    return in_file if by_order else in_file[np.unique(pts[shown], return_index=True)[1]]
 
 
 def _last_ticks(clock: _Clock, shown: npt.NDArray[np.bool_], ticks: Int64s) -> int:
