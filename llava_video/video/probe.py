@@ -76,8 +76,8 @@ class _Scan:
 
     packets: PacketTable
     first_frame: "VideoFrame | None" = None
-    # End of the last packet of any track, s from the container's zero.
-    end_s: float = 0.0
+    # End of the last packet of each track, in its ticks from the container's zero.
+    end_ticks: dict[int, int] = field(default_factory=dict)
     stopped: str = ""
     clean_keys: bool = True
 
@@ -165,8 +165,8 @@ def _scan(container: "InputContainer", track: "VideoStream") -> _Scan:
                 if packet.size:
                     _enter(scan, packet, track.codec_context)
             if packet.pts is not None and packet.size:
-                end = (packet.pts + (packet.duration or 0)) * packet.time_base
-                scan.end_s = max(scan.end_s, float(end))
+                end, idx = packet.pts + (packet.duration or 0), packet.stream_index
+                scan.end_ticks[idx] = max(scan.end_ticks.get(idx, 0), end)
     except av.error.FFmpegError as error:
         scan.stopped = error.strerror or type(error).__name__
     return scan
@@ -205,7 +205,11 @@ def _end_faults(
         return [f"truncated: {num_packets} of {num_stated} frames are in the file."]
     if _is(container, _STATED_FORMATS) and container.duration:
         stated_s = container.duration / 1e6  # FFmpeg counts a container in microseconds
-        if scan.end_s + _END_SLACK_S < stated_s:
+        ends = scan.end_ticks.items()
+        end_s = max(
+            (float(end * (container.streams[i].time_base or 1)) for i, end in ends), default=0
+        )
+        if end_s + _END_SLACK_S < stated_s:
             return [
                 f"truncated: {length_s:.2f} s are in the file, its header says {stated_s:.2f} s."
             ]
