@@ -108,7 +108,7 @@ def test_runs_are_read_side_by_side_or_joined(
     idxs = [0, 5, 11, 13, 100, 101, 119]
     side_by_side = _read(source, idxs)
     assert sorted(read) == [(0, 5, 11), (13,), (100, 101), (119,)]
-    assert begun == ["FAST", "FAST"]
+    assert begun in (["FAST"], ["FAST", "FAST"])  # one may have been quicker than the other began
     read.clear(), begun.clear()
     _cores(monkeypatch, 1)
     joined = _read(source, idxs)
