@@ -5,7 +5,6 @@ must show the index that was written last before it. The default run takes every
 with each oddity; `make test-full` takes them in combination.
 """
 
-import functools
 import itertools
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,6 +19,7 @@ from llava_video import backends
 from llava_video.errors import DecodeError
 from llava_video.planning.sampler import sample_frames
 from llava_video.planning.settings import SamplingSettings
+from llava_video.video.decode_pyav import PyavReader
 from llava_video.video.decoder import open_decoder
 from llava_video.video.source import open_source
 
@@ -193,11 +193,18 @@ def test_oddities_together(tmp_path: Path, suffix: str, encoder: str) -> None:
     assert num_checked >= 12
 
 
-@functools.cache
-def _one_off(idx: int) -> np.ndarray:
-    return synthetic.paint_frame(idx + 1)
+def test_a_reader_that_is_one_frame_late_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _write(tmp_path / "a.mp4", "libx264", Oddity())
+    real = PyavReader.frames
 
+    def late(self: Any, idxs: Any) -> Any:
+        for idx, (_, frame) in zip(idxs, real(self, [max(0, i - 1) for i in idxs]), strict=False):
+            yield idx, frame
 
-def test_a_frame_beside_the_right_one_is_noticed() -> None:
-    assert synthetic.read_index(_one_off(5)) != 5
-    assert not synthetic.is_upright(synthetic.paint_frame(5)[::-1])
+    with open_decoder(open_source(path), backend="pyav") as decoder:
+        _check_reader(decoder, Oddity())
+        monkeypatch.setattr(PyavReader, "frames", late)
+        with pytest.raises(AssertionError):
+            _check_reader(decoder, Oddity())
