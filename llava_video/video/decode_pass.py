@@ -15,6 +15,7 @@ Knows neither pixels nor who asks; which care a run gets is `decode_pyav.py`'s d
 import bisect
 import contextlib
 import enum
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -67,8 +68,11 @@ class Pass:
         self._container, self._info, self._care, self._is_wanted = container, info, care, is_wanted
         self._track: VideoStream = container.streams[info.track_idx]  # type: ignore[assignment]  # probed as video
         self._track.thread_type = thread_type if care is Care.FAST else "NONE"
-        ticks = np.rint(info.pts_s / info.tick_s).astype(np.int64) + info.first_ticks
-        self._ticks: list[int] = ticks.tolist()
+        # Not a list: the ticks of two hours would be 9 MB of objects, in every thread.
+        self._ticks = array("q", bytes(8 * info.num_frames))
+        ticks = np.frombuffer(self._ticks, dtype=np.int64)
+        ticks[:] = np.rint(info.pts_s / info.tick_s)
+        ticks += info.first_ticks
         self._keys = frozenset(info.keyframe_idxs)
         # HEVC's non-reference pictures are so in their own temporal layer only.
         self._may_skip = care is Care.FAST and info.codec == "h264"

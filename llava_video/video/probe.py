@@ -179,13 +179,14 @@ def _enter(scan: _Scan, packet: "Packet[Any]", codec: "VideoCodecContext") -> No
         # The first packet has nothing behind it that a better start could be.
         is_key = kind is not KeyKind.NONE or not scan.packets.pts
         scan.clean_keys = scan.clean_keys and kind is KeyKind.CLEAN
-    packets = scan.packets
-    packets.pts.append(packet.pts)
-    packets.dts.append(packet.dts)
-    packets.durations.append(packet.duration or 0)
-    packets.is_key.append(is_key)
-    packets.is_hidden.append(packet.is_discard)
-    packets.is_damaged.append(packet.is_corrupt)
+    scan.packets.add(
+        packet.pts,
+        packet.dts,
+        packet.duration or 0,
+        is_key=is_key,
+        is_hidden=packet.is_discard,
+        is_damaged=packet.is_corrupt,
+    )
 
 
 def _first_good(packet: "Packet[Any]", ffmpeg_error: type[Exception]) -> "VideoFrame | None":

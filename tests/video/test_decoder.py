@@ -352,9 +352,7 @@ def test_real_files(videos: Path, name: str) -> None:
     with open_decoder(source) as decoder:
         assert decoder.backend == "pyav"
         # Of the damaged one decord can only be known by trying.
-        assert ("decord is not" in decoder.reason) == (
-            not decord_may and name != "corrupted.mp4"
-        )
+        assert ("decord is not" in decoder.reason) == (not decord_may and name != "corrupted.mp4")
     first = "decord" if decord_may else "auto"
     with open_decoder(source, backend=first) as decoder, open_decoder(source, backend="pyav") as av:
         info = decoder.info

@@ -25,12 +25,7 @@ def video(gops: list[int], num_b: int = 0, **changes: Any) -> TrackInfo:
             order += [ahead, *range(shown, ahead)]
             shown = ahead + 1
         for place in order:
-            table.pts.append(first + place)
-            table.dts.append(len(table.dts))
-            table.durations.append(1)
-            table.is_key.append(place == 0)
-            table.is_hidden.append(False)
-            table.is_damaged.append(False)
+            table.add(first + place, len(table.dts), 1, is_key=place == 0)
         first += length
     times = track_times(table, tick=Fraction(1, 30), rate_hz=None)
     facts: dict[str, Any] = {
