@@ -18,7 +18,13 @@ import torch
 from llava_video.ops.dispatch import uses_triton
 from llava_video.ops.resample import PRECISION_BITS, Filter, is_height_first, taps
 from llava_video.ops.tiles import letterbox_offset, letterbox_size
-from llava_video.ops.tiles_kernel import TILE_DTYPES, Canvas, has_whole_rows, tiles_triton
+from llava_video.ops.tiles_kernel import (
+    TILE_DTYPES,
+    Canvas,
+    has_whole_rows,
+    middle_bytes,
+    tiles_triton,
+)
 from llava_video.values import Fit, Grid
 
 Rgb = tuple[float, float, float]
@@ -37,13 +43,15 @@ def tile_frames_reference(
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """Return the tiles, step by step, by integers of 32 bits. Arguments as in `tile_frames`."""
+    num_frames, height_px, width_px, _ = frames.shape
     parts: list[torch.Tensor] = []
-    for of, canvas in _canvases(frames, fit, grid, tile_px, mean, overview=overview):
+    for is_padded, canvas in _canvases(height_px, width_px, fit, grid, tile_px, overview=overview):
         rows, cols = canvas.grid.rows, canvas.grid.cols
         (height, width), (top, left) = canvas.size, canvas.offset
-        pixels = of.new_zeros(len(of), rows * tile_px, cols * tile_px, 3)
+        pixels = frames.new_zeros(num_frames, rows * tile_px, cols * tile_px, 3)
+        of = _padded_square(frames, mean) if is_padded else frames
         pixels[:, top : top + height, left : left + width] = _resized(of, canvas.size, kind)
-        cut = pixels.view(len(of), rows, tile_px, cols, tile_px, 3)
+        cut = pixels.view(num_frames, rows, tile_px, cols, tile_px, 3)
         parts.append(cut.permute(0, 1, 3, 5, 2, 4).flatten(1, 2))  # (T, n, 3, px, px)
     levels = torch.cat(parts, dim=1).flatten(0, 1)
     return levels if dtype is torch.uint8 else _normalised(levels, mean, std).to(dtype)
@@ -60,7 +68,6 @@ def tile_frames(
     overview: bool = False,
     kind: Filter = "bicubic",
     dtype: torch.dtype = torch.float32,
-    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the tiles of some frames, frame by frame: its overview first, then its grid's.
 
@@ -75,36 +82,47 @@ def tile_frames(
         overview: put the whole frame, squeezed to one tile, before the others.
         kind: the filter, antialiased as Pillow does it.
         dtype: of the tiles; torch.uint8 for levels, without normalisation.
-        out: (T x n, 3, tile_px, tile_px) of that dtype, contiguous, to be written; None for new
-            memory.
 
     Returns:
         (T x n, 3, tile_px, tile_px), n = rows x cols + overview.
 
     Raises:
-        ValueError: frames that are no uint8 pictures, a grid asked of a fit that has none, a dtype
-            that tiles cannot have, or an `out` that is not what is returned.
+        ValueError: frames that are no uint8 pictures, a grid asked of a fit that has none, or a
+            dtype that tiles cannot have.
     """
     _check(frames, fit, grid, dtype)
-    num_tiles = grid.rows * grid.cols + overview
-    shape = (len(frames) * num_tiles, 3, tile_px, tile_px)
-    if out is None:
-        out = torch.empty(shape, dtype=dtype, device=frames.device)
-    elif out.shape != shape or out.dtype is not dtype or not out.is_contiguous():
-        raise ValueError(f"out {tuple(out.shape)} of {out.dtype}, expected {shape} of {dtype}.")
-    options = (fit, grid, tile_px, mean, std)
     if not uses_triton(frames):
-        return out.copy_(
-            tile_frames_reference(frames, *options, overview=overview, kind=kind, dtype=dtype)
-        )
+        options = (fit, grid, tile_px, mean, std)
+        return tile_frames_reference(frames, *options, overview=overview, kind=kind, dtype=dtype)
     if not has_whole_rows(frames):
         frames = frames.contiguous()
+    num_frames, height, width, _ = frames.shape
     values = _values(mean, std, dtype, frames.device)
-    tiles = out.view(len(frames), num_tiles, 3, tile_px, tile_px)
-    for of, canvas in _canvases(frames, fit, grid, tile_px, mean, overview=overview):
-        own, tiles = tiles.tensor_split([canvas.num_tiles], dim=1)
+    shape = (num_frames, grid.rows * grid.cols + overview, 3, tile_px, tile_px)
+    tiles = torch.empty(shape, dtype=dtype, device=frames.device)
+    left = tiles
+    for is_padded, canvas in _canvases(height, width, fit, grid, tile_px, overview=overview):
+        own, left = left.tensor_split([canvas.num_tiles], dim=1)
+        of = _padded_square(frames, mean) if is_padded else frames
         tiles_triton(of, own, values, canvas, kind)
-    return out
+    return tiles.flatten(0, 1)
+
+
+def working_bytes(
+    height_px: int, width_px: int, fit: Fit, grid: Grid, tile_px: int, *, overview: bool = False
+) -> int:
+    """Return what the kernels hold of one frame beside its tiles: itself, and between two passes.
+
+    >>> working_bytes(1080, 1920, "squeeze", Grid(1, 1), 384) - 3 * 1080 * 1920  # 384 columns
+    1244160
+    """
+    most = 0
+    for is_padded, canvas in _canvases(height_px, width_px, fit, grid, tile_px, overview=overview):
+        side = max(height_px, width_px)
+        size = (side, side) if is_padded else (height_px, width_px)
+        square = 3 * side**2 if is_padded else 0
+        most = max(most, square + middle_bytes(*size, canvas, tile_px))
+    return 3 * height_px * width_px + most
 
 
 def _check(frames: torch.Tensor, fit: Fit, grid: Grid, dtype: torch.dtype) -> None:
@@ -117,20 +135,18 @@ def _check(frames: torch.Tensor, fit: Fit, grid: Grid, dtype: torch.dtype) -> No
 
 
 def _canvases(
-    frames: torch.Tensor, fit: Fit, grid: Grid, tile_px: int, mean: Rgb, *, overview: bool
-) -> Iterator[tuple[torch.Tensor, Canvas]]:
-    """Yield what is resized onto each canvas, and the canvas."""
+    height: int, width: int, fit: Fit, grid: Grid, tile_px: int, *, overview: bool
+) -> Iterator[tuple[bool, Canvas]]:
+    """Yield the canvases of a frame in their tiles' order, and whether it is padded for each."""
     one = Canvas(grid=Grid(1, 1), size=(tile_px, tile_px), offset=(0, 0))
     if overview:
-        yield frames, one
-    if fit == "squeeze":
-        yield frames, one
-    elif fit == "pad":
-        yield _padded_square(frames, mean), one
-    else:
+        yield False, one
+    if fit == "letterbox":
         sides = (grid.rows * tile_px, grid.cols * tile_px)
-        size = letterbox_size(frames.shape[1], frames.shape[2], *sides)
-        yield frames, Canvas(grid=grid, size=size, offset=letterbox_offset(size, *sides))
+        size = letterbox_size(height, width, *sides)
+        yield False, Canvas(grid=grid, size=size, offset=letterbox_offset(size, *sides))
+    else:
+        yield fit == "pad", one
 
 
 def _resized(frames: torch.Tensor, size: tuple[int, int], kind: Filter) -> torch.Tensor:
