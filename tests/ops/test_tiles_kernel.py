@@ -216,30 +216,34 @@ FIRST_TYPES = {
 }
 
 
-def first_spec(axis: str = "width", *aligned: str) -> KernelSpec:
+def first_spec(axis: str = "width", *aligned: str, **ones: int) -> KernelSpec:
+    """Return how the first launch is compiled; sizes of 1 are constants to Triton."""
     return KernelSpec(
         module="llava_video.ops.tiles_kernel",
         name="_first_kernel",
-        types=FIRST_TYPES,
-        constants={"AXIS": axis, "PRECISION": 22, "ROWS": 8, "LANES": 128},
+        types={name: kind for name, kind in FIRST_TYPES.items() if name not in ones},
+        constants={"AXIS": axis, "PRECISION": 22, "ROWS": 8, "LANES": 128, **ones},
         aligned=("frames_ptr", "middle_ptr", "starts_ptr", "weights_ptr", "pitch", *aligned),
     )
 
 
 def second_spec(
-    axis: str = "height", dtype: torch.dtype = torch.bfloat16, tile_px: int = 384
+    axis: str = "height", dtype: torch.dtype = torch.bfloat16, tile_px: int = 384, **ones: int
 ) -> KernelSpec:
+    """Return how the second launch is compiled, likewise."""
     names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
     pointer = f"*{names.get(dtype, 'u8')}"
     pointers = {"middle_ptr": "*u8", "tiles_ptr": pointer, "values_ptr": pointer}
     pointers |= dict.fromkeys(("starts_ptr", "weights_ptr"), "*i32")
     sizes = ("middle_height", "height", "width", "top", "left", "grid_cols", "num_taps")
     rows, cols = program_shape(tile_px, dtype)
+    types = pointers | dict.fromkeys(("tiles_frame_stride", "pitch", *sizes), "i32")
+    shape = {"PX": tile_px, "ROWS": rows, "COLS": cols}
     return KernelSpec(
         module="llava_video.ops.tiles_kernel",
         name="_second_kernel",
-        types=pointers | dict.fromkeys(("tiles_frame_stride", "pitch", *sizes), "i32"),
-        constants={"AXIS": axis, "PRECISION": 22, "PX": tile_px, "ROWS": rows, "COLS": cols},
+        types={name: kind for name, kind in types.items() if name not in ones},
+        constants={"AXIS": axis, "PRECISION": 22, **shape, **ones},
         aligned=(*pointers, "tiles_frame_stride", "pitch"),
     )
 
@@ -282,5 +286,15 @@ def test_compiles_for_every_card(axis: str):
     for aligned in ((), ("row_stride",)):
         check_first(first_spec(axis, *aligned), TARGETS)
     for dtype in TILE_DTYPES:
-        for tile_px in (384, 336):
-            check_second(second_spec(axis, dtype, tile_px), dtype, TARGETS)
+        check_second(second_spec(axis, dtype), dtype, TARGETS)
+    check_second(second_spec(axis, tile_px=336), torch.bfloat16, TARGETS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", ["width", "height"])
+def test_compiles_for_sizes_of_one(axis: str):
+    """A line of pixels to one: sizes that Triton takes for constants."""
+    ones = {"num_taps": 1, "height": 1, "width": 1}
+    for spec in (first_spec(axis, **ones), second_spec(axis, grid_cols=1, left=1, **ones)):
+        for compiled in compile_for(spec, (80, 90)):
+            check_lean(compiled)
