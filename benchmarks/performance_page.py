@@ -111,7 +111,8 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def _is_of_7b(kernel: dict[str, Any]) -> bool:
     """Say whether a form is the one that a 7B in bfloat16 runs."""
     told = kernel["form"].split()
-    sizes = {"HEAD_DIM": "128", "NUM_CHANNELS": "3584", "GROUP": "7", "MODE": "bilinear"}
+    sizes = {"HEAD_DIM": "128", "NUM_CHANNELS": "3584", "GROUP": "7", "PX": "384"}
+    sizes |= {"MODE": "bilinear"}
     values = dict(word.split("=") for word in told if "=" in word)
     fits = all(values.get(name, size) == size for name, size in sizes.items())
     is_tabled = "rotate" in kernel["kernel"] and "cos_ptr" not in values
@@ -120,8 +121,8 @@ def _is_of_7b(kernel: dict[str, Any]) -> bool:
 
 
 def _short(form: str) -> str:
-    """Return what is left to tell of such a form: how keys, values or weights are stored."""
-    told = ("BITS=", "KV_FORMAT=", "IS_INT4=", "GELU=")
+    """Return what is left to tell of such a form: how numbers are stored, what is resized."""
+    told = ("BITS=", "KV_FORMAT=", "IS_INT4=", "GELU=", "AXIS=")
     return " ".join(word for word in form.split() if word.startswith(told)) or "bf16"
 
 
