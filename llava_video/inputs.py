@@ -22,6 +22,7 @@ from llava_video.planning.settings import SamplingSettings
 from llava_video.values import Clip, Plan, Segment, VideoInfo, VisualPlan
 from llava_video.video.decoder import Decoder, open_decoder
 from llava_video.video.picture import read_picture
+from llava_video.video.settings import FetchSettings
 from llava_video.video.source import Source, open_source
 from llava_video.video.span import parse_time
 
@@ -33,6 +34,7 @@ _MOTION_SUFFIXES = frozenset({".mjpeg", ".mjpg"})
 # A reader gives at most so many frames at once, and of large ones as many as fit these bytes.
 _CHUNK_FRAMES = 8
 _CHUNK_BYTES = 100 * 2**20
+_DEFAULT_FETCH = FetchSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,10 @@ Opened = OpenedVideo | OpenedPicture
 
 
 def open_visuals(
-    visuals: Any, sampling: SamplingSettings, reader: Literal["auto", "decord", "pyav"] = "auto"
+    visuals: Any,
+    sampling: SamplingSettings,
+    reader: Literal["auto", "decord", "pyav"] = "auto",
+    fetch: FetchSettings = _DEFAULT_FETCH,
 ) -> tuple[Opened, ...]:
     """Open what the user handed over, in order; nothing stays open when one of them fails.
 
@@ -191,6 +196,7 @@ def open_visuals(
             sequence of those, or None for text alone.
         sampling: the request's sampling, for videos that have none of their own.
         reader: which decoder backend reads videos.
+        fetch: whom a download may ask, and its limits.
 
     Raises:
         SourceError, DecodeError: when an address cannot be read.
@@ -199,7 +205,7 @@ def open_visuals(
     opened: list[Opened] = []
     try:
         for visual in _as_sequence(visuals):
-            opened.append(_open_one(visual, sampling, reader))
+            opened.append(_open_one(visual, sampling, reader, fetch))
     except BaseException:
         close_all(opened)
         raise
@@ -207,7 +213,10 @@ def open_visuals(
 
 
 def reopen(
-    plan: Plan, video: Any, reader: Literal["auto", "decord", "pyav"] = "auto"
+    plan: Plan,
+    video: Any,
+    reader: Literal["auto", "decord", "pyav"] = "auto",
+    fetch: FetchSettings = _DEFAULT_FETCH,
 ) -> tuple[Opened, ...]:
     """Open a plan's visuals again, by the names in it or from what the caller hands over.
 
@@ -219,7 +228,7 @@ def reopen(
             Picture(v.source) if v.kind == "image" else Video(address=v.source)
             for v in plan.visuals
         ]
-    opened = open_visuals(video, SamplingSettings(), reader)
+    opened = open_visuals(video, SamplingSettings(), reader, fetch)
     try:
         _check_same(plan, opened)
     except BaseException:
@@ -288,14 +297,17 @@ def _is_tuple_of_parts(visuals: Any) -> bool:
 
 
 def _open_one(
-    visual: Any, sampling: SamplingSettings, reader: Literal["auto", "decord", "pyav"]
+    visual: Any,
+    sampling: SamplingSettings,
+    reader: Literal["auto", "decord", "pyav"],
+    fetch: FetchSettings,
 ) -> Opened:
     if isinstance(visual, Picture):
-        return _open_picture(visual.address)
+        return _open_picture(visual.address, fetch)
     if type(visual).__module__.startswith("PIL."):
         return _open_picture(visual)
     video = visual if isinstance(visual, Video) else Video(address=visual)
-    source = open_source(video.address)
+    source = open_source(video.address, fetch_settings=fetch)
     if not isinstance(visual, Video) and _is_picture(source):
         return _open_picture(source)
     decoder = open_decoder(source, backend=reader, info=video.info)
@@ -305,8 +317,8 @@ def _open_one(
     )
 
 
-def _open_picture(address: Any) -> OpenedPicture:
-    frame = read_picture(address)
+def _open_picture(address: Any, fetch: FetchSettings = _DEFAULT_FETCH) -> OpenedPicture:
+    frame = read_picture(address, fetch_settings=fetch)
     name = f"picture {frame.shape[1]}x{frame.shape[0]}"
     if isinstance(address, Source):
         name = address.name

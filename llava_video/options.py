@@ -15,6 +15,7 @@ from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
 from llava_video.values import Grid, Newline, Plan, PoolMode
+from llava_video.video.settings import FetchSettings
 from llava_video.video.span import parse_time
 
 Time = float | str | timedelta
@@ -37,7 +38,8 @@ class Options(TypedDict, total=False):
     `repetition_penalty` (None is the checkpoint's, 1.0 is none), `stop` (strings), `loop_guard`,
     `response_format` (a JSON schema, or a list of choices).
 
-    How it is read: `reader` ("auto", "decord" or "pyav").
+    How it is read: `reader` ("auto", "decord" or "pyav"), `allow_private` (whether a URL may lead
+    to private and loopback addresses and through the environment's proxies; off).
     """
 
     start: Time | None
@@ -67,6 +69,7 @@ class Options(TypedDict, total=False):
     loop_guard: bool
     response_format: Mapping[str, Any] | Sequence[str] | None
     reader: Literal["auto", "decord", "pyav"]
+    allow_private: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,7 @@ class Settings:
     planning: PlanningSettings
     generation: GenerationSettings
     reader: Literal["auto", "decord", "pyav"] = "auto"
+    fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
 
 
 _RENAMED = {"start": "start_s", "end": "end_s", "times": "times_s"}
@@ -114,6 +118,7 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
         planning=PlanningSettings(**stages[1]),
         generation=GenerationSettings(**stages[2]),
         reader=reader,
+        fetch=FetchSettings(**_pick(FetchSettings, values)),
     )
 
 

@@ -32,6 +32,9 @@ _COSTS = {
     "huggingface_hub": "Without it models are read from folders only.",
     "flash_attn": "Without it SDPA does the attention: the same answers.",
     "torchcodec": "Without it PyAV and decord read everything.",
+    "fsspec": "Without it s3:// and gs:// addresses are not read.",
+    "s3fs": "Without it s3:// addresses are not read.",
+    "gcsfs": "Without it gs:// addresses are not read.",
     "torchao": "Without it int4 weights are slow on a GPU that has no Triton.",
 }
 _NEEDED = frozenset({"torch", "av"})
