@@ -71,7 +71,7 @@ def test_a_video_cut_short_is_described_with_a_warning(run, tiny_folder, tmp_pat
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     outcome = run("describe", path, "-m", tiny_folder, *FAST)
     assert outcome.status == 0
-    assert "truncated: " in outcome.err
+    assert "truncated at " in outcome.err
 
 
 def test_one_frame_is_enough(run, tiny_folder: Path, tmp_path: Path) -> None:

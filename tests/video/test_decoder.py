@@ -68,7 +68,7 @@ def test_pyav_reads_the_rest_and_says_why(
 
 
 @needs_decord
-def test_interlaced_pictures_differ_and_go_to_pyav(tmp_path: Path) -> None:
+def test_interlaced_pictures_go_to_pyav(tmp_path: Path) -> None:
     options = {"preset": "veryfast", "x264-params": "interlaced=1"}
     rng = np.random.default_rng(0)
     from llava_video.world.clip import write_clip
@@ -76,7 +76,8 @@ def test_interlaced_pictures_differ_and_go_to_pyav(tmp_path: Path) -> None:
     frames = [rng.integers(0, 255, (24, 40, 3), np.uint8).repeat(4, 0).repeat(4, 1)] * 3
     write_clip(tmp_path / "a.mp4", frames, codec_options=options)
     decoder = open_decoder(open_source(tmp_path / "a.mp4"))
-    assert (decoder.backend, decoder.reason) == ("pyav", "its first frame differs from PyAV's.")
+    assert decoder.backend == "pyav"
+    assert "its pictures are interlaced" in decoder.reason
 
 
 def test_truncated_files_go_to_pyav(tmp_path: Path) -> None:
