@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from llava_video.planning.planner import ImageItem, VideoItem
 from llava_video.planning.sampler import video_end_s
 from llava_video.planning.settings import SamplingSettings
 from llava_video.values import Clip, Plan, Segment, VideoInfo, VisualPlan
-from llava_video.video.decoder import Decoder, open_decoder
+from llava_video.video.decoder import BackendName, Decoder, open_decoder
 from llava_video.video.picture import read_picture
 from llava_video.video.settings import FetchSettings
 from llava_video.video.source import Source, open_source
@@ -186,7 +186,7 @@ Opened = OpenedVideo | OpenedPicture
 def open_visuals(
     visuals: Any,
     sampling: SamplingSettings,
-    reader: Literal["auto", "decord", "pyav"] = "auto",
+    reader: BackendName = "auto",
     fetch: FetchSettings = _DEFAULT_FETCH,
 ) -> tuple[Opened, ...]:
     """Open what the user handed over, in order; nothing stays open when one of them fails.
@@ -215,7 +215,7 @@ def open_visuals(
 def reopen(
     plan: Plan,
     video: Any,
-    reader: Literal["auto", "decord", "pyav"] = "auto",
+    reader: BackendName = "auto",
     fetch: FetchSettings = _DEFAULT_FETCH,
 ) -> tuple[Opened, ...]:
     """Open a plan's visuals again, by the names in it or from what the caller hands over.
@@ -299,7 +299,7 @@ def _is_tuple_of_parts(visuals: Any) -> bool:
 def _open_one(
     visual: Any,
     sampling: SamplingSettings,
-    reader: Literal["auto", "decord", "pyav"],
+    reader: BackendName,
     fetch: FetchSettings,
 ) -> Opened:
     if isinstance(visual, Picture):

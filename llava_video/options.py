@@ -38,8 +38,8 @@ class Options(TypedDict, total=False):
     `repetition_penalty` (None is the checkpoint's, 1.0 is none), `stop` (strings), `loop_guard`,
     `response_format` (a JSON schema, or a list of choices).
 
-    How it is read: `reader` ("auto", "decord" or "pyav"), `allow_private` (whether a URL may lead
-    to private and loopback addresses and through the environment's proxies; off).
+    How it is read: `reader` ("auto", "decord", "pyav" or "torchcodec"), `allow_private` (whether a
+    URL may lead to private and loopback addresses and through the environment's proxies; off).
     """
 
     start: Time | None
@@ -68,7 +68,7 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str]
     loop_guard: bool
     response_format: Mapping[str, Any] | Sequence[str] | None
-    reader: Literal["auto", "decord", "pyav"]
+    reader: Literal["auto", "decord", "pyav", "torchcodec"]
     allow_private: bool
 
 
@@ -79,7 +79,7 @@ class Settings:
     sampling: SamplingSettings
     planning: PlanningSettings
     generation: GenerationSettings
-    reader: Literal["auto", "decord", "pyav"] = "auto"
+    reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
 
 
@@ -108,8 +108,9 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
             raise TypeError(f"unknown option {name!r}{hint}")
     values = {_RENAMED.get(name, name): _parsed(name, value) for name, value in options.items()}
     reader = values.pop("reader", "auto")
-    if reader not in ("auto", "decord", "pyav"):
-        raise ConfigError(f"reader = {reader!r}.", "allowed: 'auto', 'decord', 'pyav'.")
+    if reader not in ("auto", "decord", "pyav", "torchcodec"):
+        hint = "allowed: 'auto', 'decord', 'pyav', 'torchcodec'."
+        raise ConfigError(f"reader = {reader!r}.", hint)
     stages = [
         _pick(cls, values) for cls in (SamplingSettings, PlanningSettings, GenerationSettings)
     ]

@@ -18,7 +18,8 @@ import pytest
 import synthetic
 
 from llava_video import backends
-from llava_video.errors import DecodeError
+from llava_video.errors import BackendMissingError, DecodeError
+from llava_video.video.decoder import open_decoder
 from llava_video.video.probe import TrackInfo, probe
 from llava_video.video.source import Source, open_source
 from llava_video.video.upright import turn
@@ -201,3 +202,46 @@ def test_torchcodec_itself_gives_pyavs_pixels(tmp_path: Path, suffix: str, codec
         assert np.array_equal(one, other)
     # Backwards it has to seek.
     assert [synthetic.read_index(f) for _, f in theirs.frames([40, 20, 2])] == [40, 20, 2]
+
+
+def test_torchcodec_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, _ = _source(tmp_path / "a.mp4")
+    monkeypatch.setattr(backends, "version", lambda name: "15" if name == "av" else None)
+    with pytest.raises(BackendMissingError, match=r"torchcodec.*pip install.*\[torchcodec\]"):
+        open_decoder(source, backend="torchcodec")
+
+
+@needs_torchcodec
+@pytest.mark.parametrize(
+    ("suffix", "options", "reason"),
+    [
+        ("ts", {}, "the container is mpegts"),
+        ("avi", {}, "the container is avi"),
+        ("mp4", {"mirrored": True}, "mirrored"),
+        ("mkv", {"codec_options": {"x264-params": "intra-refresh=1"}}, "clean start"),
+    ],
+)
+def test_torchcodec_refuses_what_it_reads_wrongly(
+    tmp_path: Path, suffix: str, options: dict[str, Any], reason: str
+) -> None:
+    source = open_source(synthetic.write_video(tmp_path / f"a.{suffix}", 30, **options))
+    with pytest.raises(DecodeError, match=rf'torchcodec does not .*{reason}.*reader="auto"'):
+        open_decoder(source, backend="torchcodec")
+
+
+@needs_torchcodec
+def test_torchcodec_on_real_files(videos: Path) -> None:
+    for path in sorted(videos.glob("*.m[pko]*")):
+        source = open_source(path)
+        if path.name == "h265_10bits.mp4":  # coloured, and of 10 bits: bilinear there, bicubic here
+            with pytest.raises(DecodeError, match="first frame differs"):
+                open_decoder(source, backend="torchcodec")
+            continue
+        with (
+            open_decoder(source, backend="torchcodec") as decoder,
+            open_decoder(source, backend="pyav") as pyav,
+        ):
+            idxs = np.unique(np.linspace(0, min(decoder.info.num_frames - 1, 25), 8).astype(int))
+            times_s = decoder.info.pts_s[idxs].tolist()
+            pairs = zip(decoder.clips_at(times_s), pyav.clips_at(times_s), strict=True)
+            assert all(np.array_equal(one.frames, other.frames) for one, other in pairs)

@@ -19,7 +19,14 @@ from llava_video.video.source import open_source
 
 HAS_DECORD = backends.version("decord") is not None
 needs_decord = pytest.mark.skipif(not HAS_DECORD, reason="decord is not installed")
-BACKENDS = [pytest.param("decord", marks=needs_decord), "pyav"]
+needs_torchcodec = pytest.mark.skipif(
+    backends.version("torchcodec") is None, reason="torchcodec is not installed"
+)
+BACKENDS = [
+    pytest.param("decord", marks=needs_decord),
+    "pyav",
+    pytest.param("torchcodec", marks=needs_torchcodec),
+]
 
 
 @pytest.fixture
