@@ -78,6 +78,21 @@ def test_without_the_hub_there_is_no_cache(monkeypatch) -> None:
     assert find(check_everything(), "machine", "model cache").state == "absent"
 
 
+def test_every_reader_is_tried(findings: list[Finding]) -> None:
+    names = [one.name for one in findings if one.group == "readers"]
+    assert names == ["PyAV", "decord", "torchcodec"]
+
+
+@pytest.mark.parametrize(("found", "state"), [(None, "absent"), ("9.9", "broken")])
+def test_a_reader_that_is_not_there_or_does_not_load(monkeypatch, found, state) -> None:
+    """As torchcodec without the libraries of a GPU."""
+    without(monkeypatch, "torchcodec", found=found)
+    finding = find(list(checks._check_readers()), "readers", "torchcodec")
+    assert (finding.state, finding.found) == (state, "torchcodec does not work.")
+    assert "used only where it is named" in finding.cost
+    assert not finding.is_fatal
+
+
 def test_a_reader_that_shows_other_frames_is_broken(monkeypatch) -> None:
     monkeypatch.setattr(checks, "read_index", lambda frame: 3)
     finding = find(list(checks._check_readers()), "readers", "PyAV")
