@@ -6,8 +6,10 @@ address reaches a host of its choosing. Knows no video.
 """
 
 import os
-from collections.abc import Iterator
-from typing import IO, Any
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import IO, Any, TypeVar
 
 from llava_video.backends import require
 from llava_video.errors import LlavaVideoError, SourceError
@@ -19,12 +21,11 @@ _PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 SCHEMES = frozenset(_PACKAGES)
 _CHUNK_BYTES = 2**22
 
+T = TypeVar("T")
+
 
 def fetch_object(url: str, settings: FetchSettings) -> IO[bytes]:
     """Copy an object into a temporary file that is deleted when it is closed.
-
-    The deadline is looked at between pieces of 4 MiB; how long one piece may take is up to the
-    service's client.
 
     Args:
         url: s3://bucket/key or gs://bucket/key.
@@ -36,30 +37,61 @@ def fetch_object(url: str, settings: FetchSettings) -> IO[bytes]:
     """
     name, deadline = public_url(url), Deadline(settings.timeout_s)
     scheme, _, place = url.partition("://")
-    if "::" in url or "@" in place.partition("/")[0]:
+    bucket, _, key = place.partition("/")
+    if "::" in url or "@" in bucket or not (bucket and key):
         raise SourceError(
-            f"{name} is more than a bucket and a key.",
-            "credentials and endpoints are configured for fsspec, not written into the address.",
+            f"{name} is not one bucket and one key.",
+            f"write {scheme}://bucket/key; credentials and endpoints are configured for fsspec.",
         )
     require(_PACKAGES[scheme.lower()])
     try:
         # Not `fsspec.open`, which would read "::" as one file system inside another.
         store = require("fsspec").filesystem(scheme.lower())
-        size_bytes = store.info(url)["size"]
-        check_size(size_bytes or 0, name, settings)
-        if deadline.is_over:
-            raise too_slow(f"{name}: no answer", settings)
-        with store.open(url, "rb", cache_type="none") as remote:
-            return spool(_chunks(remote), size_bytes, name, settings, deadline)
+        found = _in_time(lambda: store.info(url), deadline)
+        if found["type"] == "directory":
+            raise SourceError(f"{name} is a folder.", "pass the videos in it, one by one.")
+        check_size(found["size"] or 0, name, settings)
+        remote = _in_time(lambda: store.open(url, "rb", cache_type="none"), deadline)
+        with remote:
+            return spool(_chunks(remote, deadline), found["size"], name, settings, deadline)
     except LlavaVideoError:
         raise
+    except _Late:
+        raise too_slow(f"{name}: no answer", settings) from None
     except Exception as cause:
         raise _typed(cause, name) from cause
 
 
-def _chunks(remote: Any) -> Iterator[bytes]:
-    while chunk := remote.read(_CHUNK_BYTES):
+class _Late(Exception):
+    """The deadline passed while the service's client was at work."""
+
+
+def _chunks(remote: Any, deadline: Deadline) -> Iterator[bytes]:
+    while chunk := _in_time(lambda: remote.read(_CHUNK_BYTES), deadline):
         yield chunk
+
+
+def _in_time(call: Callable[[], T], deadline: Deadline) -> T:
+    """Call, and leave a call that outlasts the deadline to itself.
+
+    The clients have time limits and retries of their own, minutes altogether.
+    """
+    outcome: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put((call(), None))
+        except Exception as error:  # noqa: BLE001 - raised again by whoever waits
+            outcome.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        value, error = outcome.get(timeout=deadline.wait_s())
+    except (queue.Empty, TimeoutError):
+        raise _Late from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # None only beside an error, or where T is None
 
 
 def _typed(cause: Exception, name: str) -> SourceError:

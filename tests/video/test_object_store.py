@@ -1,5 +1,6 @@
 """Objects come out of fsspec's file system in memory, which stands in for the services."""
 
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,6 +45,7 @@ def scheme(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     )
     _Store().pipe(f"{request.param}://bucket/a b.mp4", CONTENT)
     _Store().pipe(f"{request.param}://bucket/empty.mp4", b"")
+    _Store().pipe(f"{request.param}://bucket/folder/c.mp4", CONTENT)
     return str(request.param)
 
 
@@ -68,8 +70,11 @@ def test_the_scheme_in_capitals(scheme: str) -> None:
         ("bucket/none.mp4", {}, r"is not there.*check the bucket"),
         ("bucket/empty.mp4", {}, "is empty"),
         ("bucket/a b.mp4", {"max_bytes": 10_239}, "larger than 10239 bytes"),
-        ("bucket/a b.mp4::file:///etc/hostname", {}, "more than a bucket and a key"),
-        ("me:s3cret@bucket/a b.mp4", {}, r"more than a bucket.*configured for fsspec"),
+        ("bucket/a b.mp4::file:///etc/hostname", {}, "not one bucket and one key"),
+        ("me:s3cret@bucket/a b.mp4", {}, r"not one bucket.*configured for fsspec"),
+        ("bucket", {}, r"not one bucket and one key.*://bucket/key"),
+        ("", {}, "not one bucket and one key"),
+        ("bucket/folder", {}, "is a folder"),
     ],
 )
 def test_what_ends_a_copy(
@@ -100,8 +105,8 @@ def test_a_size_that_is_not_stated_does_not_lift_the_limit(
 def test_too_slow(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read = object_store._chunks
 
-    def slowly(remote: Any) -> Any:
-        for chunk in read(remote):
+    def slowly(*arguments: Any) -> Any:
+        for chunk in read(*arguments):
             time.sleep(0.02)
             yield chunk
 
@@ -109,6 +114,19 @@ def test_too_slow(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_store, "_chunks", slowly)
     with pytest.raises(SourceError, match=r"bytes after 0\.1 s, and not the end"):
         fetch_object(f"{scheme}://bucket/a b.mp4", FetchSettings(timeout_s=0.1))
+
+
+@pytest.mark.parametrize("method", ["info", "open"])
+def test_a_client_that_hangs_is_left_to_itself(
+    scheme: str, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(_Store, method, lambda *_, **__: release.wait(20))
+    started_s = time.monotonic()
+    with pytest.raises(SourceError, match=r"no answer after 0\.2 s, and not the end"):
+        fetch_object(f"{scheme}://bucket/a b.mp4", FetchSettings(timeout_s=0.2))
+    assert time.monotonic() - started_s < 1.2
+    release.set()
 
 
 @pytest.mark.parametrize(
