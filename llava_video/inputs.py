@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,9 @@ from llava_video.planning.planner import ImageItem, VideoItem
 from llava_video.planning.sampler import video_end_s
 from llava_video.planning.settings import SamplingSettings
 from llava_video.values import Clip, Plan, Segment, VideoInfo, VisualPlan
-from llava_video.video.decoder import Decoder, open_decoder
+from llava_video.video.decoder import BackendName, Decoder, open_decoder
 from llava_video.video.picture import read_picture
+from llava_video.video.settings import FetchSettings
 from llava_video.video.source import Source, open_source
 from llava_video.video.span import parse_time
 
@@ -31,6 +32,7 @@ _PICTURE_STARTS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 _MOTION_SUFFIXES = frozenset({".mjpeg", ".mjpg"})
 
 _CHUNK_FRAMES = 8
+_DEFAULT_FETCH = FetchSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,10 @@ Opened = OpenedVideo | OpenedPicture
 
 
 def open_visuals(
-    visuals: Any, sampling: SamplingSettings, reader: Literal["auto", "decord", "pyav"] = "auto"
+    visuals: Any,
+    sampling: SamplingSettings,
+    reader: BackendName = "auto",
+    fetch: FetchSettings = _DEFAULT_FETCH,
 ) -> tuple[Opened, ...]:
     """Open what the user handed over, in order; nothing stays open when one of them fails.
 
@@ -187,6 +192,7 @@ def open_visuals(
             sequence of those, or None for text alone.
         sampling: the request's sampling, for videos that have none of their own.
         reader: which decoder backend reads videos.
+        fetch: whom a download may ask, and its limits.
 
     Raises:
         SourceError, DecodeError: when an address cannot be read.
@@ -195,7 +201,7 @@ def open_visuals(
     opened: list[Opened] = []
     try:
         for visual in _as_sequence(visuals):
-            opened.append(_open_one(visual, sampling, reader))
+            opened.append(_open_one(visual, sampling, reader, fetch))
     except BaseException:
         close_all(opened)
         raise
@@ -203,7 +209,10 @@ def open_visuals(
 
 
 def reopen(
-    plan: Plan, video: Any, reader: Literal["auto", "decord", "pyav"] = "auto"
+    plan: Plan,
+    video: Any,
+    reader: BackendName = "auto",
+    fetch: FetchSettings = _DEFAULT_FETCH,
 ) -> tuple[Opened, ...]:
     """Open a plan's visuals again, by the names in it or from what the caller hands over.
 
@@ -215,7 +224,7 @@ def reopen(
             Picture(v.source) if v.kind == "image" else Video(address=v.source)
             for v in plan.visuals
         ]
-    opened = open_visuals(video, SamplingSettings(), reader)
+    opened = open_visuals(video, SamplingSettings(), reader, fetch)
     try:
         _check_same(plan, opened)
     except BaseException:
@@ -284,14 +293,17 @@ def _is_tuple_of_parts(visuals: Any) -> bool:
 
 
 def _open_one(
-    visual: Any, sampling: SamplingSettings, reader: Literal["auto", "decord", "pyav"]
+    visual: Any,
+    sampling: SamplingSettings,
+    reader: BackendName,
+    fetch: FetchSettings,
 ) -> Opened:
     if isinstance(visual, Picture):
-        return _open_picture(visual.address)
+        return _open_picture(visual.address, fetch)
     if type(visual).__module__.startswith("PIL."):
         return _open_picture(visual)
     video = visual if isinstance(visual, Video) else Video(address=visual)
-    source = open_source(video.address)
+    source = open_source(video.address, fetch_settings=fetch)
     if not isinstance(visual, Video) and _is_picture(source):
         return _open_picture(source)
     decoder = open_decoder(source, backend=reader, info=video.info)
@@ -301,8 +313,8 @@ def _open_one(
     )
 
 
-def _open_picture(address: Any) -> OpenedPicture:
-    frame = read_picture(address)
+def _open_picture(address: Any, fetch: FetchSettings = _DEFAULT_FETCH) -> OpenedPicture:
+    frame = read_picture(address, fetch_settings=fetch)
     name = f"picture {frame.shape[1]}x{frame.shape[0]}"
     if isinstance(address, Source):
         name = address.name

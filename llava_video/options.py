@@ -15,6 +15,7 @@ from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
 from llava_video.values import Grid, Newline, Plan, PoolMode
+from llava_video.video.settings import FetchSettings
 from llava_video.video.span import parse_time
 
 Time = float | str | timedelta
@@ -37,7 +38,8 @@ class Options(TypedDict, total=False):
     `repetition_penalty` (None is the checkpoint's, 1.0 is none), `stop` (strings), `loop_guard`,
     `response_format` (a JSON schema, or a list of choices).
 
-    How it is read: `reader` ("auto", "decord" or "pyav").
+    How it is read: `reader` ("auto", "decord", "pyav" or "torchcodec"), `allow_private` (whether a
+    URL may lead to private and loopback addresses and through the environment's proxies; off).
     """
 
     start: Time | None
@@ -66,7 +68,8 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str]
     loop_guard: bool
     response_format: Mapping[str, Any] | Sequence[str] | None
-    reader: Literal["auto", "decord", "pyav"]
+    reader: Literal["auto", "decord", "pyav", "torchcodec"]
+    allow_private: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,8 @@ class Settings:
     sampling: SamplingSettings
     planning: PlanningSettings
     generation: GenerationSettings
-    reader: Literal["auto", "decord", "pyav"] = "auto"
+    reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
+    fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
 
 
 _RENAMED = {"start": "start_s", "end": "end_s", "times": "times_s"}
@@ -104,8 +108,9 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
             raise TypeError(f"unknown option {name!r}{hint}")
     values = {_RENAMED.get(name, name): _parsed(name, value) for name, value in options.items()}
     reader = values.pop("reader", "auto")
-    if reader not in ("auto", "decord", "pyav"):
-        raise ConfigError(f"reader = {reader!r}.", "allowed: 'auto', 'decord', 'pyav'.")
+    if reader not in ("auto", "decord", "pyav", "torchcodec"):
+        hint = "allowed: 'auto', 'decord', 'pyav', 'torchcodec'."
+        raise ConfigError(f"reader = {reader!r}.", hint)
     stages = [
         _pick(cls, values) for cls in (SamplingSettings, PlanningSettings, GenerationSettings)
     ]
@@ -114,6 +119,7 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
         planning=PlanningSettings(**stages[1]),
         generation=GenerationSettings(**stages[2]),
         reader=reader,
+        fetch=FetchSettings(**_pick(FetchSettings, values)),
     )
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from llava_video.errors import ConfigError, SourceError
 from llava_video.inputs import OpenedPicture, OpenedVideo, Picture, Video, close_all, open_visuals
 from llava_video.planning.settings import SamplingSettings
+from llava_video.video.settings import FetchSettings
 
 PLAIN = SamplingSettings()
 
@@ -73,3 +74,12 @@ def test_equal_content_has_one_identity_and_a_change_another(tmp_path: Path) -> 
     assert identity() == before
     frames[1, 2, 3] = 1
     assert identity() != before
+
+
+def test_whom_a_download_may_ask_reaches_videos_and_pictures() -> None:
+    address = "http://127.0.0.1:9/a.png"
+    for visual in (address, Video(address), Picture(address)):
+        with pytest.raises(SourceError, match="loopback address"):
+            open_visuals(visual, PLAIN)
+        with pytest.raises(SourceError, match="cannot be reached"):
+            open_visuals(visual, PLAIN, fetch=FetchSettings(allow_private=True))
