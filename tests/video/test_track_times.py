@@ -153,12 +153,7 @@ def test_a_clock_that_goes_back_a_little_is_told() -> None:
     def faults(*dts: int | None) -> tuple[str, ...]:
         table = PacketTable()
         for pts, tick in enumerate(dts):
-            table.pts.append(pts)
-            table.dts.append(tick)
-            table.durations.append(1)
-            table.is_key.append(True)
-            table.is_hidden.append(False)
-            table.is_damaged.append(False)
+            table.add(pts, tick, 1, is_key=True)
         return track_times(table, tick=Fraction(1, 25), rate_hz=None).faults
 
     assert faults(0, 1, 2, 3) == ()
