@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from llava_video.errors import ConfigError
 from llava_video.options import Time
+from llava_video.planning.moments import video_end_s
 from llava_video.planning.planner import ImageItem, VideoItem
-from llava_video.planning.sampler import video_end_s
-from llava_video.planning.settings import SamplingSettings
+from llava_video.planning.settings import Rule, Sampler, SamplingSettings
 from llava_video.values import Clip, Plan, Segment, VideoInfo, VisualPlan
 from llava_video.video.decoder import BackendName, Decoder, open_decoder
 from llava_video.video.picture import read_picture
@@ -46,6 +46,7 @@ class Video:
         fps: frames per second of video.
         num_frames: an exact count.
         max_frames: a cap.
+        sampling: which moments: "uniform", "keyframe", "scene", "dedupe" or a `Sampler`.
         info: what is known of it already, from `Decoder.info`; None probes the file.
     """
 
@@ -56,9 +57,10 @@ class Video:
     fps: float | None = None
     num_frames: int | None = None
     max_frames: int | None = None
+    sampling: Rule | Sampler | None = None
     info: VideoInfo | None = None
 
-    def sampling(self, base: SamplingSettings) -> SamplingSettings:
+    def sampled_by(self, base: SamplingSettings) -> SamplingSettings:
         """Return the request's sampling with this video's own settings folded in."""
         own: dict[str, Any] = {
             "start_s": None if self.start is None else parse_time(self.start),
@@ -66,7 +68,11 @@ class Video:
             "fps": self.fps,
             "num_frames": self.num_frames,
             "max_frames": self.max_frames,
+            "rule": self.sampling,
         }
+        if self.sampling is not None and self.sampling != base.rule:
+            # How the request's rule scans says nothing of another rule.
+            base = replace(base, scan_fps=None, max_scan_frames=None, dedupe_threshold=None)
         return replace(base, **{name: value for name, value in own.items() if value is not None})
 
 
@@ -129,6 +135,7 @@ class OpenedVideo:
             fps=sampling.fps,
             num_frames=sampling.num_frames,
             max_frames=sampling.max_frames,
+            sampling=sampling.rule,
             info=self.decoder.info,
         )
 
@@ -309,7 +316,7 @@ def _open_one(
     decoder = open_decoder(source, backend=reader, info=video.info)
     identity = _fingerprint(source)
     return OpenedVideo(
-        source=source, decoder=decoder, identity=identity, sampling=video.sampling(sampling)
+        source=source, decoder=decoder, identity=identity, sampling=video.sampled_by(sampling)
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict
 
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
-from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.planning.settings import PlanningSettings, Rule, Sampler, SamplingSettings
 from llava_video.values import Grid, Newline, Plan, PoolMode
 from llava_video.video.settings import FetchSettings
 from llava_video.video.span import parse_time
@@ -26,7 +26,9 @@ class Options(TypedDict, total=False):
 
     Which frames: `start` and `end` (seconds, "MM:SS" or "HH:MM:SS.mmm"), `fps` (a rate),
     `num_frames` (an exact count), `max_frames` (a cap), `times` (seconds, explicit), `compat`
-    ("pts", or "reference" for the original code's frames and times bit for bit).
+    ("pts", or "reference" for the original code's frames and times bit for bit), `sampling`
+    ("uniform", "keyframe", "scene", "dedupe", or a `Sampler` of your own), and for the two that
+    look at the video first `scan_fps`, `max_scan_frames` and `dedupe_threshold`.
 
     How they fit: `grid` ("auto", (rows, cols) or "off"), `pool_stride`, `pool_mode`, `newline`,
     `detail` ("low", "medium", "high"), `max_video_tokens`, `position_scale` (a number, or "auto"
@@ -49,6 +51,10 @@ class Options(TypedDict, total=False):
     max_frames: int | None
     times: Sequence[Time] | None
     compat: Literal["pts", "reference"]
+    sampling: Rule | Sampler
+    scan_fps: float | None
+    max_scan_frames: int | None
+    dedupe_threshold: float | None
     grid: Literal["auto", "off"] | tuple[int, int] | Grid | None
     pool_stride: int | None
     pool_mode: PoolMode | None
@@ -83,9 +89,11 @@ class Settings:
     fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
 
 
-_RENAMED = {"start": "start_s", "end": "end_s", "times": "times_s"}
+_RENAMED = {"start": "start_s", "end": "end_s", "times": "times_s", "sampling": "rule"}
 
 _PLANNED = {field.name for cls in (SamplingSettings, PlanningSettings) for field in fields(cls)}
+# What only sampling that looks at the video first is asked with.
+SCAN_OPTIONS = ("sampling", "scan_fps", "max_scan_frames", "dedupe_threshold")
 PLAN_OPTIONS = frozenset(
     name for name in Options.__annotations__ if _RENAMED.get(name, name) in _PLANNED
 )

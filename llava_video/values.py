@@ -138,6 +138,24 @@ class Clip:
         return f"Clip(frames={shape} uint8, {first_s:.3f} s to {last_s:.3f} s)"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scan:
+    """What was seen of a video by looking through it before the plan: numbers, no pixels.
+
+    Equal only to itself: fields of arrays have no single truth value.
+
+    Attributes:
+        frame_idxs: (N,) int64, ascending: the frames that were looked at and could be decoded.
+        changes: (N,) float64, grey levels: how far each is from an earlier one, by the measure of
+            the rule that asked; of the first, infinity.
+        num_asked: frames that were to be looked at.
+    """
+
+    frame_idxs: npt.NDArray[np.int64]
+    changes: npt.NDArray[np.float64]
+    num_asked: int
+
+
 @dataclass(frozen=True, slots=True)
 class FrameRef:
     """One frame that was seen: its index in the video and its presentation time in seconds."""

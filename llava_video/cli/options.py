@@ -34,7 +34,7 @@ _STAGES = (
     (HOW, PlanningSettings),
     (ANSWER, GenerationSettings),
 )
-_FIELD_NAMES = {"start": "start_s", "end": "end_s", "times": "times_s"}
+_FIELD_NAMES = {"start": "start_s", "end": "end_s", "times": "times_s", "sampling": "rule"}
 # Options whose value is written in a way of its own; what `settings_of` reads of them is text.
 _WRITTEN = {
     "start": "TIME",
