@@ -21,8 +21,8 @@ MOST_POSITION_SCALE = 64
 
 Rule = Literal["uniform", "keyframe", "scene", "dedupe"]
 
-# Twice a second: a shot of a second is looked at twice, and decoding costs the same at any rate up
-# to a video's keyframes, whose distance is seconds. Half an hour of that is held as numbers alone.
+# Twice a second: a shot of a second is looked at twice. More seldom would hardly be cheaper while
+# looks lie closer than keyframes. The limit bounds the looks of a long video, not its decoding.
 DEFAULT_SCAN_FPS = 2.0
 DEFAULT_SCAN_FRAMES = 3600
 # Tried on a still picture of 640 x 480 px, encoded (x264, crf 23) with noise of 0, 2 and 4 levels:

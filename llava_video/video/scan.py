@@ -134,6 +134,7 @@ def _scan(decoder: Decoder, times_s: Sequence[float], change: Callable[[Frame], 
     for clip in _clips(decoder, times_s):
         idxs += clip.frame_idxs.tolist()
         changes += [change(frame) for frame in clip.frames]
+        del clip  # before the next one is made
     return Scan(
         frame_idxs=np.array(idxs, dtype=np.int64),
         changes=np.array(changes, dtype=np.float64),
