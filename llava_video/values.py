@@ -18,7 +18,7 @@ from llava_video.config import to_mapping
 from llava_video.errors import ConfigError
 
 PoolMode = Literal["bilinear", "average", "max"]
-Fit = Literal["squeeze", "letterbox", "pad"]
+Fit = Literal["squeeze", "letterbox", "pad", "crop"]
 FinishReason = Literal["stop", "length", "loop", "cancelled"]
 # How keys and values are stored, and the weights of the decoder's linear layers: "plain" is the
 # model's own dtype.
