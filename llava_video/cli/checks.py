@@ -15,6 +15,7 @@ from typing import Literal
 from llava_video import __version__, backends
 from llava_video.backends import BACKENDS, Backend
 from llava_video.errors import BackendMissingError, LlavaVideoError
+from llava_video.ops.native import native_words
 from llava_video.video.decoder import BackendName, open_decoder
 from llava_video.video.source import open_source
 from llava_video.world.bars import paint_index, read_index
@@ -152,6 +153,7 @@ def _check_reader(clip: Path, reader: BackendName) -> Finding:
 
 def _check_machine() -> Iterator[Finding]:
     yield Finding(group="machine", name="CPU", state="ok", found=_cpu_words())
+    yield _check_native()
     yield _check_gpu()
     yield _check_kernels()
     yield _check_disk()
@@ -165,6 +167,19 @@ def _cpu_words() -> str:
         memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         words += f", {memory_bytes / _GIB:.1f} GiB of memory"
     return words + "."
+
+
+def _check_native() -> Finding:
+    """Ask the native part which instructions it runs on."""
+    name, cost = "native part", "Without it frames become tiles more slowly: the same answers."
+    try:
+        words = native_words()
+    except BackendMissingError as error:  # LLAVA_VIDEO_OPS=native
+        return Finding(group="machine", name=name, state="broken", found=error.message, cost=cost,
+                       remedy=error.hint)  # fmt: skip
+    if words is None:
+        return Finding(group="machine", name=name, state="absent", found="none.", cost=cost)
+    return Finding(group="machine", name=name, state="ok", found=f"runs on {words}.")
 
 
 def _check_gpu() -> Finding:

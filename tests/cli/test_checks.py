@@ -110,6 +110,22 @@ def test_a_reader_that_fails_says_why(monkeypatch) -> None:
     assert decord.found == "the codec is odd."
 
 
+def test_the_native_part_says_what_it_runs_on(monkeypatch) -> None:
+    def missing() -> str:
+        raise BackendMissingError("the native part cannot be used.", "build it.")
+
+    monkeypatch.setattr(checks, "native_words", lambda: "AVX2")
+    finding = checks._check_native()
+    assert (finding.state, finding.found, finding.cost) == ("ok", "runs on AVX2.", "")
+    monkeypatch.setattr(checks, "native_words", lambda: None)
+    finding = checks._check_native()
+    assert (finding.state, finding.is_fatal) == ("absent", False)
+    assert "more slowly" in finding.cost
+    monkeypatch.setattr(checks, "native_words", missing)
+    finding = checks._check_native()
+    assert (finding.state, finding.remedy, finding.is_fatal) == ("broken", "build it.", False)
+
+
 def test_no_encoder_is_no_fault_of_the_readers(monkeypatch) -> None:
     def fail(*args: object, **kwargs: object) -> None:
         raise ValueError("unknown encoder")
