@@ -10,7 +10,7 @@ measured (the newest row of each section in results/gpu.jsonl), or that it was n
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,15 @@ def rewritten(page: str, folder: Path = RESULTS) -> str:
         "kernels": kernel_lines(folder),
         "gpu": gpu_lines(folder),
     }
+    return with_tables(page, tables)
+
+
+def with_tables(page: str, tables: Mapping[str, Iterable[str]]) -> str:
+    """Return a page with the lines between its marks made anew.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
     for name, lines in tables.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if page.count(begin) != 1 or page.count(end) != 1:
