@@ -12,6 +12,7 @@ import bisect
 import contextlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Self
@@ -148,8 +149,8 @@ class _Worker:
         for care in self._cares:
             if care is Care.CAREFUL:
                 # Whatever lies between is decoded too: it may be what the others refer to.
-                rest, join_packets = _after(last, run.idxs), self._info.num_frames
-                (run,) = plan_runs(self._info, rest, join_packets=join_packets, keys_back=1)
+                rest = _after(last, run.idxs)
+                (run,) = plan_runs(self._info, rest, join_packets=sys.maxsize, keys_back=1)
             try:
                 for idx, frame in self._pass(care).frames(run):
                     last = idx
