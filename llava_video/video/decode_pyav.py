@@ -74,13 +74,10 @@ class PyavReader:
         """
         info = self._info
         # Stored as 4:2:0, mostly: one level for each pixel and half a level for its colour.
-        runs: tuple[Run, ...]
         max_items = max(2, _MOST_HELD_BYTES * 2 // max(1, info.height_px * info.width_px * 3))
+        runs, num_workers = self._runs(idxs, max_items)
         if cares[0] is Care.LINEAR:
-            runs = (Run(tuple(idxs), None, 0, info.num_frames),)
-            num_workers = 1
-        else:
-            runs, num_workers = self._runs(idxs, max_items)
+            runs, num_workers = (Run(tuple(idxs), None, 0, info.num_frames),), 1
         wanted = threading.Event()
         wanted.set()
         threads = "AUTO" if num_workers == 1 else "NONE"
