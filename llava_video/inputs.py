@@ -22,6 +22,7 @@ from llava_video.planning.settings import SamplingSettings
 from llava_video.values import Clip, Plan, Segment, VideoInfo, VisualPlan
 from llava_video.video.decoder import Decoder, open_decoder
 from llava_video.video.picture import read_picture
+from llava_video.video.sandbox import open_sandboxed
 from llava_video.video.source import Source, open_source
 from llava_video.video.span import parse_time
 
@@ -182,7 +183,11 @@ Opened = OpenedVideo | OpenedPicture
 
 
 def open_visuals(
-    visuals: Any, sampling: SamplingSettings, reader: Literal["auto", "decord", "pyav"] = "auto"
+    visuals: Any,
+    sampling: SamplingSettings,
+    reader: Literal["auto", "decord", "pyav"] = "auto",
+    *,
+    sandbox: bool = False,
 ) -> tuple[Opened, ...]:
     """Open what the user handed over, in order; nothing stays open when one of them fails.
 
@@ -191,6 +196,7 @@ def open_visuals(
             sequence of those, or None for text alone.
         sampling: the request's sampling, for videos that have none of their own.
         reader: which decoder backend reads videos.
+        sandbox: whether each video is read in a process of its own.
 
     Raises:
         SourceError, DecodeError: when an address cannot be read.
@@ -199,7 +205,7 @@ def open_visuals(
     opened: list[Opened] = []
     try:
         for visual in _as_sequence(visuals):
-            opened.append(_open_one(visual, sampling, reader))
+            opened.append(_open_one(visual, sampling, reader, sandbox=sandbox))
     except BaseException:
         close_all(opened)
         raise
@@ -207,7 +213,11 @@ def open_visuals(
 
 
 def reopen(
-    plan: Plan, video: Any, reader: Literal["auto", "decord", "pyav"] = "auto"
+    plan: Plan,
+    video: Any,
+    reader: Literal["auto", "decord", "pyav"] = "auto",
+    *,
+    sandbox: bool = False,
 ) -> tuple[Opened, ...]:
     """Open a plan's visuals again, by the names in it or from what the caller hands over.
 
@@ -219,7 +229,7 @@ def reopen(
             Picture(v.source) if v.kind == "image" else Video(address=v.source)
             for v in plan.visuals
         ]
-    opened = open_visuals(video, SamplingSettings(), reader)
+    opened = open_visuals(video, SamplingSettings(), reader, sandbox=sandbox)
     try:
         _check_same(plan, opened)
     except BaseException:
@@ -288,7 +298,11 @@ def _is_tuple_of_parts(visuals: Any) -> bool:
 
 
 def _open_one(
-    visual: Any, sampling: SamplingSettings, reader: Literal["auto", "decord", "pyav"]
+    visual: Any,
+    sampling: SamplingSettings,
+    reader: Literal["auto", "decord", "pyav"],
+    *,
+    sandbox: bool,
 ) -> Opened:
     if isinstance(visual, Picture):
         return _open_picture(visual.address)
@@ -298,7 +312,8 @@ def _open_one(
     source = open_source(video.address)
     if not isinstance(visual, Video) and _is_picture(source):
         return _open_picture(source)
-    decoder = open_decoder(source, backend=reader, info=video.info)
+    open_with = open_sandboxed if sandbox else open_decoder
+    decoder = open_with(source, backend=reader, info=video.info)
     identity = _fingerprint(source)
     return OpenedVideo(
         source=source, decoder=decoder, identity=identity, sampling=video.sampling(sampling)

@@ -37,7 +37,8 @@ class Options(TypedDict, total=False):
     `repetition_penalty` (None is the checkpoint's, 1.0 is none), `stop` (strings), `loop_guard`,
     `response_format` (a JSON schema, or a list of choices).
 
-    How it is read: `reader` ("auto", "decord" or "pyav").
+    How it is read: `reader` ("auto", "decord" or "pyav"), `sandbox` (whether in a process of its
+    own, with limits; for files from strangers).
     """
 
     start: Time | None
@@ -67,6 +68,7 @@ class Options(TypedDict, total=False):
     loop_guard: bool
     response_format: Mapping[str, Any] | Sequence[str] | None
     reader: Literal["auto", "decord", "pyav"]
+    sandbox: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ class Settings:
     planning: PlanningSettings
     generation: GenerationSettings
     reader: Literal["auto", "decord", "pyav"] = "auto"
+    sandbox: bool = False
 
 
 _RENAMED = {"start": "start_s", "end": "end_s", "times": "times_s"}
@@ -106,6 +109,9 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
     reader = values.pop("reader", "auto")
     if reader not in ("auto", "decord", "pyav"):
         raise ConfigError(f"reader = {reader!r}.", "allowed: 'auto', 'decord', 'pyav'.")
+    sandbox = values.pop("sandbox", False)
+    if not isinstance(sandbox, bool):
+        raise ConfigError(f"sandbox = {sandbox!r}.", "allowed: true or false.")
     stages = [
         _pick(cls, values) for cls in (SamplingSettings, PlanningSettings, GenerationSettings)
     ]
@@ -114,6 +120,7 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
         planning=PlanningSettings(**stages[1]),
         generation=GenerationSettings(**stages[2]),
         reader=reader,
+        sandbox=sandbox,
     )
 
 

@@ -8,18 +8,21 @@ import click
 from llava_video.cli.command import command, option
 from llava_video.cli.console import Console
 from llava_video.cli.inputs import exit_status
+from llava_video.cli.options import sandbox_option
 from llava_video.config import to_mapping
 from llava_video.errors import LlavaVideoError
 from llava_video.values import VideoInfo
 from llava_video.video.decoder import Decoder, open_decoder
+from llava_video.video.sandbox import open_sandboxed
 from llava_video.video.source import open_source
 
 
 @command("probe")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @option("--json", "as_json", is_flag=True, help="One line of JSON per file.")
+@sandbox_option()
 @click.pass_obj
-def probe(console: Console, /, files: tuple[str, ...], as_json: bool) -> int:
+def probe(console: Console, /, files: tuple[str, ...], as_json: bool, sandbox: bool | None) -> int:
     """Say what videos are, decoding at most their first frames.
 
     Length, frames, size as shown, which reader is chosen and why, and what is odd or broken. The
@@ -29,7 +32,7 @@ def probe(console: Console, /, files: tuple[str, ...], as_json: bool) -> int:
     for file in files:
         try:
             source = open_source(file)
-            with open_decoder(source) as decoder:
+            with open_sandboxed(source) if sandbox else open_decoder(source) as decoder:
                 text = _json(decoder, source.name) if as_json else _table(decoder, source.name)
         except LlavaVideoError as error:
             num_failed += 1
