@@ -31,9 +31,7 @@ _PICTURE_STARTS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 # Motion JPEG is pictures without a container, and begins like one of them.
 _MOTION_SUFFIXES = frozenset({".mjpeg", ".mjpg"})
 
-# A reader gives at most so many frames at once, and of large ones as many as fit these bytes.
 _CHUNK_FRAMES = 8
-_CHUNK_BYTES = 100 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +115,8 @@ class OpenedVideo:
         reference's arithmetic and need not fall on the frames it names.
         """
         info = self.decoder.info
-        frame_bytes = info.height_px * info.width_px * 3
         times_s = info.pts_s[np.asarray(plan.frame_idxs)]
-        chunk_frames = max(1, min(_CHUNK_FRAMES, _CHUNK_BYTES // max(1, frame_bytes)))
-        yield from self.decoder.clips_at(times_s.tolist(), chunk_frames=chunk_frames)
+        yield from self.decoder.clips_at(times_s.tolist(), chunk_frames=_CHUNK_FRAMES)
 
     def part(self, segment: Segment) -> Video:
         """Return a part of the video as an input; nothing is fetched or probed again."""

@@ -45,7 +45,7 @@ def probe(console: Console, /, files: tuple[str, ...], as_json: bool, sandbox: b
 
 def _json(decoder: Decoder, name: str) -> str:
     values = to_mapping(decoder.info)
-    del values["pts_s"]  # an hour at 30 per second is 108,000 numbers
+    del values["pts_s"], values["packet_idxs"]  # an hour at 30 per second is 108,000 numbers
     return json.dumps(
         {"source": name, **values, "reader": decoder.backend, "reader_reason": decoder.reason},
         ensure_ascii=False,

@@ -16,6 +16,9 @@ from llava_video.values import Clip, VideoInfo
 _log = logging.getLogger(__name__)
 
 Frame = npt.NDArray[np.uint8]
+# A 1080p frame then is a clip of its own, as the reader gave it: gathering eight of them costs a
+# copy each and, since blocks of more than 32 MiB come from the system page by page, 2 ms a frame.
+_MOST_CLIP_BYTES = 8 * 2**20
 # Ascending distinct frame indices in, (index, upright frame) out, in the same order; frames that
 # cannot be decoded are left out.
 FramesOf = Callable[[Sequence[int]], Iterator[tuple[int, Frame]]]
@@ -24,7 +27,7 @@ FramesOf = Callable[[Sequence[int]], Iterator[tuple[int, Frame]]]
 def clips_at(
     info: VideoInfo, times_s: Sequence[float], frames_of: FramesOf, *, chunk_frames: int
 ) -> Iterator[Clip]:
-    """Yield the frames shown at these times, at most `chunk_frames` in a clip.
+    """Yield the frames shown at these times, at most `chunk_frames` in a clip and few large ones.
 
     Args:
         info: the video's times and size.
@@ -37,7 +40,8 @@ def clips_at(
         DecodeError: not one of the frames can be decoded; while iterating.
     """
     times = checked_times(times_s, chunk_frames)
-    return _clips(info, info.frame_idxs_at(times), frames_of, chunk_frames)
+    num_frames = clip_frames(info, chunk_frames)
+    return _clips(info, info.frame_idxs_at(times), frames_of, num_frames)
 
 
 def checked_times(times_s: Sequence[float], chunk_frames: int) -> npt.NDArray[np.float64]:
@@ -54,6 +58,12 @@ def checked_times(times_s: Sequence[float], chunk_frames: int) -> npt.NDArray[np
     return times
 
 
+def clip_frames(info: VideoInfo, chunk_frames: int) -> int:
+    """Return how many frames go into one clip: as many as asked for, and few large ones."""
+    frame_bytes = max(1, info.height_px * info.width_px * 3)
+    return max(1, min(chunk_frames, _MOST_CLIP_BYTES // frame_bytes))
+
+
 def _clips(
     info: VideoInfo, frame_idxs: npt.NDArray[np.int64], frames_of: FramesOf, chunk_frames: int
 ) -> Iterator[Clip]:
@@ -62,26 +72,24 @@ def _clips(
         return
     num_repeats = dict(zip(distinct.tolist(), repeats.tolist(), strict=True))
     given: set[int] = set()
-    chunk: Frame | None = None
-    chunk_idxs: list[int] = []
+    gathered: list[tuple[int, Frame]] = []
     for idx, frame in frames_of(distinct.tolist()):
         given.add(idx)
         for _ in range(num_repeats[idx]):
-            if chunk is None:  # a new one each time: the last clip may still be in use
-                chunk = np.empty((chunk_frames, *frame.shape), dtype=np.uint8)
-            chunk[len(chunk_idxs)] = frame
-            chunk_idxs.append(idx)
-            if len(chunk_idxs) == chunk_frames:
-                yield _clip(info, chunk, chunk_idxs)
-                chunk, chunk_idxs = None, []
-    if chunk is not None:
-        yield _clip(info, chunk[: len(chunk_idxs)], chunk_idxs)
+            gathered.append((idx, frame))
+            if len(gathered) == chunk_frames:
+                yield _clip(info, gathered)
+                gathered = []
+    if gathered:
+        yield _clip(info, gathered)
     _report_lost(info, [idx for idx in distinct.tolist() if idx not in given], len(distinct))
 
 
-def _clip(info: VideoInfo, frames: Frame, idxs: list[int]) -> Clip:
-    frame_idxs = np.array(idxs, dtype=np.int64)
-    return Clip(frames=frames, pts_s=info.pts_s[frame_idxs], frame_idxs=frame_idxs)
+def _clip(info: VideoInfo, gathered: Sequence[tuple[int, Frame]]) -> Clip:
+    frame_idxs = np.array([idx for idx, _ in gathered], dtype=np.int64)
+    frames = [frame for _, frame in gathered]
+    stacked = np.ascontiguousarray(frames[0])[None] if len(frames) == 1 else np.stack(frames)
+    return Clip(frames=stacked, pts_s=info.pts_s[frame_idxs], frame_idxs=frame_idxs)
 
 
 def _report_lost(info: VideoInfo, lost: list[int], num_asked: int) -> None:

@@ -1,54 +1,43 @@
 """Frames by PyAV: any file FFmpeg reads, every frame told by its presentation time.
 
-Three ways of reading, each slower and surer than the one before; a frame that does not come out of
-one is tried with the next, and what the last does not give is left out:
-
-    FAST     all threads, seeking to the nearest keyframe;
-    CAREFUL  one thread, so that an error belongs to its packet, and one keyframe earlier, so that
-             open GOPs and gradual refreshes have what they refer to. After an undecodable packet
-             nothing is believed until the next keyframe: pictures built on a lost one can look
-             whole and show the wrong moment;
-    LINEAR   one thread, from the first packet, no seeking.
+The frames asked for are planned as runs of packets (`seek_plan.py`). Runs that give few frames are
+read side by side, a core each; where most frames are wanted the codec's own threads do better, and
+runs that lie close are one. A run that does not give a frame is read again with more care
+(`decode_pass.py`), and what the last does not give is left out.
 
 Knows nothing of sampling; which files it reads is `decoder.py`'s decision.
 """
 
 import bisect
 import contextlib
-import enum
 import logging
+import os
+import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Self
 
-import av
 import av.error
 import numpy as np
-from av.container import InputContainer
-from av.packet import Packet
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from llava_video.errors import DecodeError
 from llava_video.video.clips import Frame
-from llava_video.video.container import open_container, packets_of
+from llava_video.video.container import open_container
+from llava_video.video.decode_pass import Care, Doubt, Pass
+from llava_video.video.in_order import in_order
 from llava_video.video.probe import TrackInfo
+from llava_video.video.seek_plan import Run, plan_runs
 from llava_video.video.source import Source
 from llava_video.video.upright import fit_size, turn
 
 _log = logging.getLogger(__name__)
 
-# Emptying and refilling a decoder costs about as much as decoding this many frames.
-_SEEK_WORTH_FRAMES = 12
-
-
-class _Care(enum.IntEnum):
-    FAST = 0
-    CAREFUL = 1
-    LINEAR = 2
-
-
-class _Doubt(Exception):
-    """A frame did not come out, and a surer way of reading may give it."""
+# Emptying and refilling a codec's threads costs about as much as decoding this many pictures.
+_SEEK_WORTH_PACKETS = 12
+# Decoded and not yet taken, of all runs together; stored pixels are half as large as RGB.
+_MOST_HELD_BYTES = 64 * 2**20
+# A codec holds up to 16 pictures to refer to: 50 MB of 1080p.
+_MOST_WORKERS = 8
 
 
 class PyavReader:
@@ -63,22 +52,54 @@ class PyavReader:
         Raises:
             SourceError: the file has gone. DecodeError: its pixel format cannot be converted.
         """
-        care, rest = _Care.FAST, list(idxs)
-        while rest:
-            try:
-                with open_container(self._source) as container:
-                    one_pass = _Pass(container, self._info, care)
-                    while rest:
-                        frame = one_pass.frame(rest[0])
-                        idx = rest.pop(0)
-                        if frame is not None:
-                            yield idx, self._upright(frame, idx)
-            except _Doubt:
-                care = _Care(care + 1)
-                _log.debug("%s: reading %s from frame %d on", self._source.name, care.name, rest[0])
+        last = -1
+        for cares in ((Care.FAST, Care.CAREFUL), (Care.LINEAR,)):
+            with contextlib.suppress(Doubt):
+                for idx, frame in self._stored(_after(last, idxs), cares):
+                    last = idx
+                    yield idx, self._upright(frame, idx)
+                return
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _stored(
+        self, idxs: Sequence[int], cares: Sequence[Care]
+    ) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield frames as the codec stores them.
+
+        Raises:
+            Doubt: when the surest of the cares does not do.
+        """
+        info = self._info
+        # Stored as 4:2:0, mostly: one level for each pixel and half a level for its colour.
+        runs: tuple[Run, ...]
+        max_items = max(2, _MOST_HELD_BYTES * 2 // max(1, info.height_px * info.width_px * 3))
+        if cares[0] is Care.LINEAR:
+            runs = (Run(tuple(idxs), None, 0, info.num_frames),)
+            num_workers = 1
+        else:
+            runs, num_workers = self._runs(idxs, max_items)
+        wanted = threading.Event()
+        wanted.set()
+        threads = "AUTO" if num_workers == 1 else "NONE"
+        workers = [_Worker(self._source, info, cares, threads, wanted) for _ in range(num_workers)]
+        frames = in_order(runs, workers, max_items=max_items)
+        try:
+            yield from frames
+        finally:
+            wanted.clear()  # a long run would first be decoded to its next frame
+            frames.close()
+
+    def _runs(self, idxs: Sequence[int], max_items: int) -> tuple[tuple[Run, ...], int]:
+        """Return the runs, and how many are read at once."""
+        runs = plan_runs(self._info, idxs)
+        num_workers = min(_num_cores(), len(runs), _MOST_WORKERS)
+        # The first run's reader hands over as it reads; the others' frames have to wait.
+        num_waiting = len(idxs) / max(1, len(runs)) * (num_workers - 1)
+        if num_workers > 1 and num_waiting <= max_items:
+            return runs, num_workers
+        return plan_runs(self._info, idxs, join_packets=_SEEK_WORTH_PACKETS), 1
 
     def _upright(self, frame: VideoFrame, idx: int) -> Frame:
         info = self._info
@@ -95,132 +116,64 @@ class PyavReader:
         )
 
 
-class _Pass:
-    """One forward pass over an open container.
+class _Worker:
+    """What one thread reads runs with: a container for each degree of care that was needed."""
 
-    Attributes of the state: `_position` is the last frame that came out, `_fed_key` the last
-    keyframe that went in, both as frame indices, -1 before the first.
-    """
+    def __init__(
+        self,
+        source: Source,
+        info: TrackInfo,
+        cares: Sequence[Care],
+        thread_type: str,
+        wanted: threading.Event,
+    ) -> None:
+        self._source, self._info, self._cares = source, info, cares
+        self._thread_type, self._wanted = thread_type, wanted
+        self._passes: dict[Care, Pass] = {}
+        self._open = contextlib.ExitStack()
 
-    def __init__(self, container: InputContainer, info: TrackInfo, care: _Care) -> None:
-        self._container, self._info, self._care = container, info, care
-        self._track: VideoStream = container.streams[info.track_idx]  # type: ignore[assignment]  # probed as video
-        self._track.thread_type = "AUTO" if care is _Care.FAST else "NONE"
-        ticks = np.rint(info.pts_s / info.tick_s).astype(np.int64) + info.first_ticks
-        self._ticks: list[int] = ticks.tolist()
-        self._can_seek = care is not _Care.LINEAR and bool(info.key_ticks)
-        self._keys = frozenset(info.keyframe_idxs)
-        self._position = self._fed_key = -1
-        self._num_fed = self._num_out = 0
-        self._ahead: tuple[int, VideoFrame] | None = None
-        self._decoded = self._decode(sought=None)
+    def __enter__(self) -> Self:
+        return self
 
-    def frame(self, idx: int) -> VideoFrame | None:
-        """Return the frame; None when it is lost for good.
+    def __exit__(self, *raised: object) -> None:
+        self._open.close()
+
+    def __call__(self, run: Run) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield the frames of a run, each with the least care that gives it.
 
         Raises:
-            _Doubt: when a surer way of reading may still give it.
+            Doubt: none of the cares does.
         """
-        self._seek_if_worth(idx)
-        while (placed := self._ahead or next(self._decoded, None)) is not None:
-            position, frame = placed
-            if position > idx:
-                self._ahead = placed
-                break
-            self._position, self._ahead = max(self._position, position), None
-            if position == idx and not frame.is_corrupt:
-                return frame
-        if self._care is _Care.FAST:
-            raise _Doubt
-        return None
+        last, doubt = -1, Doubt()
+        for care in self._cares:
+            if care is Care.CAREFUL:
+                # Whatever lies between is decoded too: it may be what the others refer to.
+                rest, join_packets = _after(last, run.idxs), self._info.num_frames
+                (run,) = plan_runs(self._info, rest, join_packets=join_packets, keys_back=1)
+            try:
+                for idx, frame in self._pass(care).frames(run):
+                    last = idx
+                    yield idx, frame
+                return
+            except Doubt as error:
+                doubt = error
+                _log.debug("%s: %s, reading %s", self._source.name, error, care.name)
+        raise doubt
 
-    def _seek_if_worth(self, idx: int) -> None:
-        if not self._can_seek:
-            return
-        keys = self._info.keyframe_idxs
-        # One keyframe more to go back when careful.
-        before = bisect.bisect_right(keys, idx) - 1 - int(self._care is _Care.CAREFUL)
-        if before < 0:
-            return
-        key = keys[before]
-        if key <= self._fed_key or key - self._position <= _SEEK_WORTH_FRAMES:
-            return
-        try:
-            self._container.seek(self._info.key_ticks[before], stream=self._track)
-        except av.error.FFmpegError as cause:
-            raise _Doubt from cause
-        self._ahead = None
-        self._decoded = self._decode(sought=idx)
+    def _pass(self, care: Care) -> Pass:
+        if care not in self._passes:
+            container = self._open.enter_context(open_container(self._source))
+            self._passes[care] = Pass(
+                container, self._info, care, self._thread_type, self._wanted.is_set
+            )
+        return self._passes[care]
 
-    def _decode(self, sought: int | None) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield (frame index, frame) as they are shown; packets before a keyframe are dropped.
 
-        Args:
-            sought: the frame a seek was made for; None from the start of the file.
-        """
-        waits = sought is not None
-        for packet in self._packets():
-            self._num_fed += bool(packet.size)
-            key = self._enter_key(packet)
-            if waits and key is None and packet.size:
-                continue
-            if key is not None:
-                if sought is not None and key > sought:
-                    raise _Doubt  # the seek landed too late
-                if waits:  # every packet that was left out was a frame
-                    self._num_out = self._num_fed - 1
-                sought = None
-            frames, waits = self._frames_of(packet)
-            for frame in frames:
-                idx = self._num_out if self._info.by_order else self._idx_of(frame.pts)
-                self._num_out += 1
-                yield idx, frame
+def _after(last: int, idxs: Sequence[int]) -> Sequence[int]:
+    return idxs[bisect.bisect_right(idxs, last) :]
 
-    def _frames_of(self, packet: "Packet[Any]") -> tuple[list[VideoFrame], bool]:
-        """Return what a packet brings out, and whether to wait for a keyframe after it."""
-        try:
-            return self._track.decode(packet), False
-        except av.error.EOFError:  # emptied already
-            return [], False
-        except av.error.FFmpegError as error:
-            if self._care is _Care.FAST:
-                raise _Doubt from error
-            if self._is_leading(packet):
-                return [], False  # nothing is built on a picture shown before its keyframe
-            return self._held(), True
 
-    def _held(self) -> list[VideoFrame]:
-        """Take what the decoder holds out of it, and make it ready for the next keyframe."""
-        try:
-            frames = self._track.decode(None)
-        except av.error.FFmpegError:
-            frames = []
-        self._track.codec_context.flush_buffers()
-        return frames
-
-    def _packets(self) -> Iterator["Packet[Any]"]:
-        with contextlib.suppress(av.error.FFmpegError):  # a file that ends in the middle
-            yield from packets_of(self._container, [self._track])
-        yield Packet()  # an empty packet: the decoder gives what it still holds
-
-    def _enter_key(self, packet: "Packet[Any]") -> int | None:
-        """Return the frame of a keyframe the probe believes; None of any other packet."""
-        if not packet.size or not packet.is_keyframe:
-            return None
-        key = self._idx_of(packet.pts)
-        if not self._info.by_order and key not in self._keys:
-            return None
-        self._fed_key = max(self._fed_key, key)
-        return key
-
-    def _is_leading(self, packet: "Packet[Any]") -> bool:
-        if self._info.by_order or packet.pts is None or self._fed_key < 0:
-            return False
-        return packet.pts < self._ticks[self._fed_key]
-
-    def _idx_of(self, pts: int | None) -> int:
-        """Return the index of the frame with this pts; -1 when there is none."""
-        if pts is None:
-            return -1
-        idx = bisect.bisect_left(self._ticks, pts)
-        return idx if idx < len(self._ticks) and self._ticks[idx] == pts else -1
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,13 +1,12 @@
 """A `Source` → a `Decoder`: which package reads it, and why.
 
-decord reads only what it reads exactly: 8-bit 4:2:0 H.264 and VP9 in MP4, MOV, MKV or WebM, told
-apart by the probe, and then only when its own timestamps are the file's and its first frame is
-PyAV's; of its own accord ("auto") only short or small videos, because it decodes ahead without
-bound. PyAV reads everything else. The choice is made once and stands in `backend` and `reason`; it
-changes only when decord meets damaged data, where PyAV goes on from the frame that failed.
+"auto" is PyAV with the seek planner: exact for every kind of file, and faster than decord wherever
+decord is exact (docs/reading.md has the table). decord may be asked for, and reads only what it
+reads exactly: 8-bit 4:2:0 H.264 and VP9 in MP4, MOV, MKV or WebM, told apart by the probe, and then
+only when its own timestamps are the file's and its first frame is PyAV's. The choice is made once
+and stands in `backend` and `reason`.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol, Self
 
@@ -15,23 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from llava_video import backends
-from llava_video.errors import BackendMissingError, ConfigError, DecodeError
+from llava_video.errors import ConfigError, DecodeError
 from llava_video.values import Clip, VideoInfo
 from llava_video.video.clips import Frame, clips_at
 from llava_video.video.probe import TrackInfo, probe
 from llava_video.video.source import Source
-
-_log = logging.getLogger(__name__)
 
 BackendName = Literal["auto", "decord", "pyav"]
 
 _DECORD_CODECS = frozenset({"h264", "vp9"})
 _DECORD_FORMATS = frozenset({"mov", "matroska"})  # PyAV's names of the MP4 and the WebM family
 _DECORD_PIXELS = frozenset({"yuv420p", "yuvj420p"})
-# decord decodes ahead of a slow reader until the file ends, so all of a video may stand in memory.
-# Tried, 300 frames of 1920 x 1080, 0.3 s of other work after every four: decord 1.6 GB, PyAV 0.1 GB
-# and no slower.
-_MOST_AHEAD_BYTES = 64 * 2**20
 # decord keeps its times in float32.
 _FLOAT32_STEP = float(np.finfo(np.float32).eps)
 
@@ -84,7 +77,7 @@ def open_decoder(
 
     Args:
         source: from `open_source`.
-        backend: "auto" chooses; a named backend never falls back.
+        backend: "auto" is PyAV; a named backend never falls back.
         info: of an earlier `probe` of the same source, which saves another one.
 
     Raises:
@@ -98,25 +91,17 @@ def open_decoder(
     if source.frames is not None:
         return _open_frames(source, backend)
     track = info if isinstance(info, TrackInfo) else probe(source)
-    fallback = _pyav(source, track)
-    if backend == "pyav":
-        return _Decoder(track, fallback, "pyav", "asked for.")
-    try:
-        reader, objection = _decord(source, track, fallback, is_asked=backend == "decord")
-    except BackendMissingError:
-        if backend == "decord":
-            raise
-        reader, objection = None, "decord is not installed"
-    if reader is not None:
-        reason = "asked for." if backend == "decord" else "decord reads this file exactly."
-        own_fallback = fallback if backend == "auto" else None
-        return _Decoder(track, reader, "decord", reason, own_fallback)
+    pyav = _pyav(source, track)
     if backend == "decord":
-        raise DecodeError(
-            f"decord does not read {source.name} exactly: {objection}.",
-            'reader="auto" reads it with PyAV.',
-        )
-    return _Decoder(track, fallback, "pyav", f"{objection}.")
+        return _Decoder(track, _decord(source, track, pyav), "decord", "asked for.")
+    return _Decoder(track, pyav, "pyav", "asked for." if backend == "pyav" else _why_pyav(track))
+
+
+def _why_pyav(info: TrackInfo) -> str:
+    objection = decord_objection(info)
+    if objection:
+        return f"PyAV is exact, decord is not: {objection}."
+    return "PyAV is exact, and faster than decord."
 
 
 def decord_objection(info: TrackInfo) -> str | None:
@@ -137,19 +122,12 @@ def decord_objection(info: TrackInfo) -> str | None:
 
 
 class _Decoder:
-    """A reader with the clips made of its frames, and a second reader for where it fails."""
+    """A reader with the clips made of its frames."""
 
-    def __init__(
-        self,
-        info: TrackInfo,
-        reader: _Reader,
-        backend: str,
-        reason: str,
-        fallback: _Reader | None = None,
-    ) -> None:
+    def __init__(self, info: TrackInfo, reader: _Reader, backend: str, reason: str) -> None:
         self.info: VideoInfo = info
         self.backend, self.reason = backend, reason
-        self._reader, self._fallback = reader, fallback
+        self._reader = reader
 
     def __repr__(self) -> str:
         return f"Decoder({self.backend}: {self.reason})"
@@ -162,33 +140,11 @@ class _Decoder:
 
     def clips_at(self, times_s: Sequence[float], *, chunk_frames: int = 8) -> Iterator[Clip]:
         """See `Decoder`."""
-        return clips_at(self.info, times_s, self._frames, chunk_frames=chunk_frames)
+        return clips_at(self.info, times_s, self._reader.frames, chunk_frames=chunk_frames)
 
     def close(self) -> None:
         """See `Decoder`."""
         self._reader.close()
-
-    def _frames(self, idxs: Sequence[int]) -> Iterator[tuple[int, Frame]]:
-        num_given = 0
-        try:
-            for idx, frame in self._reader.frames(idxs):
-                num_given += 1
-                yield idx, frame
-            return
-        except DecodeError as error:
-            if self._fallback is None:
-                raise
-            self._switch(error)
-        yield from self._reader.frames(idxs[num_given:])
-
-    def _switch(self, error: DecodeError) -> None:
-        """Go on with the fallback, from here to the decoder's end."""
-        if self._fallback is None:
-            return
-        self._reader.close()
-        self._reader, self._fallback = self._fallback, None
-        self.backend, self.reason = "pyav", error.message
-        _log.warning("%s PyAV goes on.", error.message)
 
 
 def _open_frames(source: Source, backend: BackendName) -> Decoder:
@@ -210,33 +166,26 @@ def _pyav(source: Source, info: TrackInfo) -> _Reader:
     return PyavReader(source, info)
 
 
-def _ahead_objection(info: VideoInfo) -> str | None:
-    """Say so when decord, which decodes ahead, may come to hold too much of a video."""
-    whole_bytes = info.num_frames * info.height_px * info.width_px * 3
-    if whole_bytes <= _MOST_AHEAD_BYTES:
-        return None
-    return f"decord decodes ahead, and all frames of the video are {whole_bytes / 2**20:,.0f} MiB"
+def _decord(source: Source, info: TrackInfo, pyav: _Reader) -> _Reader:
+    """Open decord's reader.
 
+    Raises:
+        DecodeError: it does not read this file exactly. BackendMissingError: it is not there.
+    """
+    objection = decord_objection(info)
+    if not objection:
+        backends.require("decord")
+        from llava_video.video.decode_decord import DecordReader
 
-def _decord(
-    source: Source, info: TrackInfo, pyav: _Reader, *, is_asked: bool
-) -> tuple[_Reader | None, str]:
-    """Open decord's reader, or say what speaks against it; its memory does not when it is asked."""
-    objection = decord_objection(info) or (None if is_asked else _ahead_objection(info))
-    if objection:
-        return None, objection
-    backends.require("decord")
-    from llava_video.video.decode_decord import DecordReader
-
-    try:
         reader = DecordReader(source, info)
         objection = _times_differ(reader.pts_s(), info) or _first_frame_differs(reader, pyav)
-    except DecodeError as error:
-        return None, error.message.rstrip(".")
-    if objection:
+        if not objection:
+            return reader
         reader.close()
-        return None, objection
-    return reader, ""
+    raise DecodeError(
+        f"decord does not read {source.name} exactly: {objection}.",
+        'reader="auto" reads it with PyAV.',
+    )
 
 
 def _times_differ(pts_s: npt.NDArray[np.float64], info: TrackInfo) -> str | None:

@@ -64,6 +64,9 @@ class TrackInfo(VideoInfo):
     mirrored: bool = False
     num_hidden: int = 0
     key_ticks: tuple[int, ...] = field(default=(), repr=False)
+    packet_idxs: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.empty(0, dtype=np.int64), repr=False
+    )
     clean_keys: bool = True
 
 
@@ -73,8 +76,8 @@ class _Scan:
 
     packets: PacketTable
     first_frame: "VideoFrame | None" = None
-    # End of the last packet of any track, s from the container's zero.
-    end_s: float = 0.0
+    # End of the last packet of each track, in its ticks from the container's zero.
+    end_ticks: dict[int, int] = field(default_factory=dict)
     stopped: str = ""
     clean_keys: bool = True
 
@@ -162,8 +165,8 @@ def _scan(container: "InputContainer", track: "VideoStream") -> _Scan:
                 if packet.size:
                     _enter(scan, packet, track.codec_context)
             if packet.pts is not None and packet.size:
-                end = (packet.pts + (packet.duration or 0)) * packet.time_base
-                scan.end_s = max(scan.end_s, float(end))
+                end, idx = packet.pts + (packet.duration or 0), packet.stream_index
+                scan.end_ticks[idx] = max(scan.end_ticks.get(idx, 0), end)
     except av.error.FFmpegError as error:
         scan.stopped = error.strerror or type(error).__name__
     return scan
@@ -176,13 +179,14 @@ def _enter(scan: _Scan, packet: "Packet[Any]", codec: "VideoCodecContext") -> No
         # The first packet has nothing behind it that a better start could be.
         is_key = kind is not KeyKind.NONE or not scan.packets.pts
         scan.clean_keys = scan.clean_keys and kind is KeyKind.CLEAN
-    packets = scan.packets
-    packets.pts.append(packet.pts)
-    packets.dts.append(packet.dts)
-    packets.durations.append(packet.duration or 0)
-    packets.is_key.append(is_key)
-    packets.is_hidden.append(packet.is_discard)
-    packets.is_damaged.append(packet.is_corrupt)
+    scan.packets.add(
+        packet.pts,
+        packet.dts,
+        packet.duration or 0,
+        is_key=is_key,
+        is_hidden=packet.is_discard,
+        is_damaged=packet.is_corrupt,
+    )
 
 
 def _first_good(packet: "Packet[Any]", ffmpeg_error: type[Exception]) -> "VideoFrame | None":
@@ -202,7 +206,11 @@ def _end_faults(
         return [f"truncated: {num_packets} of {num_stated} frames are in the file."]
     if _is(container, _STATED_FORMATS) and container.duration:
         stated_s = container.duration / 1e6  # FFmpeg counts a container in microseconds
-        if scan.end_s + _END_SLACK_S < stated_s:
+        ends = scan.end_ticks.items()
+        end_s = max(
+            (float(end * (container.streams[i].time_base or 1)) for i, end in ends), default=0
+        )
+        if end_s + _END_SLACK_S < stated_s:
             return [
                 f"truncated: {length_s:.2f} s are in the file, its header says {stated_s:.2f} s."
             ]
@@ -255,6 +263,7 @@ def _info(
         mirrored=orientation.mirrored,
         num_hidden=times.num_hidden,
         key_ticks=_seek_ticks(container, times),
+        packet_idxs=times.packet_idxs,
         clean_keys=scan.clean_keys,
     )
 
@@ -312,4 +321,5 @@ def _info_of_frames(source: Source) -> TrackInfo:
         # Finer than any gap, coarser than the error of float seconds.
         tick_s=min(1e-6, float(gaps_s.min()) / 2) if len(gaps_s) else 1e-6,
         keyframe_idxs=tuple(range(num_frames)),
+        packet_idxs=np.arange(num_frames, dtype=np.int64),
     )

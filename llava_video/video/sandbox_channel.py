@@ -154,7 +154,7 @@ def _arrays(body: bytes, shapes: dict[str, Any]) -> dict[str, np.ndarray[Any, An
     arrays, start = {}, 0
     for name, (kind, length) in shapes.items():
         dtype = np.dtype(kind)
-        if dtype.kind not in "fi" or length < 0:
+        if dtype.kind not in "biuf" or length < 0:
             raise ValueError(kind)
         arrays[name] = np.frombuffer(body, dtype, count=length, offset=start)
         start += dtype.itemsize * length

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from llava_video.errors import ConfigError, DecodeError, LlavaVideoError
 from llava_video.values import Clip, VideoInfo
-from llava_video.video.clips import Frame, checked_times
+from llava_video.video.clips import Frame, checked_times, clip_frames
 from llava_video.video.decoder import BackendName
 from llava_video.video.probe import TrackInfo
 from llava_video.video.sandbox_channel import (
@@ -152,7 +152,7 @@ class SandboxedDecoder:
         reading = _Reading(turn, ring, wanted)
         chunk: Frame | None = None
         idxs: list[int] = []
-        most = min(chunk_frames, len(wanted))
+        most = min(clip_frames(self.info, chunk_frames), len(wanted))
         error: LlavaVideoError | None = None
         try:
             while error is None:

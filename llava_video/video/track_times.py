@@ -3,6 +3,7 @@
 Pure arithmetic on arrays; knows no container library and no pixels.
 """
 
+from array import array
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple
@@ -13,24 +14,49 @@ import numpy.typing as npt
 Int64s = npt.NDArray[np.int64]
 
 # Stands for a time the container does not state.
-_NO_TIME = np.iinfo(np.int64).min
+_NO_TIME = -(2**63)
 # Decode times that fall back further than this are a new recording, not an untidy muxer.
 _RESTART_S = 1.0
 # FFmpeg's own assumption for streams that state neither times nor a rate.
 _FALLBACK_RATE_HZ = Fraction(25)
 
 
+def _ticks() -> "array[int]":
+    return array("q")
+
+
 @dataclass(frozen=True, slots=True)
 class PacketTable:
-    """What was read of every packet, one entry each in file order; times in ticks or None."""
+    """What was read of every packet, one entry each in file order; times in ticks.
 
-    pts: list[int | None] = field(default_factory=list)
-    dts: list[int | None] = field(default_factory=list)
-    durations: list[int] = field(default_factory=list)
-    is_key: list[bool] = field(default_factory=list)
+    Arrays of numbers: as lists of objects the packets of two hours are 40 MB.
+    """
+
+    pts: "array[int]" = field(default_factory=_ticks)
+    dts: "array[int]" = field(default_factory=_ticks)
+    durations: "array[int]" = field(default_factory=_ticks)
+    is_key: bytearray = field(default_factory=bytearray)
     # Outside the edit list: decoded for the sake of others, never shown.
-    is_hidden: list[bool] = field(default_factory=list)
-    is_damaged: list[bool] = field(default_factory=list)
+    is_hidden: bytearray = field(default_factory=bytearray)
+    is_damaged: bytearray = field(default_factory=bytearray)
+
+    def add(
+        self,
+        pts: int | None,
+        dts: int | None,
+        duration: int,
+        *,
+        is_key: bool,
+        is_hidden: bool = False,
+        is_damaged: bool = False,
+    ) -> None:
+        """Enter the next packet; a time of None is one that the container does not state."""
+        self.pts.append(_NO_TIME if pts is None else pts)
+        self.dts.append(_NO_TIME if dts is None else dts)
+        self.durations.append(duration)
+        self.is_key.append(is_key)
+        self.is_hidden.append(is_hidden)
+        self.is_damaged.append(is_damaged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +69,8 @@ class TrackTimes:
         last_ticks: how long the last frame is shown, ticks; 0 when unknown.
         keyframe_idxs: indices into `ticks` of the frames decoding can start at.
         key_ticks: when those are decoded, as the container counts it.
+        packet_idxs: (num_frames,) for each of `ticks`, which packet of the track holds it, in file
+            order; of frames told by their order, the n-th shown one.
         by_order: frames cannot be told by their times: the n-th shown is the n-th of `ticks`.
         num_hidden: packets outside the edit list.
         faults: one sentence each.
@@ -53,6 +81,7 @@ class TrackTimes:
     last_ticks: int
     keyframe_idxs: tuple[int, ...]
     key_ticks: tuple[int, ...]
+    packet_idxs: Int64s
     by_order: bool
     num_hidden: int
     faults: tuple[str, ...]
@@ -88,8 +117,8 @@ def track_times(
     """
     faults: list[str] = []
     num_packets = _num_whole(table)
-    hidden = np.array(table.is_hidden[:num_packets], dtype=bool)
-    is_key = np.array(table.is_key[:num_packets], dtype=bool)
+    hidden = np.frombuffer(table.is_hidden, dtype=bool)[:num_packets]
+    is_key = np.frombuffer(table.is_key, dtype=bool)[:num_packets]
     num_damaged = sum(table.is_damaged[:num_packets])
     if num_damaged:
         faults.append(f"{num_damaged} of {num_packets} packets are marked as damaged.")
@@ -110,6 +139,7 @@ def track_times(
         last_ticks=_last_ticks(clock, shown, ticks),
         keyframe_idxs=keyframe_idxs,
         key_ticks=key_ticks,
+        packet_idxs=_packet_idxs(clock.pts, shown, by_order),
         by_order=by_order,
         num_hidden=int(hidden.sum()),
         faults=tuple(faults),
@@ -131,8 +161,10 @@ def _clock(
     rate_hz: Fraction | None,
     faults: list[str],
 ) -> _Clock:
-    pts, dts = _array(table.pts[:num_packets]), _array(table.dts[:num_packets])
-    durations = np.array(table.durations[:num_packets], dtype=np.int64)
+    pts, dts, durations = (
+        np.frombuffer(column, dtype=np.int64)[:num_packets]
+        for column in (table.pts, table.dts, table.durations)
+    )
     if not (pts == _NO_TIME).any():
         offsets = _offsets(dts, tick)
         if offsets is None:
@@ -176,6 +208,11 @@ def _frame_ticks(pts: Int64s, by_order: bool, faults: list[str]) -> Int64s:
     return ticks
 
 
+def _packet_idxs(pts: Int64s, shown: npt.NDArray[np.bool_], by_order: bool) -> Int64s:
+    in_file = np.flatnonzero(shown)
+    return in_file if by_order else in_file[np.unique(pts[shown], return_index=True)[1]]
+
+
 def _last_ticks(clock: _Clock, shown: npt.NDArray[np.bool_], ticks: Int64s) -> int:
     if not len(ticks):
         return 0
@@ -195,7 +232,3 @@ def _keyframes(
     dts = np.where(clock.dts[is_key] == _NO_TIME, pts, clock.dts[is_key])
     idxs, firsts = np.unique(np.searchsorted(ticks, pts), return_index=True)
     return tuple(idxs.tolist()), tuple(dts[firsts].tolist())
-
-
-def _array(times: list[int | None]) -> Int64s:
-    return np.array([_NO_TIME if time is None else time for time in times], dtype=np.int64)

@@ -19,6 +19,7 @@ def write_clip(
     *,
     frame_rate_hz: Fraction | int = 30,
     times_s: Sequence[float] | None = None,
+    ticks_per_s: int = 90_000,
     codec: str = "libx264",
     pixel_format: str = "yuv420p",
     codec_options: Mapping[str, str] | None = None,
@@ -33,7 +34,8 @@ def write_clip(
         path: where to; the suffix names the container.
         frames: (H, W, 3) uint8 RGB, all of one size, as stored (before any turn).
         frame_rate_hz: frames per second, and the rate the file states.
-        times_s: a time for each frame, s, ascending, in steps of 1/90000; None spaces them evenly.
+        times_s: a time for each frame, s, ascending, ascending; None spaces them evenly.
+        ticks_per_s: steps those times are rounded to; MPEG-4 takes at most 65,535.
         codec: FFmpeg's name of the encoder.
         pixel_format: stored pixels, "yuv420p10le" for 10 bits.
         codec_options: the encoder's own options.
@@ -47,7 +49,7 @@ def write_clip(
         BackendMissingError: without PyAV.
     """
     av = require("av")
-    tick = 1 / Fraction(frame_rate_hz) if times_s is None else Fraction(1, 90_000)
+    tick = 1 / Fraction(frame_rate_hz) if times_s is None else Fraction(1, ticks_per_s)
     num_frames = 0
     with av.open(str(Path(path)), "w", format=container) as file:
         track = None

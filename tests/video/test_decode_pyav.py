@@ -9,9 +9,11 @@ import av
 import numpy as np
 import pytest
 import synthetic
+from av.video.frame import PictureType
 
 from llava_video.errors import DecodeError, SourceError
 from llava_video.video import decode_pyav
+from llava_video.video.decode_pass import Pass
 from llava_video.video.decode_pyav import PyavReader
 from llava_video.video.probe import probe
 from llava_video.video.source import Source, open_source
@@ -43,16 +45,20 @@ def _read(source: Source, idxs: list[int]) -> dict[int, np.ndarray[Any, np.dtype
 
 
 def _passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Note the name of every pass that is begun."""
+    """Note the care of every pass that is begun."""
     begun: list[str] = []
 
-    class Noting(decode_pyav._Pass):
-        def __init__(self, container: Any, info: Any, care: Any) -> None:
+    class Noting(Pass):
+        def __init__(self, container: Any, info: Any, care: Any, *rest: Any) -> None:
             begun.append(care.name)
-            super().__init__(container, info, care)
+            super().__init__(container, info, care, *rest)
 
-    monkeypatch.setattr(decode_pyav, "_Pass", Noting)
+    monkeypatch.setattr(decode_pyav, "Pass", Noting)
     return begun
+
+
+def _cores(monkeypatch: pytest.MonkeyPatch, num_cores: int) -> None:
+    monkeypatch.setattr(decode_pyav, "_num_cores", lambda: num_cores)
 
 
 @pytest.mark.parametrize(("suffix", "encoder"), KINDS)
@@ -84,33 +90,73 @@ def test_keyframes_that_are_no_clean_start(tmp_path: Path, suffix: str, x264: st
         assert (_read(source, [idx])[idx] == every[idx]).all()
 
 
-def test_a_seek_is_made_where_it_saves_work(
+def test_runs_are_read_side_by_side_or_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A keyframe every 12. Four runs for two cores; on one core those that lie close are joined.
     source = open_source(synthetic.write_video(tmp_path / "a.mp4", 120))
-    seeks: list[int] = []
-    real = decode_pyav._Pass._decode
+    read: list[tuple[int, ...]] = []
+    real = Pass.frames
 
-    def noting(self: Any, sought: int | None) -> Any:
-        if sought is not None:
-            seeks.append(sought)
-        return real(self, sought)
+    def noting(self: Any, run: Any) -> Any:
+        read.append(run.idxs)
+        return real(self, run)
 
-    monkeypatch.setattr(decode_pyav._Pass, "_decode", noting)
-    _read(source, [0, 5, 11, 13, 100, 101, 119])
-    assert seeks == [100]
+    monkeypatch.setattr(Pass, "frames", noting)
     begun = _passes(monkeypatch)
-    _read(source, [118])
-    assert (seeks, begun) == ([100, 118], ["FAST"])
+    _cores(monkeypatch, 2)
+    idxs = [0, 5, 11, 13, 100, 101, 119]
+    side_by_side = _read(source, idxs)
+    assert sorted(read) == [(0, 5, 11), (13,), (100, 101), (119,)]
+    assert begun in (["FAST"], ["FAST", "FAST"])  # one may have been quicker than the other began
+    read.clear(), begun.clear()
+    _cores(monkeypatch, 1)
+    joined = _read(source, idxs)
+    assert read == [(0, 5, 11, 13), (100, 101, 119)]
+    assert begun == ["FAST"]
+    assert list(side_by_side) == list(joined) == idxs
+    assert all((side_by_side[idx] == joined[idx]).all() for idx in idxs)
 
 
-def test_each_frame_is_decoded_once_in_one_pass(
+def test_every_frame_of_a_large_picture_is_one_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Held frames of the second run would not fit: the codec's own threads read them all.
     source = open_source(synthetic.write_video(tmp_path / "a.mp4", 60))
+    monkeypatch.setattr(decode_pyav, "_MOST_HELD_BYTES", 5 * 96 * 160 * 3 // 2)
+    _cores(monkeypatch, 2)
     begun = _passes(monkeypatch)
-    _read(source, list(range(60)))
+    every = _read(source, list(range(60)))
+    assert [synthetic.read_index(frame) for frame in every.values()] == list(range(60))
     assert begun == ["FAST"]
+
+
+def test_pictures_nobody_refers_to_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"x264-params": "b-pyramid=none"}
+    source = open_source(synthetic.write_video(tmp_path / "a.mp4", 120, codec_options=options))
+    every = _read(source, list(range(120)))
+    with av.open(str(source.path)) as container:
+        kinds = [frame.pict_type for frame in container.decode(video=0)]
+    num_fed: list[int] = []
+    real = Pass._frames_of
+
+    def counting(self: Any, packet: Any) -> Any:
+        num_fed.append(bool(packet.size))
+        return real(self, packet)
+
+    monkeypatch.setattr(Pass, "_frames_of", counting)
+    b_frames = [idx for idx in range(48, 60) if kinds[idx] == PictureType.B]
+    assert len(b_frames) >= 4
+    for idx in (b_frames[-1], b_frames[0], 59):
+        num_fed.clear()
+        assert (_read(source, [idx])[idx] == every[idx]).all()
+        # From keyframe 48 to the frame: no B-frame is referred to. A B-frame
+        # stands behind the picture that is shown after it.
+        ahead = next(i for i in range(idx, 60) if kinds[i] != PictureType.B)
+        others = [i for i in range(48, ahead + 1) if kinds[i] != PictureType.B]
+        assert sum(num_fed) == len({*others, idx})
 
 
 def test_a_seek_that_lands_wrong_is_noticed(
@@ -124,7 +170,8 @@ def test_a_seek_that_lands_wrong_is_noticed(
     begun = _passes(monkeypatch)
     frames = dict(PyavReader(source, info).frames([50, 80]))
     assert [synthetic.read_index(frames[idx]) for idx in (50, 80)] == [50, 80]
-    assert begun == ["FAST", "CAREFUL", "LINEAR"]
+    assert (begun[0], begun[-1], begun.count("LINEAR")) == ("FAST", "LINEAR", 1)
+    assert "CAREFUL" in begun
 
 
 def _damaged(path: Path, packet_idxs: list[int], *, keep: int = 12) -> bytes:
@@ -163,7 +210,7 @@ def test_after_damage_nothing_is_shown_until_the_next_keyframe(
     begun = _passes(monkeypatch)
     # The slice header goes too: the packet of frame 25 cannot be decoded at all.
     got = _read(open_source(_damaged(path, [25], keep=4)), list(range(60)))
-    assert begun == ["FAST", "CAREFUL"]
+    assert (begun.count("CAREFUL"), begun.count("LINEAR")) == (1, 0)
     assert set(range(25)) <= set(got)
     assert set(range(40, 60)) <= set(got)
     assert not set(range(25, 40)) & set(got)

@@ -1,6 +1,6 @@
 import pytest
 
-from llava_video.video.h264 import KeyKind, key_kind
+from llava_video.video.h264 import KeyKind, is_disposable, key_kind
 
 # A unit's first byte: three bits of importance, five of kind. Then Exp-Golomb numbers:
 # first_mb_in_slice 0 is "1"; slice_type 7 is "0001000", 2 is "011", 5 is "00110", 0 is "1".
@@ -10,6 +10,9 @@ _UNITS = {
     "i": b"\x41\x88\x84",  # the same slice of any other picture
     "i2": b"\x41\xb0\x00",  # 1 011 ....: slice_type 2
     "p": b"\x41\x9a\x24",  # 1 00110 ..: slice_type 5
+    "b": b"\x01\x9e\x24",  # nal_ref_idc 0
+    "idle": b"\x09\xf0",  # a delimiter
+    "sps": b"\x67\x64\x00",
     "p0": b"\x41\xe0\x00",  # 1 1 ......: slice_type 0
     "i_later": b"\x41\x02\x10\x80\x80",  # 0000001000010 0001000 ...: macroblock 65, then 7
 }
@@ -75,3 +78,31 @@ def test_a_cut_packet_is_no_start() -> None:
 
 def test_a_length_past_the_end_stops() -> None:
     assert key_kind(b"\xff\xff\xff\xff\x06" + _by_length("idr"), _AVCC) is KeyKind.NONE
+
+
+@pytest.mark.parametrize(
+    ("names", "is_left_out"),
+    [
+        (("b",), True),
+        (("b", "b"), True),
+        (("idle", "sei", "b"), True),
+        (("p",), False),
+        (("b", "p"), False),
+        (("idr",), False),
+        (("sps", "b"), False),  # later pictures need it
+        (("sei",), False),
+        ((), False),
+    ],
+)
+def test_what_can_be_left_out(names: tuple[str, ...], is_left_out: bool) -> None:
+    assert is_disposable(_by_length(*names), _AVCC) == is_left_out
+    assert is_disposable(_by_start_code(*names), None) == is_left_out
+
+
+def test_a_damaged_packet_is_not_left_out() -> None:
+    whole = _by_length("b", "b")
+    assert not is_disposable(whole[:-1], _AVCC)
+    assert not is_disposable(whole + b"\0", _AVCC)
+    assert not is_disposable(b"\xff" + whole[1:], _AVCC)
+    forbidden_bit = bytes([0, 0, 0, 2, 0x81, 0x9A])
+    assert not is_disposable(forbidden_bit, _AVCC)

@@ -16,12 +16,14 @@ def _table(packets: Sequence[tuple[int | None, int | None, str]], duration: int 
     """Flags: k keyframe, h hidden by the edit list, d damaged."""
     table = PacketTable()
     for pts, dts, flags in packets:
-        table.pts.append(pts)
-        table.dts.append(dts)
-        table.durations.append(duration)
-        table.is_key.append("k" in flags)
-        table.is_hidden.append("h" in flags)
-        table.is_damaged.append("d" in flags)
+        table.add(
+            pts,
+            dts,
+            duration,
+            is_key="k" in flags,
+            is_hidden="h" in flags,
+            is_damaged="d" in flags,
+        )
     return table
 
 
@@ -41,8 +43,8 @@ def test_reordered_packets() -> None:
 
 
 def test_the_last_frame_shown_says_how_long_it_is_shown() -> None:
-    table = _table([(0, 0, "k"), (30, 1, ""), (10, 2, ""), (20, 3, "")])
-    table.durations[:] = [10, 99, 10, 10]
+    table = _table([(0, 0, "k"), (30, 1, ""), (10, 2, ""), (20, 3, "")], duration=10)
+    table.durations[1] = 99
     assert track_times(table, tick=TICK, rate_hz=None).last_ticks == 99
 
 
