@@ -34,6 +34,7 @@ class Misbehaving:
         clips = self._decoder.clips_at(times_s, chunk_frames=chunk_frames)
         for num, clip in enumerate(clips):
             if num == GOOD_FRAMES:
+                time.sleep(0.3)  # both are on their way by then
                 self._then(self._source)
             yield clip
 

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from llava_video import backends
 from llava_video.config import from_mapping
 from llava_video.errors import DecodeError, LlavaVideoError
 from llava_video.values import VideoInfo
+from llava_video.video.ahead import read_ahead
 from llava_video.video.container import open_container, watch_packets
 from llava_video.video.decoder import Decoder
 from llava_video.video.probe import TrackInfo
@@ -217,8 +218,8 @@ class _Worker:
         self._walk.begin(self._name, is_decoding=True)
         if self._decoder.backend == "decord":  # reads packets by itself
             self._walk.check(least_walk(self._decoder.info, times_s))
-        # One by one: a frame is on its way while the next is decoded.
-        clips = self._decoder.clips_at(times_s.tolist(), chunk_frames=1)
+        # One by one, and copied while the next one is decoded.
+        clips = read_ahead(self._decoder.clips_at(times_s.tolist(), chunk_frames=1))
         num_sent, num_free = 0, len(slots)
         try:
             for clip in clips:
@@ -229,8 +230,7 @@ class _Worker:
                 self._channel.send({"is": "frame", "idx": int(clip.frame_idxs[0])})
                 num_sent, num_free = num_sent + 1, num_free - 1
         finally:
-            if isinstance(clips, Generator):
-                clips.close()
+            clips.close()
         was_short = num_sent < len(times_s) and self._was_short_of_memory()
         self._channel.send({"is": "end", "was_short": was_short, **self._choice()})
 

@@ -89,6 +89,11 @@ class SandboxedDecoder:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """The worker's process."""
+        return self._worker.pid
+
     def clips_at(self, times_s: Sequence[float], *, chunk_frames: int = 8) -> Iterator[Clip]:
         """See `Decoder`. Frames that came before a limit or a crash are given before the error."""
         return self._clips(checked_times(times_s, chunk_frames), chunk_frames)

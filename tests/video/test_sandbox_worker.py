@@ -108,7 +108,7 @@ pool = DecoderPool(opener="sandbox_stubs:" + sys.argv[2])
 decoder = pool.open(open_source(sys.argv[1]))
 clips = decoder.clips_at([0.0, 0.1, 0.5], chunk_frames=1)
 next(clips)
-print(pool._num_lent, decoder._worker.pid, flush=True)
+print(pool._num_lent, decoder.pid, flush=True)
 time.sleep(60)
 """
 
