@@ -34,14 +34,19 @@ class FrameRing:
         self.num_slots = min(fitting, num_frames)
         num_bytes = self.num_slots * frame_bytes
         self.descriptor = nameless_file(num_bytes)
-        memory = mmap.mmap(self.descriptor, num_bytes, prot=mmap.PROT_READ)
-        self.slots: npt.NDArray[np.uint8] = np.frombuffer(memory, dtype=np.uint8).reshape(
+        self._memory = mmap.mmap(self.descriptor, num_bytes, prot=mmap.PROT_READ)
+        self.slots: npt.NDArray[np.uint8] = np.frombuffer(self._memory, dtype=np.uint8).reshape(
             self.num_slots, *self.shape
         )
 
     def sent(self) -> None:
         """Close the descriptor: the worker has its own."""
         os.close(self.descriptor)
+
+    def close(self) -> None:
+        """Let the memory go, though an error's traceback may still hold this object."""
+        self.slots = self.slots[:0].copy()
+        self._memory.close()
 
 
 class LentFile:

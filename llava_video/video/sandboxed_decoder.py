@@ -224,6 +224,7 @@ class SandboxedDecoder:
         with self._lock:
             if self._is_reading and reading.turn == self._turn:
                 self._worker.send({"do": "stop"})
+        reading.ring.close()
 
     def _answer(self, pts_s: float | None) -> Message:
         """Wait for an answer; what is wrong becomes one of our errors.
@@ -250,7 +251,11 @@ class SandboxedDecoder:
 
     def _told(self, message: Message) -> LlavaVideoError:
         if message.values.get("error"):
-            return unpack_error(message.values)
+            error = unpack_error(message.values)
+            if self._source.name not in error.message:  # which of many files it was
+                error.message = f"{self._source.name}: {error.message}"
+                error.args = (error.message, *error.args[1:])
+            return error
         return DecodeError(
             f"{self._source.name}: reading it failed in a way that was not foreseen: "
             f"{message.values.get('message')}.",
