@@ -25,6 +25,7 @@ from harness import Timing, interleaved, parser_of, report
 from llava_video.video.decoder import Decoder, open_decoder
 from llava_video.video.probe import probe
 from llava_video.video.sandbox import DecoderPool
+from llava_video.video.sandbox_memory import status_bytes
 from llava_video.video.sandbox_process import WorkerProcess
 from llava_video.video.sandboxed_decoder import SandboxedDecoder
 from llava_video.video.settings import SandboxSettings
@@ -130,7 +131,7 @@ def _worker(num_starts: int) -> dict[str, Any]:
         before_s = time.perf_counter()
         worker = WorkerProcess(SandboxSettings(), _OPENER)
         seconds.append(time.perf_counter() - before_s)
-        idle_bytes = _status_bytes(worker.pid)
+        idle_bytes = status_bytes("VmHWM", worker.pid)
         worker.kill()
     start = Timing(tuple(seconds))
     print(f"a worker starts in {start} and then has {idle_bytes / 1e6:.0f} MB")
@@ -140,16 +141,7 @@ def _worker(num_starts: int) -> dict[str, Any]:
 def _resident_bytes(decoder: Decoder) -> int:
     """Return the most memory that a decoder's worker has had, mapped files included."""
     assert isinstance(decoder, SandboxedDecoder)
-    return _status_bytes(decoder.pid)
-
-
-def _status_bytes(pid: int) -> int:
-    """Return the most memory a process has had (Linux); 0 where the system does not say."""
-    status = Path(f"/proc/{pid}/status")
-    if not status.is_file():
-        return 0
-    lines = status.read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return status_bytes("VmHWM", decoder.pid)
 
 
 if __name__ == "__main__":

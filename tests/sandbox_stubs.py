@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,17 @@ def hangs_at_once(source: Any, *, backend: Any, info: Any = None) -> Any:
 
 def crashes_at_once(source: Any, *, backend: Any, info: Any = None) -> Any:
     os.abort()
+
+
+def lies_about_the_size(source: Any, *, backend: Any, info: Any = None) -> Any:
+    """Tell of frames of a terapixel, past the worker's own check."""
+    from llava_video.video.sandbox_channel import pack_info
+
+    true = decoder_module.open_decoder(source, backend="pyav").info
+    facts, arrays = pack_info(replace(true, height_px=10**6, width_px=10**6))
+    answer = {"is": "opened", "info": facts, "backend": "stub", "reason": "a test."}
+    _line().send(answer, arrays)
+    time.sleep(1000)
 
 
 def gives_nothing(source: Any, *, backend: Any, info: Any = None) -> Any:

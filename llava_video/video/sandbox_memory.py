@@ -1,6 +1,7 @@
-"""Bytes that two processes share: frames on their way back, and sources that stand in memory.
+"""Bytes that two processes share, and what a process takes for itself.
 
-Files without a name, passed as descriptors: nothing is left behind however either side ends.
+Frames on their way back and sources that stand in memory are files without a name, passed as
+descriptors: nothing is left behind however either side ends.
 """
 
 import mmap
@@ -15,6 +16,9 @@ from llava_video.video.source import Source
 
 # Enough that neither side waits for the other, in memory that is small beside a decoder's.
 _MOST_SLOTS, _LEAST_SLOTS, _RING_BYTES = 16, 2, 2**25
+
+# Where memory ends, some allocation fails before the last byte is taken.
+_SHORT_SHARE = 0.8
 
 
 class FrameRing:
@@ -103,3 +107,26 @@ def nameless_file(num_bytes: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def status_bytes(name: str, pid: int | str = "self") -> int:
+    """Return a line of a process's status, bytes; 0 where there is none."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)
+
+
+def is_short_of_memory(base_bytes: int, max_memory_bytes: int, pid: int | str = "self") -> bool:
+    """Whether a process's address space has once come near the limit.
+
+    What failed then may have been fine: a decoder that is refused memory reports damage, crashes,
+    or waits for a thread that never began.
+
+    Args:
+        base_bytes: its address space at the start.
+        max_memory_bytes: what it may take beyond that.
+        pid: the process.
+    """
+    return status_bytes("VmPeak", pid) > base_bytes + _SHORT_SHARE * max_memory_bytes

@@ -24,6 +24,7 @@ import numpy as np
 from llava_video.config import to_mapping
 from llava_video.errors import BackendMissingError, CapacityError
 from llava_video.video.sandbox_channel import BrokenMessageError, Channel, Message
+from llava_video.video.sandbox_memory import is_short_of_memory, status_bytes
 from llava_video.video.settings import SandboxSettings
 
 # The user's script is not run again, and a module is found where the parent finds it.
@@ -66,10 +67,10 @@ class Account:
         waited_s: seconds that somebody waited for the worker.
         read_before_bytes: what the worker had read when the video was opened.
         looked_s: when its reading was last looked at.
-        max_memory_bytes: the worker's limit.
+        limits: the worker's.
     """
 
-    max_memory_bytes: int
+    limits: SandboxSettings
     waited_s: float = 0.0
     read_before_bytes: int = 0
     looked_s: float = 0.0
@@ -95,6 +96,7 @@ class WorkerProcess:
             )
         self._settings = settings
         self._ending = threading.RLock()
+        self._base_bytes = 0
         self.num_videos = 0
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
@@ -154,7 +156,7 @@ class WorkerProcess:
     def begin_video(self) -> Account:
         """Count another video, and return its account."""
         self.num_videos += 1
-        return Account(self._settings.max_memory_bytes, read_before_bytes=self._read_bytes())
+        return Account(self._settings, read_before_bytes=self._read_bytes())
 
     def answer(self, account: Account) -> Message:
         """Wait for the next answer, within the limits.
@@ -217,6 +219,12 @@ class WorkerProcess:
     def _check_times(self, account: Account, silent_s: float) -> None:
         limits = self._settings
         if silent_s >= limits.stall_timeout_s:
+            if is_short_of_memory(self._base_bytes, limits.max_memory_bytes, self.pid):
+                raise self._ended(
+                    f"the decoder hangs after taking {limits.max_memory_bytes:,} bytes "
+                    "(max_memory_bytes)",
+                    _HANGS.format("max_memory_bytes"),
+                )
             raise self._ended(
                 f"the decoder said nothing for {limits.stall_timeout_s:g} s (stall_timeout_s)",
                 _HANGS.format("stall_timeout_s"),
@@ -276,6 +284,7 @@ class WorkerProcess:
         if message.values.get("is") != "ready":
             found = message.values.get("message")
             raise CapacityError(f"a decoding worker does not start: {found}.", "check the opener.")
+        self._base_bytes = status_bytes("VmSize", self.pid)
 
 
 def _last_words(status: int | None) -> str:
@@ -292,5 +301,8 @@ def _last_words(status: int | None) -> str:
     return f"the decoder crashed ({name})"
 
 
-_HANGS = "leave the file out, or raise {} in SandboxSettings where it is only slow."
-_CRASHES = "leave the file out, or convert it: a damaged file can bring a decoder down."
+_HANGS = "leave the file out, or raise {} in SandboxSettings if it is to be trusted."
+_CRASHES = (
+    "leave the file out, or convert it: damage can bring a decoder down. So can want of memory: "
+    "see max_memory_bytes in SandboxSettings."
+)

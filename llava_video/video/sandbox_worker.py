@@ -40,14 +40,12 @@ from llava_video.video.sandbox_channel import (
     pack_info,
     unpack_info,
 )
+from llava_video.video.sandbox_memory import is_short_of_memory, status_bytes
 from llava_video.video.settings import SandboxSettings
 from llava_video.video.source import Source
 
 _PULSE_S = 0.5
 _MOST_LOG_LINES = 100
-_STATUS = Path("/proc/self/status")
-# Where memory ends, some allocation fails before the last byte is taken.
-_SHORT_SHARE = 0.8
 
 
 def main(words: Mapping[str, Any]) -> None:
@@ -148,7 +146,7 @@ class _Worker:
         self._name = ""
         self._descriptors: list[int] = []
         self._ring: mmap.mmap | None = None
-        self._base_bytes = _status_bytes("VmSize")
+        self._base_bytes = status_bytes("VmSize")
         self._most_bytes = self._base_bytes + settings.max_memory_bytes
         _limit_memory(self._most_bytes)
 
@@ -216,7 +214,7 @@ class _Worker:
         slots = self._shared_slots(message)
         times_s = message.arrays["times_s"]
         self._walk.begin(self._name, is_decoding=True)
-        if self._decoder.backend == "decord":  # reads packets by itself
+        if self._decoder.backend != "pyav":  # the others read packets by themselves
             self._walk.check(least_walk(self._decoder.info, times_s))
         # One by one, and copied while the next one is decoded.
         clips = read_ahead(self._decoder.clips_at(times_s.tolist(), chunk_frames=1))
@@ -267,9 +265,7 @@ class _Worker:
         self._channel.send({"is": "closed", "is_worn": self._was_short_of_memory()})
 
     def _was_short_of_memory(self) -> bool:
-        """Whether address space has come near the limit: what failed then may have been fine."""
-        near_bytes = self._base_bytes + _SHORT_SHARE * self._settings.max_memory_bytes
-        return _status_bytes("VmPeak") > near_bytes
+        return is_short_of_memory(self._base_bytes, self._settings.max_memory_bytes)
 
 
 def least_walk(info: VideoInfo, times_s: npt.NDArray[np.float64]) -> int:
@@ -306,13 +302,3 @@ def _limit_memory(most_bytes: int) -> None:
         soft = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file behind
-
-
-def _status_bytes(name: str) -> int:
-    """Return a line of the process's status, bytes; 0 where there is none."""
-    if not _STATUS.is_file():
-        return 0
-    for line in _STATUS.read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return 0

@@ -144,6 +144,8 @@ class SandboxedDecoder:
         try:
             opened = unpack_info(message.values["info"], message.arrays)
             self._note_choice(message)
+            if opened.height_px * opened.width_px > self._account.limits.max_pixels:
+                raise BrokenMessageError("frames larger than allowed")
         except (BrokenMessageError, KeyError) as cause:
             raise self._nonsense(None) from cause
         return info if isinstance(info, TrackInfo) else opened
@@ -264,7 +266,7 @@ class SandboxedDecoder:
 
     def _short_of_memory(self, pts_s: float | None) -> DecodeError:
         self._worker.kill()
-        most_bytes = self._account.max_memory_bytes
+        most_bytes = self._account.limits.max_memory_bytes
         self._ended = f"decoding took more than {most_bytes:,} bytes (max_memory_bytes)"
         hint = "raise max_memory_bytes in SandboxSettings if the file is to be trusted."
         return DecodeError(f"{self._source.name}: {self._ended}.", hint, pts_s)

@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llava_video.video.sandbox_memory import FrameRing, LentFile, nameless_file
+from llava_video.video.sandbox_memory import (
+    FrameRing,
+    LentFile,
+    is_short_of_memory,
+    nameless_file,
+    status_bytes,
+)
 from llava_video.video.source import open_source
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -78,3 +84,18 @@ def test_systems_without_files_in_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     descriptor = nameless_file(10)
     assert os.fstat(descriptor).st_size == 10
     os.close(descriptor)
+
+
+def test_what_a_process_has() -> None:
+    own_bytes = status_bytes("VmSize")
+    assert 10**6 < own_bytes == pytest.approx(status_bytes("VmSize", os.getpid()), rel=0.1)
+    assert status_bytes("VmPeak") >= status_bytes("VmRSS") > 10**6
+    assert status_bytes("NoSuchLine") == status_bytes("VmSize", 2**22 + 1) == 0
+
+
+def test_near_the_limit() -> None:
+    """Of 1000 bytes beyond the base, 800 are near the limit and not yet over it."""
+    mmap.mmap(-1, 2**30).close()  # a peak that the test itself does not pass
+    peak_bytes = status_bytes("VmPeak")
+    assert not is_short_of_memory(peak_bytes - 800, 1000)
+    assert is_short_of_memory(peak_bytes - 801, 1000)

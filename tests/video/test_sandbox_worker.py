@@ -124,7 +124,10 @@ def test_an_unguarded_script(path: Path, tmp_path: Path, how: str) -> None:
     assert (ran.stdout.split(), ran.stderr) == (["begun", "30"], "")
 
 
-@pytest.mark.parametrize("stub", ["sleeps_in_c", "is_busy", "tells"])
+@pytest.mark.parametrize(
+    "stub",
+    ["sleeps_in_c", *(pytest.param(s, marks=pytest.mark.slow) for s in ("is_busy", "tells"))],
+)
 def test_a_worker_ends_with_its_parent(path: Path, stub: str) -> None:
     before = shared_files()
     parent = subprocess.Popen(
