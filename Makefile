@@ -1,5 +1,5 @@
 # `make demo` and `make test` work on a clean clone with Python 3.11-3.13 and make; nothing is
-# activated by hand. The environment is made again only when its two lists change.
+# activated by hand. The environment is made again only when its two lists change or the native part.
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
@@ -7,6 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 PYTEST_WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
+NATIVE_SOURCES := $(wildcard csrc/*.cpp csrc/*.h csrc/CMakeLists.txt)
 
 .PHONY: help demo test test-full lint format
 help:
@@ -37,7 +38,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(STAMP): constraints.txt pyproject.toml
+$(STAMP): constraints.txt pyproject.toml $(NATIVE_SOURCES)
 	@test -n "$(PYTHON)" || { echo 'Python 3.11, 3.12 or 3.13 is needed and was not found.' \
 	'Install it (Debian, Ubuntu: apt install python3.12 python3.12-venv; macOS: brew install' \
 	'python@3.12) or name it: make PYTHON=/path/to/python3.12.' >&2; exit 1; }
@@ -45,5 +46,12 @@ $(STAMP): constraints.txt pyproject.toml
 	'$(PYTHON) is needed and was not found. Install it (Debian, Ubuntu: apt install' \
 	"$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'))." >&2; exit 1; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@for cxx in "$$CXX" c++ g++ clang++; do command -v "$$cxx" >/dev/null 2>&1 && break; done && \
+	$(BIN)/python -c 'import pathlib, sys, sysconfig; \
+	sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").is_file())' || { \
+	echo "No C++ compiler or no Python.h: installing without the native part (the same answers," \
+	"slower tiles). For it: apt install g++ $$($(PYTHON) -c \
+	'import sys; print("python%d.%d-dev" % sys.version_info[:2])'), or on macOS" \
+	"xcode-select --install; then rm $@ and make again." >&2; export LLAVA_VIDEO_NATIVE=0; }; \
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
 	@touch $@

@@ -1,5 +1,6 @@
-"""The kernels alone, beside what memory allows and beside their peers: sections pool and rope."""
+"""The kernels alone, beside what memory allows and beside their peers: pool, rope and tiles."""
 
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,19 @@ from llava_video.ops.pool import Pooling
 from llava_video.ops.pool_rows import pool_rows
 from llava_video.ops.rope import rotate_and_store
 from llava_video.ops.rotation import make_rotation
-from llava_video.values import KvFormat
+from llava_video.ops.tile_frames import tile_frames
+from llava_video.values import Fit, Grid, KvFormat
 
 # SigLIP's map and its pooling by 2.
 _SIDE, _OUT = 27, 14
 # Qwen2-7B.
 _WIDTH = 3584
 _Q_HEADS, _KV_HEADS, _HEAD_DIM, _THETA = 28, 4, 128, 1e6
+_HALF = (0.5, 0.5, 0.5)
+_LAYOUTS: dict[str, tuple[Fit, Grid, bool]] = {
+    "one tile": ("squeeze", Grid(1, 1), False),
+    "3 x 3 and overview": ("letterbox", Grid(3, 3), True),
+}
 
 
 def measure_pool(bench: Bench, found: Measured) -> None:
@@ -175,6 +182,53 @@ def _stored_bytes(store: StoredKv) -> int:
     return sum(part.nbytes for part in parts if part is not None)
 
 
+def measure_tiles(bench: Bench, found: Measured) -> None:
+    """Cut 16 frames of 1080p that are on the device, beside torch's resize and beside uploads."""
+    shape = (bench.of(16, 1), bench.of(1080, 20), bench.of(1920, 30), 3)
+    tile_px = bench.of(384, 8)
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8, device=bench.device)
+    ceiling = bench.copy_bytes_per_s()
+    found.details |= {
+        "frames": shape,
+        "copy_bytes_per_s": ceiling,
+        "upload": _upload(bench, frames),
+    }
+    for name, (fit, grid, overview) in _LAYOUTS.items():
+        options = (fit, grid, tile_px, _HALF, _HALF)
+        cut = functools.partial(tile_frames, frames, *options, overview=overview, dtype=bench.dtype)
+        tiles = cut()
+        taken = bench.seconds(cut, cold=True)
+        moved = frames.nbytes + tiles.nbytes
+        found.details[name] = {
+            "seconds": taken,
+            "frames_per_s": len(frames) / taken,
+            "bytes": moved,
+            "share_of_copy": moved / taken / ceiling,
+            # What would come up instead, had the CPU cut them.
+            "upload_of_tiles": _upload(bench, tiles.float()),
+        }
+
+    def theirs() -> torch.Tensor:
+        size = (tile_px, tile_px)
+        planes = frames.permute(0, 3, 1, 2).float()
+        resized = F.interpolate(planes, size, mode="bicubic", antialias=True)
+        return ((resized.round().clamp(0, 255) / 255 - 0.5) / 0.5).to(bench.dtype)
+
+    compiled = torch.compile(theirs) if bench.device.type == "cuda" else theirs
+    ours = found.details["one tile"]
+    for name, run in {"torch": theirs, "torch.compile": compiled}.items():
+        peer = try_peer(name, lambda run=run: bench.seconds(run, cold=True), found.details)
+        if peer:
+            ours[f"times_{name}"] = peer / ours["seconds"]
+
+
+def _upload(bench: Bench, there: torch.Tensor) -> dict[str, float]:
+    """Time the copy of as many bytes from pinned memory."""
+    here = torch.empty(there.shape, dtype=there.dtype, pin_memory=bench.device.type == "cuda")
+    taken = bench.seconds(lambda: there.copy_(here, non_blocking=True))
+    return {"bytes": there.nbytes, "seconds": taken}
+
+
 SECTIONS = {
     "pool": Section(
         question="GELU, pooling of 64 frames by 2, newline rows: how near to the memory's speed?",
@@ -201,5 +255,11 @@ SECTIONS = {
             ),
         ),
         run=measure_rope,
+    ),
+    # Nothing is promised of it: the figures are details of the row.
+    "tiles": Section(
+        question="16 frames of 1080p on the device into tiles, beside torch and beside uploads",
+        targets=(),
+        run=measure_tiles,
     ),
 }

@@ -10,7 +10,7 @@ measured (the newest row of each section in results/gpu.jsonl), or that it was n
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,15 @@ def rewritten(page: str, folder: Path = RESULTS) -> str:
         "kernels": kernel_lines(folder),
         "gpu": gpu_lines(folder),
     }
+    return with_tables(page, tables)
+
+
+def with_tables(page: str, tables: Mapping[str, Iterable[str]]) -> str:
+    """Return a page with the lines between its marks made anew.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
     for name, lines in tables.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         if page.count(begin) != 1 or page.count(end) != 1:
@@ -111,7 +120,8 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def _is_of_7b(kernel: dict[str, Any]) -> bool:
     """Say whether a form is the one that a 7B in bfloat16 runs."""
     told = kernel["form"].split()
-    sizes = {"HEAD_DIM": "128", "NUM_CHANNELS": "3584", "GROUP": "7", "MODE": "bilinear"}
+    sizes = {"HEAD_DIM": "128", "NUM_CHANNELS": "3584", "GROUP": "7", "PX": "384"}
+    sizes |= {"MODE": "bilinear"}
     values = dict(word.split("=") for word in told if "=" in word)
     fits = all(values.get(name, size) == size for name, size in sizes.items())
     is_tabled = "rotate" in kernel["kernel"] and "cos_ptr" not in values
@@ -120,8 +130,8 @@ def _is_of_7b(kernel: dict[str, Any]) -> bool:
 
 
 def _short(form: str) -> str:
-    """Return what is left to tell of such a form: how keys, values or weights are stored."""
-    told = ("BITS=", "KV_FORMAT=", "IS_INT4=", "GELU=")
+    """Return what is left to tell of such a form: how numbers are stored, what is resized."""
+    told = ("BITS=", "KV_FORMAT=", "IS_INT4=", "GELU=", "AXIS=")
     return " ".join(word for word in form.split() if word.startswith(told)) or "bf16"
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llava_video.model.prompt import Turn as Turn
     from llava_video.options import Options as Options
     from llava_video.planning.plan_json import plan_from_json as plan_from_json
+    from llava_video.planning.settings import Sampler as Sampler
     from llava_video.preview import plan_video as plan_video
     from llava_video.values import Description as Description
     from llava_video.values import Plan as Plan
@@ -44,6 +45,7 @@ _DEFINED_IN = {
     "Options": "llava_video.options",
     "Picture": "llava_video.inputs",
     "Plan": "llava_video.values",
+    "Sampler": "llava_video.planning.settings",
     "SourceError": "llava_video.errors",
     "Turn": "llava_video.model.prompt",
     "Video": "llava_video.inputs",
@@ -67,6 +69,7 @@ __all__ = [
     "Options",
     "Picture",
     "Plan",
+    "Sampler",
     "SourceError",
     "Turn",
     "Video",

@@ -48,6 +48,9 @@ BACKENDS: dict[str, Backend] = {
         Backend("huggingface_hub", "huggingface_hub", "1.0", "", "checkpoints by name"),
         Backend("flash_attn", "flash-attn", "2.8", "flash", "flash-attn attention on GPUs"),
         Backend("torchcodec", "torchcodec", "0.8", "torchcodec", "a third video reader"),
+        Backend("fsspec", "fsspec", "2025.3", "cloud", "files in object stores"),
+        Backend("s3fs", "s3fs", "2025.3", "cloud", "s3:// addresses"),
+        Backend("gcsfs", "gcsfs", "2025.3", "cloud", "gs:// addresses"),
         Backend("torchao", "torchao", "0.14", "int4", "int4 weights on GPUs without Triton"),
     )
 }

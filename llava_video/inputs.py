@@ -9,20 +9,21 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from llava_video.errors import ConfigError
 from llava_video.options import Time
+from llava_video.planning.moments import video_end_s
 from llava_video.planning.planner import ImageItem, VideoItem
-from llava_video.planning.sampler import video_end_s
-from llava_video.planning.settings import SamplingSettings
+from llava_video.planning.settings import Rule, Sampler, SamplingSettings
 from llava_video.values import Clip, Plan, Segment, VideoInfo, VisualPlan
-from llava_video.video.decoder import Decoder, open_decoder
+from llava_video.video.decoder import BackendName, Decoder, open_decoder
 from llava_video.video.picture import read_picture
 from llava_video.video.sandbox import open_sandboxed
+from llava_video.video.settings import FetchSettings
 from llava_video.video.source import Source, open_source
 from llava_video.video.span import parse_time
 
@@ -32,6 +33,7 @@ _PICTURE_STARTS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 _MOTION_SUFFIXES = frozenset({".mjpeg", ".mjpg"})
 
 _CHUNK_FRAMES = 8
+_DEFAULT_FETCH = FetchSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Video:
         fps: frames per second of video.
         num_frames: an exact count.
         max_frames: a cap.
+        sampling: which moments: "uniform", "keyframe", "scene", "dedupe" or a `Sampler`.
         info: what is known of it already, from `Decoder.info`; None probes the file.
     """
 
@@ -55,9 +58,10 @@ class Video:
     fps: float | None = None
     num_frames: int | None = None
     max_frames: int | None = None
+    sampling: Rule | Sampler | None = None
     info: VideoInfo | None = None
 
-    def sampling(self, base: SamplingSettings) -> SamplingSettings:
+    def sampled_by(self, base: SamplingSettings) -> SamplingSettings:
         """Return the request's sampling with this video's own settings folded in."""
         own: dict[str, Any] = {
             "start_s": None if self.start is None else parse_time(self.start),
@@ -65,7 +69,11 @@ class Video:
             "fps": self.fps,
             "num_frames": self.num_frames,
             "max_frames": self.max_frames,
+            "rule": self.sampling,
         }
+        if self.sampling is not None and self.sampling != base.rule:
+            # How the request's rule scans says nothing of another rule.
+            base = replace(base, scan_fps=None, max_scan_frames=None, dedupe_threshold=None)
         return replace(base, **{name: value for name, value in own.items() if value is not None})
 
 
@@ -128,6 +136,7 @@ class OpenedVideo:
             fps=sampling.fps,
             num_frames=sampling.num_frames,
             max_frames=sampling.max_frames,
+            sampling=sampling.rule,
             info=self.decoder.info,
         )
 
@@ -181,8 +190,8 @@ Opened = OpenedVideo | OpenedPicture
 def open_visuals(
     visuals: Any,
     sampling: SamplingSettings,
-    reader: Literal["auto", "decord", "pyav"] = "auto",
-    *,
+    reader: BackendName = "auto",
+    fetch: FetchSettings = _DEFAULT_FETCH,
     sandbox: bool = False,
 ) -> tuple[Opened, ...]:
     """Open what the user handed over, in order; nothing stays open when one of them fails.
@@ -192,6 +201,7 @@ def open_visuals(
             sequence of those, or None for text alone.
         sampling: the request's sampling, for videos that have none of their own.
         reader: which decoder backend reads videos.
+        fetch: whom a download may ask, and its limits.
         sandbox: whether each video is read in a process of its own.
 
     Raises:
@@ -201,7 +211,7 @@ def open_visuals(
     opened: list[Opened] = []
     try:
         for visual in _as_sequence(visuals):
-            opened.append(_open_one(visual, sampling, reader, sandbox=sandbox))
+            opened.append(_open_one(visual, sampling, reader, fetch, sandbox))
     except BaseException:
         close_all(opened)
         raise
@@ -211,8 +221,8 @@ def open_visuals(
 def reopen(
     plan: Plan,
     video: Any,
-    reader: Literal["auto", "decord", "pyav"] = "auto",
-    *,
+    reader: BackendName = "auto",
+    fetch: FetchSettings = _DEFAULT_FETCH,
     sandbox: bool = False,
 ) -> tuple[Opened, ...]:
     """Open a plan's visuals again, by the names in it or from what the caller hands over.
@@ -225,7 +235,7 @@ def reopen(
             Picture(v.source) if v.kind == "image" else Video(address=v.source)
             for v in plan.visuals
         ]
-    opened = open_visuals(video, SamplingSettings(), reader, sandbox=sandbox)
+    opened = open_visuals(video, SamplingSettings(), reader, fetch, sandbox)
     try:
         _check_same(plan, opened)
     except BaseException:
@@ -296,28 +306,28 @@ def _is_tuple_of_parts(visuals: Any) -> bool:
 def _open_one(
     visual: Any,
     sampling: SamplingSettings,
-    reader: Literal["auto", "decord", "pyav"],
-    *,
+    reader: BackendName,
+    fetch: FetchSettings,
     sandbox: bool,
 ) -> Opened:
     if isinstance(visual, Picture):
-        return _open_picture(visual.address)
+        return _open_picture(visual.address, fetch)
     if type(visual).__module__.startswith("PIL."):
         return _open_picture(visual)
     video = visual if isinstance(visual, Video) else Video(address=visual)
-    source = open_source(video.address)
+    source = open_source(video.address, fetch_settings=fetch)
     if not isinstance(visual, Video) and _is_picture(source):
         return _open_picture(source)
     open_with = open_sandboxed if sandbox else open_decoder
     decoder = open_with(source, backend=reader, info=video.info)
     identity = _fingerprint(source)
     return OpenedVideo(
-        source=source, decoder=decoder, identity=identity, sampling=video.sampling(sampling)
+        source=source, decoder=decoder, identity=identity, sampling=video.sampled_by(sampling)
     )
 
 
-def _open_picture(address: Any) -> OpenedPicture:
-    frame = read_picture(address)
+def _open_picture(address: Any, fetch: FetchSettings = _DEFAULT_FETCH) -> OpenedPicture:
+    frame = read_picture(address, fetch_settings=fetch)
     name = f"picture {frame.shape[1]}x{frame.shape[0]}"
     if isinstance(address, Source):
         name = address.name

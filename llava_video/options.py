@@ -13,8 +13,9 @@ from typing import Any, Literal, TypedDict
 
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
-from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.planning.settings import PlanningSettings, Rule, Sampler, SamplingSettings
 from llava_video.values import Grid, Newline, Plan, PoolMode
+from llava_video.video.settings import FetchSettings
 from llava_video.video.span import parse_time
 
 Time = float | str | timedelta
@@ -25,7 +26,9 @@ class Options(TypedDict, total=False):
 
     Which frames: `start` and `end` (seconds, "MM:SS" or "HH:MM:SS.mmm"), `fps` (a rate),
     `num_frames` (an exact count), `max_frames` (a cap), `times` (seconds, explicit), `compat`
-    ("pts", or "reference" for the original code's frames and times bit for bit).
+    ("pts", or "reference" for the original code's frames and times bit for bit), `sampling`
+    ("uniform", "keyframe", "scene", "dedupe", or a `Sampler` of your own), and for the two that
+    look at the video first `scan_fps`, `max_scan_frames` and `dedupe_threshold`.
 
     How they fit: `grid` ("auto", (rows, cols) or "off"), `pool_stride`, `pool_mode`, `newline`,
     `detail` ("low", "medium", "high"), `max_video_tokens`, `position_scale` (a number, or "auto"
@@ -37,8 +40,9 @@ class Options(TypedDict, total=False):
     `repetition_penalty` (None is the checkpoint's, 1.0 is none), `stop` (strings), `loop_guard`,
     `response_format` (a JSON schema, or a list of choices).
 
-    How it is read: `reader` ("auto", "decord" or "pyav"), `sandbox` (whether in a process of its
-    own, with limits; for files from strangers).
+    How it is read: `reader` ("auto", "decord", "pyav" or "torchcodec"), `allow_private` (whether a
+    URL may lead to private and loopback addresses and through the environment's proxies; off),
+    `sandbox` (whether in a process of its own, with limits; for files from strangers).
     """
 
     start: Time | None
@@ -48,6 +52,10 @@ class Options(TypedDict, total=False):
     max_frames: int | None
     times: Sequence[Time] | None
     compat: Literal["pts", "reference"]
+    sampling: Rule | Sampler
+    scan_fps: float | None
+    max_scan_frames: int | None
+    dedupe_threshold: float | None
     grid: Literal["auto", "off"] | tuple[int, int] | Grid | None
     pool_stride: int | None
     pool_mode: PoolMode | None
@@ -67,7 +75,8 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str]
     loop_guard: bool
     response_format: Mapping[str, Any] | Sequence[str] | None
-    reader: Literal["auto", "decord", "pyav"]
+    reader: Literal["auto", "decord", "pyav", "torchcodec"]
+    allow_private: bool
     sandbox: bool
 
 
@@ -78,13 +87,23 @@ class Settings:
     sampling: SamplingSettings
     planning: PlanningSettings
     generation: GenerationSettings
-    reader: Literal["auto", "decord", "pyav"] = "auto"
+    reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
+    fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
     sandbox: bool = False
 
+    @property
+    def reading(
+        self,
+    ) -> tuple[Literal["auto", "decord", "pyav", "torchcodec"], FetchSettings, bool]:
+        """Reader, download and sandbox: what `open_visuals` and `reopen` take last."""
+        return self.reader, self.fetch, self.sandbox
 
-_RENAMED = {"start": "start_s", "end": "end_s", "times": "times_s"}
+
+_RENAMED = {"start": "start_s", "end": "end_s", "times": "times_s", "sampling": "rule"}
 
 _PLANNED = {field.name for cls in (SamplingSettings, PlanningSettings) for field in fields(cls)}
+# What only sampling that looks at the video first is asked with.
+SCAN_OPTIONS = ("sampling", "scan_fps", "max_scan_frames", "dedupe_threshold")
 PLAN_OPTIONS = frozenset(
     name for name in Options.__annotations__ if _RENAMED.get(name, name) in _PLANNED
 )
@@ -107,8 +126,9 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
             raise TypeError(f"unknown option {name!r}{hint}")
     values = {_RENAMED.get(name, name): _parsed(name, value) for name, value in options.items()}
     reader = values.pop("reader", "auto")
-    if reader not in ("auto", "decord", "pyav"):
-        raise ConfigError(f"reader = {reader!r}.", "allowed: 'auto', 'decord', 'pyav'.")
+    if reader not in ("auto", "decord", "pyav", "torchcodec"):
+        hint = "allowed: 'auto', 'decord', 'pyav', 'torchcodec'."
+        raise ConfigError(f"reader = {reader!r}.", hint)
     sandbox = values.pop("sandbox", False)
     if not isinstance(sandbox, bool):
         raise ConfigError(f"sandbox = {sandbox!r}.", "allowed: true or false.")
@@ -120,6 +140,7 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
         planning=PlanningSettings(**stages[1]),
         generation=GenerationSettings(**stages[2]),
         reader=reader,
+        fetch=FetchSettings(**_pick(FetchSettings, values)),
         sandbox=sandbox,
     )
 

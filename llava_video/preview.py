@@ -1,7 +1,8 @@
-"""A video and a prompt → the plan, before any weight is loaded or frame decoded.
+"""A video and a prompt → the plan, before any weight is loaded.
 
 Everything `LlavaVideo.plan` does, without torch: a checkpoint's configuration and tokenizer are
-enough to count every token. Knows no engine.
+enough to count every token, and frames are decoded only for sampling that looks at them. Knows no
+engine.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ from llava_video.planning.memory import cache_bytes, plan_memory, token_bytes
 from llava_video.planning.planner import plan_request
 from llava_video.planning.settings import MemorySettings
 from llava_video.planning.time_note import TimeNote, time_note
+from llava_video.scanning import item_of
 from llava_video.values import Plan
 
 DEFAULT_MODEL = "lmms-lab/LLaVA-Video-7B-Qwen2"
@@ -67,7 +69,7 @@ def plan_video(
         dtype = "float32" if kind == "cpu" else "bfloat16"
     spec = read_spec(model, revision=revision, dtype=dtype)
     spec = replace(spec, setup=set_up(spec.geometry, asked, EngineSettings(), kind=kind))
-    opened = open_visuals(video, settings.sampling, settings.reader, sandbox=settings.sandbox)
+    opened = open_visuals(video, settings.sampling, *settings.reading)
     try:
         return make_plan(spec, opened, turns_of(prompt, opened), settings)
     finally:
@@ -77,10 +79,11 @@ def plan_video(
 def make_plan(
     spec: ModelSpec, opened: Sequence[Opened], turns: Sequence[Turn], settings: Settings
 ) -> Plan:
-    """Plan one request for visuals that are open.
+    """Plan one request for visuals that are open; those whose sampling needs it are scanned.
 
     Raises:
         BudgetError: nothing fits. ConfigError: marks and visuals do not match.
+        DecodeError: a scan finds nothing that can be decoded.
     """
 
     def text_of(notes: Sequence[TimeNote | None]) -> tuple[str, int]:
@@ -89,7 +92,7 @@ def make_plan(
         return text, spec.tokenizer.num_text_tokens(text)
 
     return plan_request(
-        [visual.item for visual in opened],
+        [item_of(visual) for visual in opened],
         geometry=spec.geometry,
         planning=settings.planning,
         sampling=settings.sampling,

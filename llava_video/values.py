@@ -18,7 +18,7 @@ from llava_video.config import to_mapping
 from llava_video.errors import ConfigError
 
 PoolMode = Literal["bilinear", "average", "max"]
-Fit = Literal["squeeze", "letterbox", "pad"]
+Fit = Literal["squeeze", "letterbox", "pad", "crop"]
 FinishReason = Literal["stop", "length", "loop", "cancelled"]
 # How keys and values are stored, and the weights of the decoder's linear layers: "plain" is the
 # model's own dtype.
@@ -64,14 +64,22 @@ class VideoInfo:
         height_px: height as shown, after rotation and sample aspect ratio.
         width_px: width as shown.
         rotation_deg: clockwise turn that makes the stored picture upright: 0, 90, 180 or 270.
+        mirrored: whether the stored picture is reversed left to right before it is turned.
         sample_aspect: width of a stored pixel over its height.
         codec: the codec's name, "h264"; "raw" for arrays.
         container: the container's name, "mov,mp4,m4a,3gp,3g2,mj2"; "array" for arrays.
         pixel_format: the stored pixel format, "yuv420p"; None when unknown.
+        bit_depth: bits of one stored sample; None when unknown.
+        colour_range: what black and white are stored as: "limited" (16 and 235 of 8 bits) or
+            "full" (0 and 255); None when the file does not say, which is read as limited.
         pts_s: (num_frames,) float64, ascending, seconds from the first frame.
         tick_s: one unit of the container's time base, s.
         keyframe_idxs: indices into `pts_s` of the frames decoding can start at.
         track_idx: the container's track that was chosen.
+        is_indexed: whether the container lists where its keyframes lie; without, a seek searches
+            for them. None of frames without a container.
+        truncated_at_s: where the file ends before the end it states, s from the first frame; None
+            when it is whole, as far as it tells.
         faults: what is odd or broken, one sentence each, () when nothing is.
     """
 
@@ -81,14 +89,19 @@ class VideoInfo:
     height_px: int
     width_px: int
     rotation_deg: int = 0
+    mirrored: bool = False
     sample_aspect: Fraction = Fraction(1)
     codec: str
     container: str
     pixel_format: str | None = None
+    bit_depth: int | None = None
+    colour_range: Literal["limited", "full"] | None = None
     pts_s: npt.NDArray[np.float64] = field(repr=False)
     tick_s: float
     keyframe_idxs: tuple[int, ...] = field(default=(), repr=False)
     track_idx: int = 0
+    is_indexed: bool | None = None
+    truncated_at_s: float | None = None
     faults: tuple[str, ...] = ()
 
     def frame_idxs_at(self, times_s: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -123,6 +136,24 @@ class Clip:
     def __repr__(self) -> str:
         shape, first_s, last_s = self.frames.shape, self.pts_s[0], self.pts_s[-1]
         return f"Clip(frames={shape} uint8, {first_s:.3f} s to {last_s:.3f} s)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scan:
+    """What was seen of a video by looking through it before the plan: numbers, no pixels.
+
+    Equal only to itself: fields of arrays have no single truth value.
+
+    Attributes:
+        frame_idxs: (N,) int64, ascending: the frames that were looked at and could be decoded.
+        changes: (N,) float64, grey levels: how far each is from an earlier one, by the measure of
+            the rule that asked; of the first, infinity.
+        num_asked: frames that were to be looked at.
+    """
+
+    frame_idxs: npt.NDArray[np.int64]
+    changes: npt.NDArray[np.float64]
+    num_asked: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "options",
         "preview",
         "running",
+        "scanning",
         "seen",
         "session",
         "timeline",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import av.codec
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,15 @@ import numpy.typing as npt
 from llava_video.world.bars import paint_index, read_index
 from llava_video.world.clip import write_clip
 
-__all__ = ["can_encode", "indices", "is_upright", "paint_frame", "read_index", "write_video"]
+__all__ = [
+    "can_encode",
+    "indices",
+    "is_upright",
+    "paint_frame",
+    "read_index",
+    "remux",
+    "write_video",
+]
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder announces itself on stderr otherwise
 
@@ -101,6 +110,23 @@ def write_video(
         **options,
     )
     return path
+
+
+def remux(path: Path, copy: Path, **options: str) -> Path:
+    """Write a video's packets into another file, and return its path.
+
+    Args:
+        path: from where.
+        copy: where to; the suffix names the container.
+        **options: of the container's writer.
+    """
+    with av.open(str(path)) as old, av.open(str(copy), "w", options=options) as new:
+        track = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = track
+                new.mux(packet)
+    return copy
 
 
 def indices(clips: Any) -> list[int]:

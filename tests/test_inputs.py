@@ -9,7 +9,9 @@ from PIL import Image
 from llava_video.errors import ConfigError, SourceError
 from llava_video.inputs import OpenedPicture, OpenedVideo, Picture, Video, close_all, open_visuals
 from llava_video.planning.settings import SamplingSettings
+from llava_video.values import Segment
 from llava_video.video.sandboxed_decoder import SandboxedDecoder
+from llava_video.video.settings import FetchSettings
 
 PLAIN = SamplingSettings()
 
@@ -30,6 +32,23 @@ def test_a_videos_own_sampling_wins_over_the_requests(tiny_clip: Path) -> None:
     assert isinstance(opened[0], OpenedVideo)
     sampling = opened[0].sampling
     assert (sampling.start_s, sampling.end_s, sampling.fps) == (1.0, 9.0, 5)
+    close_all(opened)
+
+
+def test_a_videos_own_rule_drops_how_the_requests_rule_scans() -> None:
+    base = SamplingSettings(rule="dedupe", dedupe_threshold=3.0, max_frames=9)
+    assert Video("a.mp4").sampled_by(base) == base
+    assert Video("a.mp4", sampling="dedupe").sampled_by(base) == base
+    own = Video("a.mp4", sampling="keyframe").sampled_by(base)
+    assert own == SamplingSettings(rule="keyframe", max_frames=9)
+
+
+def test_a_part_of_a_video_keeps_its_rule(tiny_clip: Path) -> None:
+    opened = open_visuals(Video(tiny_clip, sampling="scene"), PLAIN)
+    assert isinstance(opened[0], OpenedVideo)
+    part = opened[0].part(Segment(0.5, 1.0))
+    assert (part.sampling, part.start, part.end) == ("scene", 0.5, 1.0)
+    assert opened[0].only_at([0.5]).sampling.rule == "uniform"
     close_all(opened)
 
 
@@ -86,3 +105,12 @@ def test_a_process_of_its_own_gives_the_same_frames(tiny_clip: Path) -> None:
         found.append(clip.frames)
         video.close()
     assert np.array_equal(*found)
+
+
+def test_whom_a_download_may_ask_reaches_videos_and_pictures() -> None:
+    address = "http://127.0.0.1:9/a.png"
+    for visual in (address, Video(address), Picture(address)):
+        with pytest.raises(SourceError, match="loopback address"):
+            open_visuals(visual, PLAIN)
+        with pytest.raises(SourceError, match="cannot be reached"):
+            open_visuals(visual, PLAIN, fetch=FetchSettings(allow_private=True))

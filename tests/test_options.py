@@ -21,7 +21,7 @@ def test_every_keyword_reaches_its_stage() -> None:
             "newline": "frame",
         }
         | {"max_new_tokens": 7, "temperature": 0.5, "stop": "END", "reader": "pyav"}
-        | {"sandbox": True}
+        | {"allow_private": True, "sandbox": True}
     )
     assert (settings.sampling.start_s, settings.sampling.end_s) == (62.0, 90.0)
     assert settings.sampling.fps == 2
@@ -32,6 +32,8 @@ def test_every_keyword_reaches_its_stage() -> None:
     assert settings.reader == "pyav"
     assert settings.sandbox
     assert not settings_of({}).sandbox
+    assert settings.fetch.allow_private
+    assert not settings_of({}).fetch.allow_private
 
 
 def test_how_memory_and_positions_are_used_is_planned() -> None:
@@ -60,7 +62,7 @@ def test_every_option_is_a_field_of_some_stage() -> None:
         for stage in ("sampling", "planning", "generation")
         for name in dir(getattr(plain, stage))
     }
-    names |= set(All.__dataclass_fields__)
+    names |= set(All.__dataclass_fields__) | set(dir(plain.fetch))
     missing = [n for n in Options.__annotations__ if _RENAMED.get(n, n) not in names]
     assert not missing
 
@@ -94,6 +96,7 @@ def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest() -> None:
         ("position_scale", "most"),
         ("position_scale", 0.5),
         ("kv_cache", "int2"),
+        ("allow_private", "yes"),
     ],
 )
 def test_a_bad_value_is_a_config_error_that_shows_it(option: str, value: object) -> None:

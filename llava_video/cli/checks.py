@@ -15,6 +15,7 @@ from typing import Literal
 from llava_video import __version__, backends
 from llava_video.backends import BACKENDS, Backend
 from llava_video.errors import BackendMissingError, LlavaVideoError
+from llava_video.ops.native import native_words
 from llava_video.video.decoder import BackendName, open_decoder
 from llava_video.video.source import open_source
 from llava_video.world.bars import paint_index, read_index
@@ -31,10 +32,19 @@ _COSTS = {
     "llguidance": "Without it answers cannot be made to follow a JSON schema.",
     "huggingface_hub": "Without it models are read from folders only.",
     "flash_attn": "Without it SDPA does the attention: the same answers.",
-    "torchcodec": "Without it PyAV and decord read everything.",
+    "torchcodec": "Without it PyAV and decord read everything; it is used only where it is named.",
+    "fsspec": "Without it s3:// and gs:// addresses are not read.",
+    "s3fs": "Without it s3:// addresses are not read.",
+    "gcsfs": "Without it gs:// addresses are not read.",
     "torchao": "Without it int4 weights are slow on a GPU that has no Triton.",
 }
 _NEEDED = frozenset({"torch", "av"})
+# Each reader's name for people, and its package.
+_READERS: dict[BackendName, tuple[str, str]] = {
+    "pyav": ("PyAV", "av"),
+    "decord": ("decord", "decord"),
+    "torchcodec": ("torchcodec", "torchcodec"),
+}
 _NUM_FRAMES = 24
 _GIB = 2**30
 
@@ -108,13 +118,13 @@ def _check_readers() -> Iterator[Finding]:
             found = f"no clip could be written to try them: {error}"
             yield Finding(group="readers", name="clip", state="absent", found=found)
             return
-        readers: tuple[tuple[BackendName, str], ...] = (("pyav", "PyAV"), ("decord", "decord"))
-        for reader, name in readers:
-            yield _check_reader(clip, reader, name)
+        for reader in _READERS:
+            yield _check_reader(clip, reader)
 
 
-def _check_reader(clip: Path, reader: BackendName, name: str) -> Finding:
-    is_needed = reader == "pyav"
+def _check_reader(clip: Path, reader: BackendName) -> Finding:
+    name, package = _READERS[reader]
+    is_needed, cost = package in _NEEDED, _COSTS[package]
     try:
         with open_decoder(open_source(clip), backend=reader) as decoder:
             times_s = decoder.info.pts_s.tolist()
@@ -122,14 +132,13 @@ def _check_reader(clip: Path, reader: BackendName, name: str) -> Finding:
                 read_index(frame) for piece in decoder.clips_at(times_s) for frame in piece.frames
             ]
     except BackendMissingError as error:
-        return Finding(
-            group="readers", name=name, state="absent", found=error.message, is_fatal=is_needed
-        )
+        # The package's own line says how to install it.
+        state: State = "absent" if backends.version(package) is None else "broken"
+        return Finding(group="readers", name=name, state=state, found=error.message, cost=cost,
+                       is_fatal=is_needed)  # fmt: skip
     except LlavaVideoError as error:
-        found, cost = error.message, _COSTS["av" if is_needed else "decord"]
-        return Finding(
-            group="readers", name=name, state="broken", found=found, cost=cost, is_fatal=is_needed
-        )
+        return Finding(group="readers", name=name, state="broken", found=error.message, cost=cost,
+                       is_fatal=is_needed)  # fmt: skip
     is_exact = read == list(range(_NUM_FRAMES))
     num_right = sum(idx == own for own, idx in enumerate(read))
     return Finding(
@@ -137,12 +146,14 @@ def _check_reader(clip: Path, reader: BackendName, name: str) -> Finding:
         name=name,
         state="ok" if is_exact else "broken",
         found=f"{num_right} of {_NUM_FRAMES} frames of a test clip are the right ones.",
+        cost="" if is_exact else cost,
         is_fatal=is_needed and not is_exact,
     )
 
 
 def _check_machine() -> Iterator[Finding]:
     yield Finding(group="machine", name="CPU", state="ok", found=_cpu_words())
+    yield _check_native()
     yield _check_gpu()
     yield _check_kernels()
     yield _check_disk()
@@ -156,6 +167,19 @@ def _cpu_words() -> str:
         memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         words += f", {memory_bytes / _GIB:.1f} GiB of memory"
     return words + "."
+
+
+def _check_native() -> Finding:
+    """Ask the native part which instructions it runs on."""
+    name, cost = "native part", "Without it frames become tiles more slowly: the same answers."
+    try:
+        words = native_words()
+    except BackendMissingError as error:  # LLAVA_VIDEO_OPS=native
+        return Finding(group="machine", name=name, state="broken", found=error.message, cost=cost,
+                       remedy=error.hint)  # fmt: skip
+    if words is None:
+        return Finding(group="machine", name=name, state="absent", found="none.", cost=cost)
+    return Finding(group="machine", name=name, state="ok", found=f"runs on {words}.")
 
 
 def _check_gpu() -> Finding:

@@ -8,6 +8,7 @@ from typing import Any
 
 from llava_video.cli.console import Console
 from llava_video.errors import LlavaVideoError
+from llava_video.options import SCAN_OPTIONS, settings_of
 from llava_video.preview import plan_video
 from llava_video.video.source import open_source
 
@@ -54,7 +55,7 @@ def refuse_early(
     if any(map(is_url, files)):
         return True
     if len(files) == 1:
-        plan_video(files[0], prompt, **_known_of(model), **keywords)
+        plan_video(files[0], prompt, **_known_of(model), **_unscanned(keywords))
         return True
     errors = {file: error for file in files if (error := _opening_error(file)) is not None}
     if len(errors) < len(files):
@@ -62,6 +63,13 @@ def refuse_early(
     for file, error in errors.items():
         console.error(error, about=file)
     return False
+
+
+def _unscanned(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords without a look through the video, which is not worth doing twice."""
+    sampling = settings_of(keywords).sampling
+    dropped = set(SCAN_OPTIONS) if sampling.needs_scan else set()
+    return {name: value for name, value in keywords.items() if name not in dropped}
 
 
 def _known_of(model: Mapping[str, Any]) -> dict[str, Any]:

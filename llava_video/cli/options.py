@@ -22,13 +22,19 @@ from llava_video.options import Options
 from llava_video.planning.settings import MemorySettings, PlanningSettings, SamplingSettings
 from llava_video.preview import DEFAULT_MODEL
 from llava_video.values import Newline
+from llava_video.video.settings import FetchSettings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 WHICH, HOW, ANSWER, MODEL = "Which frames", "How they fit", "The answer", "The model"
 
-_STAGES = ((WHICH, SamplingSettings), (HOW, PlanningSettings), (ANSWER, GenerationSettings))
-_FIELD_NAMES = {"start": "start_s", "end": "end_s", "times": "times_s"}
+_STAGES = (
+    (WHICH, SamplingSettings),
+    (WHICH, FetchSettings),
+    (HOW, PlanningSettings),
+    (ANSWER, GenerationSettings),
+)
+_FIELD_NAMES = {"start": "start_s", "end": "end_s", "times": "times_s", "sampling": "rule"}
 # Options whose value is written in a way of its own; what `settings_of` reads of them is text.
 _WRITTEN = {
     "start": "TIME",

@@ -42,15 +42,18 @@ def in_options(text: str) -> str:
     '--pool-stride 3 needs 4,920, or --max-frames 41.'
     >>> in_options("detail = 'tall'.")
     '--detail tall.'
+    >>> in_options("allow_private=True, loop_guard=False.")
+    '--allow-private, --no-loop-guard.'
     """
-    assigned, left_open, underscored = _patterns()
+    switched, assigned, left_open, underscored = _patterns()
+    text = switched.sub(_switch, text)
     text = assigned.sub(lambda found: f"{_option(found)} {found[3] or ''}", text)
     return underscored.sub(_option, left_open.sub(_option, text))
 
 
 @functools.cache
-def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
-    """Return patterns of `name = value`, of `name=` at the end, and of a name that is no word."""
+def _patterns() -> tuple[re.Pattern[str], ...]:
+    """Return patterns: `name=True`, `name = value`, `name=` at the end, a name that is no word."""
     from llava_video.options import Options  # 0.1 s that `--help` need not pay
 
     known = {*Options.__annotations__, *_OF_MODELS}
@@ -58,6 +61,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     names = "|".join(sorted(known, key=len, reverse=True))
     words = "|".join(sorted((name for name in known if "_" in name), key=len, reverse=True))
     return (
+        re.compile(rf"""{before}({names}) ?= ?(True|False)\b"""),
         re.compile(rf"""{before}({names}) ?= ?(?:(['"])([\w.:-]*)\2|(?=[\w([-]))"""),
         re.compile(rf"{before}({names})=(?=[\s.,;:)]|$)"),
         re.compile(rf"""{before}({words})(?![\w/\\'"=-])"""),
@@ -66,6 +70,11 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
 
 def _option(found: re.Match[str]) -> str:
     return "--" + _SPELLINGS.get(found[1], found[1]).replace("_", "-")
+
+
+def _switch(found: re.Match[str]) -> str:
+    option = _option(found)
+    return option if found[2] == "True" else option.replace("--", "--no-", 1)
 
 
 def _usage_words(error: click.ClickException) -> tuple[str, str]:

@@ -158,21 +158,30 @@ class LlavaModel(nn.Module):
         return whole
 
     def _tiles(self, frames: Sequence[Clip], plan: VisualPlan) -> torch.Tensor:
-        """Return the tiles of some frames (N, 3, px, px), frame by frame."""
+        """Return the tiles of some frames (N, 3, px, px), frame by frame, here or on the device."""
         vision = self.dimensions.vision
-        # Pinned memory is copied while the host goes on to the next frames' tiles.
-        is_pinned = self._vision_device.type == "cuda"
+        like = self.vision_tower.position_embedding
         whole: torch.Tensor | None = None
         for i, frame in enumerate(frames):
             tiles = make_tiles(
-                frame, plan, tile_px=vision.image_px, mean=vision.pixel_mean, std=vision.pixel_std
+                frame,
+                plan,
+                tile_px=vision.image_px,
+                mean=vision.pixel_mean,
+                std=vision.pixel_std,
+                like=like,
             )
+            # Pinned memory is copied while the host goes on to the next frames' tiles.
+            is_pinned = like.is_cuda and not tiles.is_cuda
             if len(frames) == 1 and not is_pinned:
                 return tiles
             if whole is None:
                 shape = (len(frames) * len(tiles), *tiles.shape[1:])
-                whole = torch.empty(shape, dtype=tiles.dtype, pin_memory=is_pinned)
+                whole = torch.empty(
+                    shape, dtype=tiles.dtype, device=tiles.device, pin_memory=is_pinned
+                )
             whole[i * len(tiles) : (i + 1) * len(tiles)] = tiles
+            del tiles  # before the next are made
         assert whole is not None  # there is a frame
         return whole
 

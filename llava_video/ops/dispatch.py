@@ -4,16 +4,15 @@ A kernel runs on tensors of a GPU where Triton is installed; everywhere else the
 runs and gives the same answer. Knows no op.
 """
 
-import functools
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any
 
 import torch
 
 from llava_video import backends
-from llava_video.errors import BackendMissingError, ConfigError
+from llava_video.errors import BackendMissingError
+from llava_video.ops.choice import choice as _choice
 
 try:
     import triton
@@ -23,10 +22,7 @@ except ImportError:
 else:
     IS_TRITON_HERE = True
 
-__all__ = ["ENVIRONMENT_NAME", "IS_TRITON_HERE", "device_of", "tl", "triton", "uses_triton"]
-
-ENVIRONMENT_NAME: Final = "LLAVA_VIDEO_OPS"
-Choice = Literal["auto", "reference", "triton"]
+__all__ = ["IS_TRITON_HERE", "device_of", "tl", "triton", "uses_triton"]
 
 
 class _AbsentKernel:
@@ -70,8 +66,8 @@ if not IS_TRITON_HERE:
 def uses_triton(tensor: torch.Tensor) -> bool:
     """Say whether an op on this tensor runs its Triton kernel.
 
-    `LLAVA_VIDEO_OPS=reference` keeps kernels off, `triton` puts them on whatever the device (a CPU
-    tensor then needs Triton's interpreter, `TRITON_INTERPRET=1`); both are for debugging.
+    `LLAVA_VIDEO_OPS=reference` and `native` keep kernels off, `triton` puts them on whatever the
+    device (a CPU tensor then needs Triton's interpreter, `TRITON_INTERPRET=1`); for debugging.
 
     Raises:
         ConfigError: the variable holds something else.
@@ -85,14 +81,3 @@ def uses_triton(tensor: torch.Tensor) -> bool:
 def device_of(tensor: torch.Tensor) -> AbstractContextManager[object]:
     """Return a context in which kernels are launched on a tensor's GPU, not on the current one."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
-
-
-@functools.cache
-def _choice() -> Choice:
-    """Read the environment variable, once, on first use."""
-    asked = os.environ.get(ENVIRONMENT_NAME, "auto")
-    if asked not in get_args(Choice):
-        raise ConfigError(
-            f"{ENVIRONMENT_NAME} = {asked!r}.", f"allowed: {', '.join(get_args(Choice))}."
-        )
-    return cast("Choice", asked)

@@ -3,9 +3,10 @@
 Formula: with scale s = old / new and r = max(s, 1), new pixel i has its centre c = (i + 1/2) s and
     sums old pixels j from max(0, int(c - S r + 1/2)) to before min(old, int(c + S r + 1/2)), with
     weights f((j - c + 1/2) / r), divided by their sum, times 2^22, rounded half away from zero; S
-    is the filter's reach. A pass is clip((sum of weight x level + 2^21) >> 22, 0, 255), along the
-    rows first, along the columns second, each to uint8.
-Source: Pillow, src/libImaging/Resample.c (precompute_coeffs, normalize_coeffs_8bpc).
+    is the filter's reach. A pass is clip((sum of weight x level + 2^21) >> 22, 0, 255), to uint8.
+    The first is along the rows, unless the height loses more than twice the pixels the width does.
+Source: Pillow 13, src/libImaging/Resample.c (precompute_coeffs, normalize_coeffs_8bpc,
+    ImagingResampleInner).
 
 >>> taps(4, 2, "bilinear").weights.tolist()[0]  # 3/4, 3/4 and 1/4 of 7/4, and padding
 [1797559, 1797559, 599186, 0, 0]
@@ -76,6 +77,22 @@ def taps(old_px: int, new_px: int, kind: Filter = "bicubic") -> Taps:
     for array in (made := Taps(_int32(starts), _int32(counts), weights)).__slots__:
         getattr(made, array).flags.writeable = False
     return made
+
+
+def is_height_first(old: tuple[int, int], new: tuple[int, int]) -> bool:
+    """Say whether the pass along the columns comes before the one along the rows.
+
+    Pillow before 13 never did that. Of a noisy 1920 x 1080 px frame made 384 x 384, a portrait
+    video's, the order changes 16 % of the levels, by up to 2.
+
+    Args:
+        old: (height, width) before, px.
+        new: (height, width) after, px.
+
+    >>> is_height_first((1920, 1080), (384, 384)), is_height_first((1080, 1920), (384, 384))
+    (True, False)
+    """
+    return old[0] > new[0] and old[0] - new[0] > 2 * (old[1] - new[1])
 
 
 def _int32(idxs: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

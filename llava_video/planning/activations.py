@@ -6,12 +6,16 @@ the model's dtype (w the tower's, f inside its MLP; D the language model's, F in
 query heads, v all value heads):
 
     vision    rows made for the chunk already, and the largest of
-              attention: tiles (float32), hidden, norm, q, k, v, mixed, out   7 w
+              cutting on the device: tiles of a call or frame, and beside one frame's at most as
+              much again as they take in float32
+              attention: tiles, hidden, norm, q, k, v, mixed, out   7 w
               MLP: tiles, hidden, inner, out                                  2 w + f
               projector: tiles, features, its two layers                      w + 2 D
               pooling: maps of all tiles of a call or frame, and pooled rows; or these, and the
               last layer's
-              a frame of more tiles than a call holds has its maps beside the first three
+              a frame of more tiles than a call holds has its maps beside the first three of these
+              tiles are a call's in float32, as they come from the CPU, or all of a call's frames
+              or of one frame in the model's dtype, where they are cut on the device
     prefill   the rows that wait, and the largest of
               attention: rows, residual, norm, q twice (as projected, rotated), k, v, and two
               parts being merged in float32: 6 q               3 D + 8 q + 2 v
@@ -84,16 +88,22 @@ def activation_bytes(
 def _vision_bytes(geometry: Geometry, chunks: Chunks) -> int:
     width, hidden = geometry.vision_width, geometry.hidden_size
     patches = geometry.patches_per_side**2
-    pixels = chunks.tiles * 3 * geometry.tile_px**2 * _FLOAT_BYTES
+    tile = 3 * geometry.tile_px**2
+    most_tiles = max(chunks.tiles, chunks.frame_tiles)
+    cut = most_tiles * tile * geometry.value_bytes
+    pixels = max(chunks.tiles * tile * _FLOAT_BYTES, cut)
+    # Of more than one frame, each is copied to where the tiles of all stand.
+    copied = chunks.frame_tiles if chunks.frame_tiles < chunks.tiles else 0
+    cutting = cut + tile * (chunks.frame_tiles * _FLOAT_BYTES + copied * geometry.value_bytes)
     waiting = max(chunks.tokens, chunks.call_rows) * hidden
     tower = max(7 * width, 2 * width + geometry.vision_intermediate_size)
     in_call = chunks.tiles * patches * max(tower, width + 2 * hidden)
-    maps = max(chunks.tiles, chunks.frame_tiles) * patches * hidden
+    maps = most_tiles * patches * hidden
     if chunks.frame_tiles > chunks.tiles:
         in_call += maps
     made = chunks.call_rows * hidden
     pooling = max(maps, made) + made
-    most = max(pixels + in_call * geometry.value_bytes, pooling * geometry.value_bytes)
+    most = max(cutting, pixels + in_call * geometry.value_bytes, pooling * geometry.value_bytes)
     return waiting * geometry.value_bytes + most
 
 

@@ -28,7 +28,7 @@ from llava_video.planning.settings import PlanningSettings, SamplingSettings
 from llava_video.planning.stretch import scale_reasons, scale_warnings, smallest_scale
 from llava_video.planning.time_note import TimeNote
 from llava_video.planning.way_out import way_out
-from llava_video.values import MemoryEstimate, Plan, VideoInfo, VisualPlan
+from llava_video.values import MemoryEstimate, Plan, Scan, VideoInfo, VisualPlan
 
 TextOf = Callable[[Sequence[TimeNote | None]], tuple[str, int]]
 
@@ -37,11 +37,15 @@ _UNKNOWN = MemoryEstimate(0, 0, 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoItem:
-    """A video of the request; `sampling` None takes the request's."""
+    """A video of the request; `sampling` None takes the request's.
+
+    `scan` is what was seen of it before, where its sampling needs that.
+    """
 
     info: VideoInfo
     name: str
     sampling: SamplingSettings | None = None
+    scan: Scan | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,7 @@ def plan_request(
         DecodeError: a video has no frames.
     """
     counted, lighter = _remembered(text_of), lighter_setups(geometry, setup)
+    samples = _samples(items, sampling, geometry.max_frames)
 
     def draft_with(changed: PlanningSettings, own: Setup, shorter_by: int = 0) -> Draft:
         def shorter(notes: Sequence[TimeNote | None]) -> tuple[str, int]:
@@ -94,7 +99,7 @@ def plan_request(
 
         def draft_at(position_scale: float) -> Draft:
             def draft_within(limit: Limit) -> Draft:
-                request = _Request(items, geometry, changed, sampling, shorter)
+                request = _Request(items, samples, geometry, changed, shorter)
                 return request.draft(limit, own, position_scale)
 
             return draft_in_memory(changed, position_scale, geometry, own, draft_within)
@@ -118,6 +123,18 @@ def plan_request(
     reasons = scale_reasons(geometry, draft.plan, is_auto=planning.position_scale == "auto")
     draft = draft.saying(*reasons, warnings=tuple(scale_warnings(draft.plan.position_scale)))
     return draft.saying(*hints(draft, planning, setup, lighter, draft_with), *setup.reasons).plan
+
+
+def _samples(
+    items: Sequence[Item], sampling: SamplingSettings, max_frames: int
+) -> tuple[Sample | None, ...]:
+    """Choose the frames of each video, once: a user's sampler may not say the same twice."""
+    return tuple(
+        sample_frames(item.info, item.sampling or sampling, max_frames=max_frames, scan=item.scan)
+        if isinstance(item, VideoItem)
+        else None
+        for item in items
+    )
 
 
 def _remembered(text_of: TextOf) -> TextOf:
@@ -148,15 +165,14 @@ class _Request:
     def __init__(
         self,
         items: Sequence[Item],
+        samples: Sequence[Sample | None],
         geometry: Geometry,
         planning: PlanningSettings,
-        sampling: SamplingSettings,
         text_of: TextOf,
     ) -> None:
-        self._items = items
+        self._items, self._samples = items, samples
         self._geometry = geometry
         self._planning = planning
-        self._sampling = sampling
         self._text_of = text_of
         self._notes: list[TimeNote | None] = [None] * len(items)
         self._reasons: list[str] = []
@@ -226,9 +242,9 @@ class _Request:
     def _videos(self, room_tokens: int, limit: Limit) -> Iterator[tuple[int, VisualPlan]]:
         """Plan the videos in turn; none takes more than its fair share, small ones leave theirs."""
         wishes = [
-            self._wish(idx, item, room_tokens)
-            for idx, item in enumerate(self._items)
-            if isinstance(item, VideoItem)
+            self._wish(idx, item, sample, room_tokens)
+            for idx, (item, sample) in enumerate(zip(self._items, self._samples, strict=True))
+            if isinstance(item, VideoItem) and sample is not None
         ]
         level_tokens = fair_level([wish.tokens for wish in wishes], room_tokens)
         cap_tokens = self._planning.max_video_tokens
@@ -253,11 +269,8 @@ class _Request:
             self._is_whole &= choice.is_whole
             yield wish.idx, visual
 
-    def _wish(self, idx: int, item: VideoItem, room_tokens: int) -> _Wish:
+    def _wish(self, idx: int, item: VideoItem, sample: Sample, room_tokens: int) -> _Wish:
         geometry, info = self._geometry, item.info
-        sample = sample_frames(
-            info, item.sampling or self._sampling, max_frames=geometry.max_frames
-        )
         steps = layout_steps(info.height_px, info.width_px, geometry, self._planning)
         visual_tokens = layout_tokens(steps[0], sample.num_frames)
         has_room = visual_tokens <= room_tokens  # else it wants all

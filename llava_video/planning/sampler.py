@@ -1,10 +1,11 @@
 """A video's timestamps and the sampling settings → which frames to look at, and their times.
 
-Pure arithmetic on presentation times: no pixel, no token and no budget is known here. The frame at
-a time t is the one with the largest pts <= t + half a tick.
+Pure arithmetic on presentation times: no pixel, no token and no budget is known here. What a rule
+has to know of the pixels is measured before, and comes as a `Scan`.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -12,14 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from llava_video.errors import ConfigError, DecodeError
+from llava_video.planning.keyframes import to_keyframes
+from llava_video.planning.moments import (
+    Indices,
+    at_rate,
+    cap_of,
+    has_constant_rate,
+    span_end_s,
+    span_of,
+    spread,
+    video_end_s,
+)
 from llava_video.planning.reference_sampling import reference_sample, uniform_indices
+from llava_video.planning.scans import dedupe_threshold, kept_idxs, scan_warnings, scan_words
 from llava_video.planning.settings import SamplingSettings
-from llava_video.values import VideoInfo
-
-# Sums of ticks differ from typed decimals by less than this; no two frames are as close.
-_SAME_TIME_S = 1e-6
-
-Indices = npt.NDArray[np.int64]
+from llava_video.planning.shots import Shot, cut_words, find_shots, frames_of_shots
+from llava_video.values import Scan, Segment, VideoInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +43,9 @@ class Sample:
         warnings: where the video could not give what was asked.
         video: what they were chosen from.
         span: half-open range of frame indices they were chosen within.
-        rule: "spread" frames are chosen anew when there must be fewer; of "listed" ones some are
-            left out.
+        rule: "spread" frames are chosen anew when there must be fewer, and so are those of "shots";
+            of "listed" ones some are left out.
+        shots: what frames were spread over; () under another rule.
         compat: whose arithmetic.
     """
 
@@ -46,15 +56,14 @@ class Sample:
     warnings: tuple[str, ...] = ()
     video: VideoInfo = field(repr=False, compare=False)
     span: tuple[int, int]
-    rule: Literal["spread", "listed"]
+    rule: Literal["spread", "listed", "shots"]
+    shots: tuple[Shot, ...] = field(default=(), repr=False)
     compat: Literal["pts", "reference"] = "pts"
 
     @property
     def end_s(self) -> float:
         """When the frame after the span is shown, or the video ends, s."""
-        _, stop = self.span
-        is_whole = stop >= self.video.num_frames
-        return video_end_s(self.video) if is_whole else float(self.video.pts_s[stop])
+        return span_end_s(self.video, self.span)
 
     @property
     def num_frames(self) -> int:
@@ -62,36 +71,34 @@ class Sample:
         return len(self.frame_idxs)
 
 
-def sample_frames(info: VideoInfo, sampling: SamplingSettings, *, max_frames: int) -> Sample:
-    """Choose the frames to look at.
+def sample_frames(
+    info: VideoInfo, sampling: SamplingSettings, *, max_frames: int, scan: Scan | None = None
+) -> Sample:
+    """Choose the frames to look at: candidates by the rule, and of too many an even choice.
 
     A rate (`fps`) or explicit times make candidates; without either, frames are spread evenly over
     the time from the span's first frame to its last, both included. More candidates than the cap
     are replaced by evenly spread frames. On a constant rate "evenly" is the reference's truncated
-    linspace over indices.
+    linspace over indices. What the other rules do stands in `docs/sampling.md`.
 
     Args:
         info: the probed video.
         sampling: what the user asks.
         max_frames: the model's own cap; an explicit number of frames or list of times lifts it.
+        scan: of this video, where the rule needs one.
 
     Returns:
         At least one frame.
 
     Raises:
         DecodeError: the video has no frame.
-        ConfigError: the span lies outside the video, a time lies outside the span, or
-            compat="reference" meets a video that states no rate.
+        ConfigError: the span lies outside the video, a time lies outside the span, the rule needs a
+            scan and there is none, or compat="reference" meets a video that states no rate.
     """
     if not info.num_frames:
         raise DecodeError("the video has no frames.", "check the file with `llava-video probe`.")
-    first_idx, end_idx, notices = _span(info, sampling)
-    if sampling.compat == "reference":
-        sample = _as_reference(info, sampling, (first_idx, end_idx), max_frames)
-    elif sampling.times_s is not None:
-        sample = _at_times(info, sampling.times_s, sampling, (first_idx, end_idx))
-    else:
-        sample = _over_span(info, sampling, (first_idx, end_idx), max_frames)
+    first_idx, end_idx, notices = span_of(info, sampling)
+    sample = _by_rule(info, sampling, (first_idx, end_idx), max_frames, scan)
     return replace(sample, warnings=(*notices, *sample.warnings))
 
 
@@ -99,8 +106,8 @@ def thin(sample: Sample, num_frames: int) -> Sample:
     """Return the sample with so many frames, as evenly spread as its rule allows.
 
     Frames of a rate or of an even spread are chosen anew over the span where the video's rate is
-    constant; of explicit times and of a variable rate, evenly numbered ones are kept. The first
-    frame stays, and the last one when there are two or more.
+    constant, those of shots over the shots; of others, and of a variable rate, evenly numbered ones
+    are kept. But for shots, the first frame stays, and the last one when there are two or more.
 
     Raises:
         ConfigError: fewer than one frame.
@@ -114,7 +121,9 @@ def thin(sample: Sample, num_frames: int) -> Sample:
         idxs = first_idx + uniform_indices(end_idx - first_idx, num_frames)
         times_s = tuple((idxs / _stated_rate_hz(sample.video)).tolist())
         return replace(sample, frame_idxs=tuple(idxs.tolist()), times_s=times_s)
-    if sample.rule == "spread" and _has_constant_rate(sample.video, sample.span):
+    if sample.rule == "shots":
+        idxs = frames_of_shots(sample.video, sample.shots, num_frames)
+    elif sample.rule == "spread" and has_constant_rate(sample.video, sample.span):
         idxs = first_idx + uniform_indices(end_idx - first_idx, num_frames)
     else:
         kept = uniform_indices(sample.num_frames, num_frames)
@@ -126,58 +135,138 @@ def thin(sample: Sample, num_frames: int) -> Sample:
     )
 
 
-def video_end_s(info: VideoInfo) -> float:
-    """Return when the video ends: its stated duration, or the last frame and one mean gap more."""
-    last_s = float(info.pts_s[-1])
-    if info.duration_s is not None:
-        return max(info.duration_s, last_s + info.tick_s)
-    gap_s = last_s / (info.num_frames - 1) if info.num_frames > 1 else info.tick_s
-    return last_s + max(gap_s, info.tick_s)
-
-
-def _span(info: VideoInfo, sampling: SamplingSettings) -> tuple[int, int, tuple[str, ...]]:
-    """Return the half-open range of frames in the asked span, and warnings.
-
-    Frames with start <= pts < end, and the frame that is on screen at `start`.
-    """
-    ends_at_s = video_end_s(info)
-    start_s = sampling.start_s or 0.0
-    if start_s >= ends_at_s:
+def _by_rule(
+    info: VideoInfo,
+    sampling: SamplingSettings,
+    span: tuple[int, int],
+    default_cap: int,
+    scan: Scan | None,
+) -> Sample:
+    if sampling.compat == "reference":
+        return _as_reference(info, sampling, span, default_cap)
+    if sampling.times_s is not None:
+        return _at_times(info, sampling.times_s, sampling, span)
+    if not isinstance(sampling.rule, str):
+        return _by_user(info, sampling, span, cap_of(sampling, default_cap))
+    if not sampling.needs_scan:
+        sample = _over_span(info, sampling, span, default_cap)
+        return _on_keyframes(sample) if sampling.rule == "keyframe" else sample
+    if scan is None:
         raise ConfigError(
-            f"the span starts at {start_s:g} s, the video ends at {ends_at_s:.2f} s.",
-            f"give start= a time before {ends_at_s:.2f} s.",
+            f"sampling = {sampling.rule!r} looks at pixels, and there is no scan of the video.",
+            "scan the video first.",
         )
-    first_idx = int(info.frame_idxs_at([start_s])[0])
-    if sampling.end_s is None:
-        return first_idx, info.num_frames, ()
-    notices: tuple[str, ...] = ()
-    if sampling.end_s > ends_at_s + _SAME_TIME_S:
-        notices = (
-            f"The span ends at {sampling.end_s:g} s, the video already at {ends_at_s:.2f} s.",
-        )
-    end_idx = int(np.searchsorted(info.pts_s, sampling.end_s - _SAME_TIME_S, side="left"))
-    return first_idx, max(end_idx, first_idx + 1), notices
+    by_scan = _over_shots if sampling.rule == "scene" else _without_repeats
+    sample = by_scan(info, sampling, span, cap_of(sampling, default_cap), scan)
+    return replace(
+        sample,
+        reasons=(scan_words(info, sampling, scan), *sample.reasons),
+        warnings=(*scan_warnings(scan), *sample.warnings),
+    )
 
 
 def _over_span(
     info: VideoInfo, sampling: SamplingSettings, span: tuple[int, int], default_cap: int
 ) -> Sample:
     """Choose by rate or evenly, then cap."""
-    cap = _cap(sampling, default_cap)
+    cap = cap_of(sampling, default_cap)
     if sampling.fps is None:
-        idxs, how = _spread(info, span, cap), "spread evenly"
+        idxs, how = spread(info, span, cap), "spread evenly"
     else:
-        idxs, how = _at_rate(info, sampling.fps, sampling, span), f"at {sampling.fps:g} per second"
+        idxs, how = at_rate(info, sampling.fps, sampling, span), f"at {sampling.fps:g} per second"
         if len(idxs) > cap:
             how = f"spread evenly ({sampling.fps:g} per second are {len(idxs)}, the limit is {cap})"
-            idxs = _spread(info, span, cap)
+            idxs = spread(info, span, cap)
     return _sample_of(info, span, idxs, "spread", how, _shortage(info, sampling, span, idxs))
 
 
-def _cap(sampling: SamplingSettings, default_cap: int) -> int:
-    if sampling.num_frames is None:
-        return sampling.max_frames or default_cap
-    return min(sampling.num_frames, sampling.max_frames or sampling.num_frames)
+def _on_keyframes(sample: Sample) -> Sample:
+    """Move the frames of a sample to keyframes, where the span has any."""
+    info, num_wanted = sample.video, sample.num_frames
+    moved = to_keyframes(info, sample.span, np.asarray(sample.frame_idxs, dtype=np.int64))
+    if moved is None:
+        what = "video has" if sample.span == (0, info.num_frames) else "span holds"
+        warning = f"The {what} no known keyframe: the frames stay where 'uniform' puts them."
+        return replace(sample, warnings=(*sample.warnings, warning))
+    found = len(moved.frame_idxs)
+    how = (
+        f"moved to the nearest keyframes, by {moved.largest_shift_s:.2f} s at most and "
+        f"{moved.mean_shift_s:.2f} s on average"
+    )
+    warnings = sample.warnings
+    if found < num_wanted:
+        these = "one keyframe: it is used" if found == 1 else f"{found} keyframes: these are used"
+        warnings = (*warnings, f"{num_wanted} moments lie nearest to {these}.")
+    return _sample_of(info, sample.span, moved.frame_idxs, "listed", how, warnings)
+
+
+def _over_shots(
+    info: VideoInfo, sampling: SamplingSettings, span: tuple[int, int], cap: int, scan: Scan
+) -> Sample:
+    """Give every shot a frame, and spread the rest by duration."""
+    shots = find_shots(info, scan, span_end_s(info, span))
+    num_shots, num_wanted = len(shots), cap
+    if sampling.fps is not None:  # a rate does not take the only frame of a shot
+        num_wanted = min(cap, max(len(at_rate(info, sampling.fps, sampling, span)), num_shots))
+    idxs = frames_of_shots(info, shots, num_wanted)
+    warnings: tuple[str, ...] = ()
+    how = "spread over one shot" if num_shots == 1 else f"spread over {num_shots} shots by duration"
+    if num_shots > num_wanted:
+        how = f"one of each of the longest of {num_shots} shots"
+        warnings = (f"{num_shots} shots are more than the limit: {num_wanted} of them are shown.",)
+    elif sampling.num_frames is not None and len(idxs) < num_wanted:
+        warnings = (f"{num_wanted} frames were asked for, the shots have {len(idxs)}.",)
+    sample = _sample_of(info, span, idxs, "shots", how, warnings)
+    return replace(sample, shots=shots, reasons=(*cut_words(scan), *sample.reasons))
+
+
+def _without_repeats(
+    info: VideoInfo, sampling: SamplingSettings, span: tuple[int, int], cap: int, scan: Scan
+) -> Sample:
+    """Drop frames like the last one kept, then cap."""
+    threshold = dedupe_threshold(sampling)
+    kept = kept_idxs(scan, threshold)
+    num_dropped = len(scan.frame_idxs) - len(kept)
+    how = (
+        f"{num_dropped:,} repeat{'s'[: num_dropped != 1]} dropped (no block of 8 x 8 px changed by "
+        f"more than {threshold:g} grey levels since the last one kept)"
+    )
+    warnings: tuple[str, ...] = ()
+    if sampling.num_frames is not None and len(kept) < cap:
+        warnings = (f"{cap} frames were asked for, {len(kept)} of those looked at differ.",)
+    sample = _sample_of(info, span, kept, "listed", how, warnings)
+    return _capped(sample, cap, f"{len(kept)} frames that differ")
+
+
+def _by_user(
+    info: VideoInfo, sampling: SamplingSettings, span: tuple[int, int], cap: int
+) -> Sample:
+    """Ask the user's own sampler, and check what it says."""
+    name = sampling.rule_words
+    choose: Callable[..., object] = sampling.rule  # type: ignore[assignment]  # no word: checked
+    start_s = sampling.start_s or 0.0
+    end_s = min(video_end_s(info), sampling.end_s or math.inf)
+    given = choose(info, span=Segment(start_s, end_s), max_frames=cap)
+    try:
+        times_s = np.atleast_1d(np.asarray(given, dtype=np.float64))
+    except (TypeError, ValueError) as cause:
+        raise ConfigError(
+            f"the sampler {name} returned {given!r}.", "return a list of seconds."
+        ) from cause
+    if times_s.ndim != 1 or not times_s.size or not np.isfinite(times_s).all():
+        raise ConfigError(
+            f"the sampler {name} returned {given!r}.", "return a list of seconds, one at least."
+        )
+    sample = _shown_at(info, times_s, sampling, span, f"chosen by {name}")
+    return _capped(sample, cap, f"{sample.num_frames} frames")
+
+
+def _capped(sample: Sample, cap: int, what: str) -> Sample:
+    """Keep evenly numbered frames of too many, and say so."""
+    if sample.num_frames <= cap:
+        return sample
+    reason = f"{what} are more than the limit: {cap} are kept."
+    return replace(thin(sample, cap), reasons=(*sample.reasons, reason))
 
 
 def _shortage(
@@ -198,55 +287,23 @@ def _shortage(
     return ()
 
 
-def _spread(info: VideoInfo, span: tuple[int, int], num_frames: int) -> Indices:
-    """Return distinct frames, evenly spread in time from the span's first to its last."""
-    first_idx, end_idx = span
-    num_there = end_idx - first_idx
-    if num_frames >= num_there:
-        return np.arange(first_idx, end_idx, dtype=np.int64)
-    if _has_constant_rate(info, span):
-        # Over indices: times rounded to the container's tick would put some frames one off.
-        return first_idx + uniform_indices(num_there, num_frames)
-    times_s = np.linspace(info.pts_s[first_idx], info.pts_s[end_idx - 1], num_frames)
-    return np.unique(info.frame_idxs_at(times_s).clip(first_idx, end_idx - 1))
-
-
-def _has_constant_rate(info: VideoInfo, span: tuple[int, int]) -> bool:
-    """Say whether the pts of a span lie on a line, as well as their tick allows."""
-    pts_s = info.pts_s[span[0] : span[1]]
-    if len(pts_s) < 3:
-        return True
-    line_s = np.linspace(pts_s[0], pts_s[-1], len(pts_s))
-    gap_s = (pts_s[-1] - pts_s[0]) / (len(pts_s) - 1)
-    # Three pts rounded to half a tick each; a coarse tick must not hide a missing frame.
-    slack_s = min(info.tick_s, gap_s / 2) + _SAME_TIME_S
-    return bool(np.abs(pts_s - line_s).max() <= slack_s)
-
-
-def _at_rate(
-    info: VideoInfo, fps: float, sampling: SamplingSettings, span: tuple[int, int]
-) -> Indices:
-    """Return the distinct frames on screen at start + k / fps, before the end.
-
-    Counted from the frames' side: frame i is shown by the k from the first moment it is on screen
-    until the next frame's. So memory is bounded by the frames, whatever the rate.
-    """
-    first_idx, end_idx = span
-    ends_at_s = video_end_s(info)
-    start_s = sampling.start_s or 0.0
-    end_s = ends_at_s if sampling.end_s is None else min(sampling.end_s, ends_at_s)
-    num_moments = max(1, math.ceil((end_s - start_s - _SAME_TIME_S) * fps))
-    changes_s = info.pts_s[first_idx + 1 : end_idx] - info.tick_s / 2
-    first_moments = np.ceil((changes_s - start_s) * fps)
-    moments = np.concatenate(([0.0], first_moments.clip(0, num_moments), [float(num_moments)]))
-    return first_idx + np.flatnonzero(np.diff(moments) > 0)
-
-
 def _at_times(
     info: VideoInfo, times_s: tuple[float, ...], sampling: SamplingSettings, span: tuple[int, int]
 ) -> Sample:
     """Choose the frames on screen at explicit times, in order of time."""
-    asked_s = np.sort(np.asarray(times_s, dtype=np.float64))
+    asked_s = np.asarray(times_s, dtype=np.float64)
+    sample = _shown_at(info, asked_s, sampling, span, "on screen at the given times")
+    return _capped(sample, sampling.max_frames or sample.num_frames, f"{sample.num_frames} times")
+
+
+def _shown_at(
+    info: VideoInfo,
+    times_s: npt.NDArray[np.float64],
+    sampling: SamplingSettings,
+    span: tuple[int, int],
+    how: str,
+) -> Sample:
+    asked_s = np.sort(times_s)
     low_s = sampling.start_s or 0.0
     high_s = min(video_end_s(info), sampling.end_s or math.inf)
     outside = [time_s for time_s in asked_s if not low_s <= time_s < high_s]
@@ -259,12 +316,7 @@ def _at_times(
     warnings: tuple[str, ...] = ()
     if len(idxs) < len(asked_s):
         warnings = (f"{len(asked_s)} times were given, they show {len(idxs)} different frames.",)
-    sample = _sample_of(info, span, idxs, "listed", "on screen at the given times", warnings)
-    if sampling.max_frames is None or len(idxs) <= sampling.max_frames:
-        return sample
-    reason = f"{len(idxs)} times are more than the limit: {sampling.max_frames} are kept."
-    thinned = thin(sample, sampling.max_frames)
-    return replace(thinned, reasons=(*sample.reasons, reason))
+    return _sample_of(info, span, idxs, "listed", how, warnings)
 
 
 def _as_reference(
@@ -273,7 +325,7 @@ def _as_reference(
     """Choose as the reference does; of a span, as if the span were the file."""
     rate_hz = _stated_rate_hz(info)
     first_idx, end_idx = span
-    cap = _cap(sampling, default_cap)
+    cap = cap_of(sampling, default_cap)
     # Without a rate the released models are run with force_sample on.
     forced = sampling.fps is None
     idxs, times_s = reference_sample(end_idx - first_idx, rate_hz, cap, forced, sampling.fps or 1)
@@ -300,7 +352,7 @@ def _sample_of(
     info: VideoInfo,
     span: tuple[int, int],
     idxs: Indices,
-    rule: Literal["spread", "listed"],
+    rule: Literal["spread", "listed", "shots"],
     how: str,
     warnings: tuple[str, ...],
 ) -> Sample:

@@ -4,19 +4,49 @@ Checks ranges and contradictions that need no video. Knows no video and no model
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, get_args
 
 from llava_video.config import check, setting
 from llava_video.errors import ConfigError
 from llava_video.planning.amount import parse_bytes
 from llava_video.planning.geometry import Aspect
-from llava_video.values import Grid, Newline, PoolMode, WeightFormat
+from llava_video.values import Grid, Newline, PoolMode, Segment, VideoInfo, WeightFormat
 
 # Larger wishes are typing errors: a million frames are nine hours at 30 per second.
 _MOST_FRAMES = 1_000_000
 _MOST_TILES_PER_SIDE = 12
 MOST_POSITION_SCALE = 64
+
+Rule = Literal["uniform", "keyframe", "scene", "dedupe"]
+
+# Twice a second: a shot of a second is looked at twice. More seldom would hardly be cheaper while
+# looks lie closer than keyframes. The limit bounds the looks of a long video, not its decoding.
+DEFAULT_SCAN_FPS = 2.0
+DEFAULT_SCAN_FRAMES = 3600
+# Tried on a still picture of 640 x 480 px, encoded (x264, crf 23) with noise of 0, 2 and 4 levels:
+# its blocks differ by up to 6.6, 7.6 and 9.6 levels in 5 s, those of moving animals by over 100.
+DEFAULT_DEDUPE_THRESHOLD = 10.0
+
+
+class Sampler(Protocol):
+    """A user's own rule: any function or object that is called like this.
+
+    Called once per plan. The frames are those on screen at the times it returns.
+    """
+
+    def __call__(self, info: VideoInfo, *, span: Segment, max_frames: int) -> Sequence[float]:
+        """Return the moments to look at.
+
+        Args:
+            info: the probed video: its times, keyframes and size.
+            span: the part that is looked at, s; half open.
+            max_frames: the limit; of more moments, evenly numbered ones are kept.
+
+        Returns:
+            Seconds from the first frame, inside the span; in any order, repeats are dropped.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +99,42 @@ class SamplingSettings:
         "pts",
         "'reference' repeats the original code's index / rate times and duplicate frames",
     )
+    rule: Rule | Sampler = setting(
+        "uniform",
+        "which moments: 'uniform' spreads them evenly, 'keyframe' moves them to the nearest "
+        "keyframe (fast), 'scene' gives every shot one at least, 'dedupe' drops frames like the "
+        "one before; the last two look through the video first",
+        keyword="sampling",
+    )
+    scan_fps: float | None = setting(
+        None,
+        "how often 'scene' and 'dedupe' look, in frames per second. None: 2, so that a shot of a "
+        "second is seen twice",
+        unit="frames/s",
+        above=0,
+        at_most=1000,
+    )
+    max_scan_frames: int | None = setting(
+        None,
+        "most frames they look at; of a longer video evenly spread ones. None: 3600, half an hour "
+        "at 2 per second",
+        unit="frames",
+        at_least=2,
+        at_most=_MOST_FRAMES,
+    )
+    dedupe_threshold: float | None = setting(
+        None,
+        "'dedupe' drops a frame when no block of 8 x 8 px changed by more than this, in grey "
+        "levels; 0 drops equal pixels alone. None: 10, above the noise of common encodings",
+        unit="grey levels",
+        at_least=0,
+        at_most=255,
+    )
 
     def __post_init__(self) -> None:
         """Check ranges, and that the knobs do not contradict one another."""
         check(self)
+        self._check_rule()
         for name, time_s in (("start", self.start_s), ("end", self.end_s)):
             if time_s is not None and not math.isfinite(time_s):
                 raise ConfigError(f"{name} = {time_s!r}.", "give seconds from the first frame.")
@@ -83,6 +145,62 @@ class SamplingSettings:
             )
         if self.times_s is not None:
             self._check_times(self.times_s)
+
+    @property
+    def needs_scan(self) -> bool:
+        """Whether the rule looks at pixels before the plan."""
+        return self.rule in ("scene", "dedupe")
+
+    @property
+    def rule_words(self) -> str:
+        """What a person calls the rule."""
+        if isinstance(self.rule, str):
+            return self.rule
+        return str(getattr(self.rule, "__name__", type(self.rule).__name__))
+
+    def _check_rule(self) -> None:
+        if isinstance(self.rule, str):
+            is_known = self.rule in get_args(Rule)
+        else:
+            is_known = callable(self.rule)
+        if not is_known:
+            allowed = ", ".join(repr(name) for name in get_args(Rule))
+            raise ConfigError(
+                f"sampling = {self.rule!r}.", f"allowed: {allowed}, or a function that chooses."
+            )
+        for name in self._senseless():
+            raise ConfigError(
+                f"sampling = {self.rule_words!r} makes nothing of {name} = {getattr(self, name)}.",
+                f"leave {name} out, or choose another sampling.",
+            )
+        if self.rule != "uniform" and self.times_s is not None:
+            raise ConfigError(
+                f"explicit times and sampling = {self.rule_words!r} ask for different frames.",
+                "give times= or sampling=, not both.",
+            )
+        if self.rule != "uniform" and self.compat == "reference":
+            raise ConfigError(
+                f"compat = 'reference' with sampling = {self.rule_words!r}: the reference has "
+                "only one rule.",
+                "leave compat at 'pts', or sampling at 'uniform'.",
+            )
+        if self.rule == "dedupe" and self.fps is not None and self.scan_fps is not None:
+            raise ConfigError(
+                f"fps = {self.fps:g} and scan_fps = {self.scan_fps:g} both say how often "
+                "sampling = 'dedupe' looks.",
+                "give one of them.",
+            )
+
+    def _senseless(self) -> Iterator[str]:
+        """Yield given knobs that the rule does not read."""
+        unread: tuple[str, ...] = ()
+        if not self.needs_scan:
+            unread = ("scan_fps", "max_scan_frames", "dedupe_threshold")
+        elif self.rule == "scene":
+            unread = ("dedupe_threshold",)
+        if not isinstance(self.rule, str):
+            unread = (*unread, "fps")
+        yield from (name for name in unread if getattr(self, name) is not None)
 
     def _check_times(self, times_s: tuple[float, ...]) -> None:
         if not times_s:

@@ -8,7 +8,7 @@ and stands in `backend` and `reason`.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from llava_video.video.clips import Frame, clips_at
 from llava_video.video.probe import TrackInfo, probe
 from llava_video.video.source import Source
 
-BackendName = Literal["auto", "decord", "pyav"]
+BackendName = Literal["auto", "decord", "pyav", "torchcodec"]
 
 _DECORD_CODECS = frozenset({"h264", "vp9"})
 _DECORD_FORMATS = frozenset({"mov", "matroska"})  # PyAV's names of the MP4 and the WebM family
@@ -34,7 +34,7 @@ class Decoder(Protocol):
 
     Attributes:
         info: what the probe found.
-        backend: "decord", "pyav" or "frames" (decoded by the user).
+        backend: "decord", "pyav", "torchcodec" or "frames" (decoded by the user).
         reason: why this backend, one sentence.
     """
 
@@ -86,12 +86,15 @@ def open_decoder(
         BackendMissingError: PyAV, or the named backend, is not installed.
         ConfigError: a backend named for frames that are already decoded.
     """
-    if backend not in ("auto", "decord", "pyav"):
-        raise ConfigError(f"reader = {backend!r}.", 'allowed: "auto", "decord", "pyav".')
+    if backend not in get_args(BackendName):
+        hint = f"allowed: {', '.join(map(repr, get_args(BackendName)))}."
+        raise ConfigError(f"reader = {backend!r}.", hint)
     if source.frames is not None:
         return _open_frames(source, backend)
     track = info if isinstance(info, TrackInfo) else probe(source)
     pyav = _pyav(source, track)
+    if backend == "torchcodec":
+        return _Decoder(track, _torchcodec(source, track, pyav), backend, "asked for.")
     if backend == "decord":
         return _Decoder(track, _decord(source, track, pyav), "decord", "asked for.")
     return _Decoder(track, pyav, "pyav", "asked for." if backend == "pyav" else _why_pyav(track))
@@ -184,6 +187,24 @@ def _decord(source: Source, info: TrackInfo, pyav: _Reader) -> _Reader:
         reader.close()
     raise DecodeError(
         f"decord does not read {source.name} exactly: {objection}.",
+        'reader="auto" reads it with PyAV.',
+    )
+
+
+def _torchcodec(source: Source, info: TrackInfo, pyav: _Reader) -> _Reader:
+    """Open torchcodec's reader, which is only ever asked for by name."""
+    backends.require("torchcodec")
+    from llava_video.video.decode_torchcodec import TorchcodecReader, torchcodec_objection
+
+    objection = torchcodec_objection(info)
+    if objection is None:
+        reader = TorchcodecReader(source, info)
+        objection = _first_frame_differs(reader, pyav)
+        if objection is None:
+            return reader
+        reader.close()
+    raise DecodeError(
+        f"torchcodec does not read {source.name} exactly: {objection}.",
         'reader="auto" reads it with PyAV.',
     )
 

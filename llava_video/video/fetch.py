@@ -1,7 +1,9 @@
 """An http, https or data URL → its bytes, in a temporary file or in memory, within limits.
 
-Knows no video. User names, passwords and query strings of a URL never reach a message. Which hosts
-may be asked is not decided here.
+Knows no video. User names, passwords and query strings of a URL never reach a message. Every hop,
+redirects included, goes to an address that `hosts.py` has judged. A proxy would resolve names
+itself, behind that judgement, so the environment's proxies are used only where private addresses
+are allowed.
 """
 
 import base64
@@ -10,7 +12,6 @@ import contextlib
 import http.client
 import os
 import tempfile
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,27 +19,13 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from llava_video.errors import SourceError
+from llava_video.video.connections import CheckedHandler
 from llava_video.video.settings import FetchSettings
+from llava_video.video.spool import Deadline, check_size, public_url, spool, too_slow
 
 _CHUNK_BYTES = 2**16
 # One silent connection must not use up the whole download's time.
 _MAX_SILENCE_S = 30.0
-
-
-def public_url(url: str) -> str:
-    """Return a URL without user name, password, query and fragment, for people to read.
-
-    >>> public_url("https://me:secret@example.org/a.mp4?token=1")
-    'https://example.org/a.mp4'
-    """
-    parts = urllib.parse.urlsplit(url)
-    try:
-        _ = parts.port
-    except ValueError:  # a password with a slash in it looks like this
-        return f"{parts.scheme}://..."
-    return urllib.parse.urlunsplit(
-        (parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")
-    )
 
 
 def fetch(url: str, settings: FetchSettings) -> IO[bytes]:
@@ -52,23 +39,19 @@ def fetch(url: str, settings: FetchSettings) -> IO[bytes]:
         The open temporary file; its `name` is the path, every byte is written.
 
     Raises:
-        SourceError: unreachable, refused, too large, too slow, too many redirects, no disk space.
+        SourceError: unreachable, at an address that is not public, refused, too large, too slow,
+            too many redirects, no disk space.
     """
     name = public_url(url)
-    deadline_s = time.monotonic() + settings.timeout_s
-    with _typed_errors(name):
-        response = _open(url, settings)
+    deadline = Deadline(settings.timeout_s, _MAX_SILENCE_S)
+    with _typed_errors(name, settings, deadline):
+        response = _open(url, settings, deadline)
     with response:
-        _check_length(response, name, settings.max_bytes)
-        # Returned open: closing it deletes it.
-        file = tempfile.NamedTemporaryFile(prefix="llava_video_", suffix=".video")  # noqa: SIM115
-        try:
-            with _typed_errors(name):
-                _copy(response, file, name, settings, deadline_s)
-        except BaseException:
-            file.close()
-            raise
-    return file
+        check_size(response.length or 0, name, settings)
+        # read1 returns what has come; read would wait for a full chunk and so past the deadline.
+        chunks = iter(lambda: response.read1(_CHUNK_BYTES), b"")
+        with _typed_errors(name, settings, deadline):
+            return spool(chunks, response.length, name, settings, deadline)
 
 
 def decode_data_url(url: str, settings: FetchSettings) -> bytes:
@@ -80,8 +63,8 @@ def decode_data_url(url: str, settings: FetchSettings) -> bytes:
     header, comma, payload = url.partition(",")
     if not comma:
         raise SourceError("a data URL without a comma.", "data:video/mp4;base64,<base64 text>")
-    if len(payload) > settings.max_bytes * 4:  # base64 takes 4/3, %-escapes 3 characters a byte
-        raise _too_large("the data URL", settings.max_bytes)
+    # base64 takes 4/3, %-escapes 3 characters a byte
+    check_size(len(payload) // 4, "the data URL", settings)
     if header.lower().endswith(";base64"):
         try:
             content = base64.b64decode(urllib.parse.unquote_to_bytes(payload), validate=True)
@@ -89,8 +72,7 @@ def decode_data_url(url: str, settings: FetchSettings) -> bytes:
             raise SourceError(f"a data URL that is no base64: {cause}.") from cause
     else:
         content = urllib.parse.unquote_to_bytes(payload)
-    if len(content) > settings.max_bytes:
-        raise _too_large("the data URL", settings.max_bytes)
+    check_size(len(content), "the data URL", settings)
     return content
 
 
@@ -110,10 +92,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self._left -= 1
         if self._left < 0:
             raise SourceError(f"{public_url(req.full_url)} redirects once more than max_redirects.")
+        fp.close()  # urllib would read it to its end, which may never come
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _open(url: str, settings: FetchSettings) -> http.client.HTTPResponse:
+def _open(url: str, settings: FetchSettings, deadline: Deadline) -> http.client.HTTPResponse:
     parts = urllib.parse.urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     bare = urllib.parse.urlunsplit((parts.scheme, host, _escaped(parts.path), parts.query, ""))
@@ -125,17 +108,14 @@ def _open(url: str, settings: FetchSettings) -> http.client.HTTPResponse:
         request.add_unredirected_header("Authorization", f"Basic {token}")
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        urllib.request.ProxyHandler(None if settings.allow_private else {}),
+        CheckedHandler(settings, deadline),
         _Redirects(settings.max_redirects),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.HTTPDefaultErrorHandler(),
     ):
         opener.add_handler(handler)
-    response: http.client.HTTPResponse = opener.open(
-        request, timeout=min(_MAX_SILENCE_S, settings.timeout_s)
-    )
+    response: http.client.HTTPResponse = opener.open(request)
     return response
 
 
@@ -144,59 +124,19 @@ def _escaped(path: str) -> str:
     return urllib.parse.quote(path, safe="/%:@!$&'()*+,;=~-._")
 
 
-def _check_length(response: http.client.HTTPResponse, name: str, max_bytes: int) -> None:
-    if (response.length or 0) > max_bytes:
-        raise _too_large(name, max_bytes)
-
-
-def _copy(
-    response: http.client.HTTPResponse,
-    file: Any,
-    name: str,
-    settings: FetchSettings,
-    deadline_s: float,
-) -> None:
-    stated_bytes, num_bytes = response.length, 0
-    # read1 returns what has come; read would wait for a full chunk and so past the deadline.
-    while chunk := response.read1(_CHUNK_BYTES):
-        num_bytes += len(chunk)
-        if num_bytes > settings.max_bytes:
-            raise _too_large(name, settings.max_bytes)
-        if time.monotonic() > deadline_s:
-            raise SourceError(
-                f"{name}: {num_bytes} bytes after {settings.timeout_s} s, and not the end.",
-                "download the file first, and pass its path.",
-            )
-        file.write(chunk)
-    if stated_bytes is not None and num_bytes < stated_bytes:
-        raise SourceError(
-            f"{name}: the connection ended after {num_bytes} of {stated_bytes} bytes.", "try again."
-        )
-    if num_bytes == 0:
-        raise SourceError(f"{name} is empty.")
-    file.flush()
-
-
 @contextlib.contextmanager
-def _typed_errors(name: str) -> Iterator[None]:
+def _typed_errors(name: str, settings: FetchSettings, deadline: Deadline) -> Iterator[None]:
     """Turn what urllib and the disk raise into `SourceError`, without the URL's secrets."""
     try:
         yield
     except SourceError:
         raise
     except urllib.error.HTTPError as cause:
-        code = cause.code
-        cause.close()
-        if 300 <= code < 400:
-            message = f"{name} redirects too often or to nowhere (HTTP status {code})."
-            raise SourceError(message) from cause
-        hint = "log in, or download the file first." if code in (401, 403) else ""
-        raise SourceError(f"{name} cannot be fetched: HTTP status {code}.", hint) from cause
+        raise _refused(cause, name) from cause
     except urllib.error.URLError as cause:
-        hint = "check the address and the network, or download the file first."
-        raise SourceError(f"{name} cannot be reached: {cause.reason}.", hint) from cause
+        raise _unreached(cause.reason, name, settings, deadline) from cause
     except TimeoutError as cause:
-        raise SourceError(f"{name} stopped answering.", "try again.") from cause
+        raise _unreached(cause, name, settings, deadline) from cause
     except (http.client.InvalidURL, ValueError):
         # Their texts quote parts of the address, a password among them.
         raise SourceError(f"{name} is not a valid address.") from None
@@ -211,6 +151,26 @@ def _typed_errors(name: str) -> Iterator[None]:
         ) from cause
 
 
-def _too_large(name: str, max_bytes: int) -> SourceError:
-    message = f"{name} is larger than {max_bytes} bytes."
-    return SourceError(message, "download the file first, and pass its path.")
+def _refused(cause: urllib.error.HTTPError, name: str) -> SourceError:
+    code = cause.code
+    cause.close()
+    if 300 <= code < 400:
+        return SourceError(f"{name} redirects too often or to nowhere (HTTP status {code}).")
+    hint = "log in, or download the file first." if code in (401, 403) else ""
+    return SourceError(f"{name} cannot be fetched: HTTP status {code}.", hint)
+
+
+def _unreached(
+    cause: str | BaseException, name: str, settings: FetchSettings, deadline: Deadline
+) -> SourceError:
+    if isinstance(cause, SourceError):  # a host that may not be asked; urllib wraps it
+        return SourceError(f"{name}: {cause.message}", cause.hint)
+    if deadline.is_over:
+        return too_slow(f"{name}: no answer", settings)
+    if isinstance(cause, TimeoutError):
+        return SourceError(f"{name} stopped answering.", "try again.")
+    hint = "check the address and the network, or download the file first."
+    if not settings.allow_private and urllib.request.getproxies():
+        hint = "the environment's proxy is used with allow_private=True only, because a proxy may "
+        hint += "lead to private addresses; or download the file first."
+    return SourceError(f"{name} cannot be reached: {cause}.", hint)

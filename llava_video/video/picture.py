@@ -12,18 +12,23 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llava_video.errors import SourceError
+from llava_video.video.settings import FetchSettings
 from llava_video.video.source import Source, open_source
 
 _HINT = "pass a path, URL, bytes, PIL image, or (H, W, 3) uint8 array."
+_DEFAULT_FETCH = FetchSettings()
 
 
-def read_picture(address: Any) -> npt.NDArray[np.uint8]:
+def read_picture(
+    address: Any, *, fetch_settings: FetchSettings = _DEFAULT_FETCH
+) -> npt.NDArray[np.uint8]:
     """Read one picture.
 
     Args:
-        address: path; http, https, file or data URL; bytes; binary file; PIL image; or an
+        address: path; http, https, s3, gs, file or data URL; bytes; binary file; PIL image; or an
             (H, W, 3) or (H, W) uint8 array. Transparency is dropped, of an animation the first
             picture is taken.
+        fetch_settings: whom a download may ask, and its limits.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -35,7 +40,7 @@ def read_picture(address: Any) -> npt.NDArray[np.uint8]:
         return _from_array(address)
     if isinstance(address, Image.Image):
         return _upright(address, "the PIL image")
-    source = open_source(address)
+    source = open_source(address, fetch_settings=fetch_settings)
     if source.frames is not None:
         raise SourceError("frames with times are a video, not a picture.", _HINT)
     return _from_source(source)

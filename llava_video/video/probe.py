@@ -5,7 +5,7 @@ frames, so the first frame is decoded (and thrown away). That frame also tells w
 that can be decoded begin. Knows no sampling and no model.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,14 @@ from llava_video.backends import require
 from llava_video.errors import DecodeError, SourceError
 from llava_video.values import VideoInfo
 from llava_video.video.container import open_container, packets_of
+from llava_video.video.frame_facts import bit_depth, colour_range, odd_pixels
 from llava_video.video.h264 import KeyKind, key_kind
+from llava_video.video.seek_index import (
+    ALWAYS_INDEXED,
+    INDEXED_FORMATS,
+    is_indexed,
+    last_indexed_tick,
+)
 from llava_video.video.source import Source
 from llava_video.video.track_times import PacketTable, TrackTimes, track_times
 from llava_video.video.upright import Orientation, orientation_of, shown_size
@@ -42,7 +49,6 @@ _MAX_FIRST_PACKETS = 300
 # A muxer's idea of the end may differ from the last frame's by this much.
 _END_SLACK_S = 0.5
 _MAX_SAMPLE_ASPECT = 8
-_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # Source: ITU-T H.273, table 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,7 +58,6 @@ class TrackInfo(VideoInfo):
     Attributes:
         first_ticks: the first frame's pts as the container counts it.
         by_order: frames are told by their order, not by their times.
-        mirrored: the stored picture is reversed left to right before it is turned.
         num_hidden: packets outside the edit list.
         key_ticks: for each of `keyframe_idxs`, where the container seeks to it; () where seeking
             is not to be trusted.
@@ -61,7 +66,6 @@ class TrackInfo(VideoInfo):
 
     first_ticks: int = 0
     by_order: bool = False
-    mirrored: bool = False
     num_hidden: int = 0
     key_ticks: tuple[int, ...] = field(default=(), repr=False)
     packet_idxs: npt.NDArray[np.int64] = field(
@@ -97,6 +101,7 @@ def probe(source: Source) -> TrackInfo:
     with open_container(source) as container:
         track = _best_track(source, container)
         num_stated = _num_stated(container, track)
+        last_indexed = last_indexed_tick(source, container, track)
         scan = _scan(container, track)
         num_packets = len(scan.packets.pts)
         if num_packets == 0:
@@ -117,8 +122,13 @@ def probe(source: Source) -> TrackInfo:
                 f"{source.name} shows no frame: its edit list leaves all of them out.",
                 "remux it without the edit list: ffmpeg -ignore_editlist 1 -i IN -c copy OUT.",
             )
-        faults = [*_end_faults(container, scan, times, num_stated), *times.faults]
-        return _info(container, track, scan, times, faults)
+        cut = _cut_off(container, scan, times, num_stated)
+        indexed = _is(container, frozenset({ALWAYS_INDEXED})) or _is_indexed(times, last_indexed)
+        faults = [cut] if cut else []
+        if not (indexed or cut) and _is(container, INDEXED_FORMATS):
+            faults.append("it has no index: a seek searches for its keyframes.")
+        facts = _info(container, track, scan, times, [*faults, *times.faults])
+        return replace(facts, is_indexed=indexed, truncated_at_s=_length_s(times) if cut else None)
 
 
 def _best_track(source: Source, container: "InputContainer") -> "VideoStream":
@@ -196,14 +206,14 @@ def _first_good(packet: "Packet[Any]", ffmpeg_error: type[Exception]) -> "VideoF
         return None
 
 
-def _end_faults(
-    container: "InputContainer", scan: _Scan, times: TrackTimes, num_stated: int
-) -> list[str]:
+def _cut_off(container: "InputContainer", scan: _Scan, times: TrackTimes, num_stated: int) -> str:
+    """Say where the file ends too early, and how one can tell; "" when it does not."""
     num_packets, length_s = len(scan.packets.pts), _length_s(times)
     if scan.stopped:
-        return [f"reading stops after {length_s:.2f} s: {scan.stopped}."]
+        return f"truncated at {length_s:.2f} s: reading stops there ({scan.stopped})."
     if num_packets < num_stated:
-        return [f"truncated: {num_packets} of {num_stated} frames are in the file."]
+        found = f"{num_packets} of {num_stated} frames are in the file"
+        return f"truncated at {length_s:.2f} s: {found}."
     if _is(container, _STATED_FORMATS) and container.duration:
         stated_s = container.duration / 1e6  # FFmpeg counts a container in microseconds
         ends = scan.end_ticks.items()
@@ -211,10 +221,14 @@ def _end_faults(
             (float(end * (container.streams[i].time_base or 1)) for i, end in ends), default=0
         )
         if end_s + _END_SLACK_S < stated_s:
-            return [
-                f"truncated: {length_s:.2f} s are in the file, its header says {stated_s:.2f} s."
-            ]
-    return []
+            return f"truncated at {length_s:.2f} s: its header says {stated_s:.2f} s."
+    return ""
+
+
+def _is_indexed(times: TrackTimes, last_indexed: int | None) -> bool:
+    # Told by their order, frames have no keyframes to seek to; an index lists them all.
+    ticks = times.ticks if times.by_order else times.key_ticks
+    return len(ticks) > 0 and is_indexed(last_indexed, int(ticks[0]), int(ticks[-1]))
 
 
 def _info(
@@ -234,18 +248,21 @@ def _info(
     if not 1 / _MAX_SAMPLE_ASPECT <= sample_aspect <= _MAX_SAMPLE_ASPECT:
         faults.append(f"its sample aspect ratio {sample_aspect} is absurd and taken as 1.")
         sample_aspect = Fraction(1)
-    if context.color_trc in _HDR_TRANSFERS:
-        faults.append(f"its colours are HDR ({_HDR_TRANSFERS[context.color_trc]}), shown unmapped.")
+    if frame is not None:
+        faults += odd_pixels(frame, context.color_trc)
     height_px, width_px = shown_size(
         frame.height if frame else context.height,
         frame.width if frame else context.width,
         sample_aspect,
         orientation.rotation_deg,
     )
+    rate_hz = track.average_rate
+    if times.tick != track.time_base:  # no times, so that FFmpeg's average is made up
+        rate_hz = 1 / times.tick
     return TrackInfo(
         duration_s=_length_s(times) if times.last_ticks else None,
         num_frames=len(times.ticks),
-        frame_rate_hz=float(track.average_rate) if track.average_rate else None,
+        frame_rate_hz=float(rate_hz) if rate_hz else None,
         height_px=height_px,
         width_px=width_px,
         rotation_deg=orientation.rotation_deg,
@@ -253,6 +270,8 @@ def _info(
         codec=context.codec.canonical_name,
         container=container.format.name,
         pixel_format=frame.format.name if frame else context.pix_fmt,
+        bit_depth=bit_depth(frame.format) if frame else None,
+        colour_range=colour_range(frame) if frame else None,
         pts_s=_seconds(times),
         tick_s=float(times.tick),
         keyframe_idxs=times.keyframe_idxs,
@@ -317,6 +336,8 @@ def _info_of_frames(source: Source) -> TrackInfo:
         codec="raw",
         container="array",
         pixel_format="rgb24",
+        bit_depth=8,
+        colour_range="full",
         pts_s=times_s - times_s[0],
         # Finer than any gap, coarser than the error of float seconds.
         tick_s=min(1e-6, float(gaps_s.min()) / 2) if len(gaps_s) else 1e-6,

@@ -20,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llava_video.errors import SourceError
-from llava_video.video.fetch import decode_data_url, fetch, public_url
+from llava_video.video.fetch import decode_data_url, fetch
+from llava_video.video.object_store import SCHEMES, fetch_object
 from llava_video.video.settings import FetchSettings
+from llava_video.video.spool import public_url
 
 _PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 _FRAMES_HINT = "pass (frames, times_s): (T, H, W, 3) uint8 RGB and T ascending seconds."
@@ -81,13 +83,14 @@ def open_source(address: Any, *, fetch_settings: FetchSettings = _DEFAULT_FETCH)
     """Find the bytes behind an address.
 
     Args:
-        address: path; http, https, file or data URL; bytes; binary file object (read from where it
-            stands to its end); (frames (T, H, W, 3) uint8, times_s) tuple; or a `Source`, returned
-            as it is.
-        fetch_settings: limits of a download.
+        address: path; http, https, s3, gs, file or data URL; bytes; binary file object (read from
+            where it stands to its end); (frames (T, H, W, 3) uint8, times_s) tuple; or a `Source`,
+            returned as it is.
+        fetch_settings: whom a download may ask, and its limits.
 
     Raises:
         SourceError: missing, a folder, empty, unreachable, too large, or of an unknown kind.
+        BackendMissingError: an s3 or gs address without the package that reads it.
     """
     if isinstance(address, Source):
         return address
@@ -121,12 +124,12 @@ def _from_text(text: str, fetch_settings: FetchSettings) -> Source:
         raise SourceError("a malformed URL.") from None
     if scheme == "file":
         return _from_path(urllib.request.url2pathname(urllib.parse.urlsplit(text).path))
-    if scheme not in ("http", "https"):
+    if scheme not in ("http", "https", *SCHEMES):
         raise SourceError(
             f"{scheme}:// addresses are not read.",
-            "supported: a path, http://, https://, file:// and data:.",
+            "supported: a path, http://, https://, s3://, gs://, file:// and data:.",
         )
-    spool = fetch(text, fetch_settings)
+    spool = (fetch_object if scheme in SCHEMES else fetch)(text, fetch_settings)
     return Source(kind="path", name=public_url(text), path=Path(spool.name), spool=spool)
 
 

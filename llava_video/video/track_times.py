@@ -123,6 +123,7 @@ def track_times(
     if num_damaged:
         faults.append(f"{num_damaged} of {num_packets} packets are marked as damaged.")
     clock = _clock(table, num_packets, tick, rate_hz, faults)
+    faults += _disorder(clock.dts, tick)
     by_order = untimed or clock.by_order
     shown = ~hidden
     if first_shown is not None and not by_order:
@@ -194,6 +195,16 @@ def _offsets(dts: Int64s, tick: Fraction) -> Int64s | None:
     # A packet without a decode time belongs to the recording of the last one that has it.
     latest = np.searchsorted(timed, np.arange(len(dts)), side="right") - 1
     return offsets[np.maximum(latest, 0)]
+
+
+def _disorder(dts: Int64s, tick: Fraction) -> list[str]:
+    """Say so when packets do not lie in the order they are decoded in."""
+    steps = np.diff(dts[dts != _NO_TIME])
+    num_back = int(((steps < 0) & (steps >= -(_RESTART_S / float(tick)))).sum())
+    if not num_back:
+        return []
+    often = "once" if num_back == 1 else f"{num_back} times"
+    return [f"its clock goes back {often}, by less than {_RESTART_S:g} s."]
 
 
 def _frame_ticks(pts: Int64s, by_order: bool, faults: list[str]) -> Int64s:

@@ -39,6 +39,7 @@ PROMISED = {
     "second": {"share": (1.5, 0.1, True)},
     "ttft": {"share_of_hf": (0.6, None, True)},
     "quantprefill": {},
+    "tiles": {},
 }
 
 
@@ -66,7 +67,8 @@ def test_every_section_runs_at_toy_size(name, tmp_path, capsys):
     row = json.loads(printed.splitlines()[-1])
     assert row["status"] == "checked"
     assert set(row["checked"]) >= set(PROMISED[name])
-    assert {figure["measured"] for figure in row["figures"]} == {None}
+    assert [figure["measured"] for figure in row["figures"]] == [None] * len(row["figures"])
+    assert row["figures"] or row["details"]
     assert list(tmp_path.iterdir()) == []  # a toy is no result
 
 

@@ -4,9 +4,12 @@ import json
 import platform
 from pathlib import Path
 
+import decoding
 import harness
 import memory
 import pytest
+import readers
+import reading_memory
 import sandbox
 import speed
 import startup
@@ -51,6 +54,30 @@ def test_memory_runs(capsys):
     row = row_of(capsys.readouterr().out)
     assert [one["dtype"] for one in row["loading"]] == ["float32", "bfloat16"]
     assert all(one["peak_bytes"] > 0.9 * one["kept_bytes"] for one in row["loading"])
+
+
+def test_decoding_runs_and_the_readers_agree(capsys):
+    assert decoding.main(["--check"]) == 0
+    row = row_of(capsys.readouterr().out)
+    assert len(row["cases"]) == 3
+    assert all(case["ratio"] > 0 for case in row["cases"])
+    assert row["cases"][0]["keyframe_ratio"] > 0
+
+
+def test_readers_runs_and_auto_is_exact(capsys):
+    assert readers.main(["--check"]) == 0
+    kinds = {row["kind"]: row["readers"] for row in row_of(capsys.readouterr().out)["kinds"]}
+    assert all(found["auto"]["exact"] for found in kinds.values())
+    assert kinds["H.264 in MP4"]["decord"]["exact"]
+    assert not kinds["H.264 in MPEG-TS"]["decord"]["exact"]
+
+
+@pytest.mark.skipif(not harness.can_measure_memory(), reason="no /proc/self/clear_refs here")
+def test_reading_memory_runs(capsys):
+    assert reading_memory.main(["--check"]) == 0
+    row = row_of(capsys.readouterr().out)
+    assert all(peak > 1e6 for peak in row["lengths"]["peak_bytes"].values())
+    assert row["opens"]["num_failed"] > 0  # some of the files are broken on purpose
 
 
 def test_twins_share_every_tensor():

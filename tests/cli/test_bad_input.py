@@ -71,7 +71,7 @@ def test_a_video_cut_short_is_described_with_a_warning(run, tiny_folder, tmp_pat
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     outcome = run("describe", path, "-m", tiny_folder, *FAST)
     assert outcome.status == 0
-    assert "truncated: " in outcome.err
+    assert "truncated at " in outcome.err
 
 
 def test_one_frame_is_enough(run, tiny_folder: Path, tmp_path: Path) -> None:
@@ -186,6 +186,11 @@ def test_an_unknown_model_is_no_network_trouble(
 
 
 def test_what_cannot_be_fetched_is_refused(refused: Refused, tiny_folder: Path) -> None:
-    said = refused("describe", "http://127.0.0.1:9/a.mp4", "-m", tiny_folder, *FAST)
+    address = ("describe", "http://127.0.0.1:9/a.mp4", "-m", tiny_folder)
+    said = refused(*address, *FAST)
+    assert "127.0.0.1 is a loopback address, and not fetched from." in said
+    assert "hint:  download the file first" in said
+    assert "--allow-private" in said
+    said = refused(*address, "--allow-private", *FAST)
     assert "http://127.0.0.1:9/a.mp4 cannot be reached" in said
     assert "hint:  check the address" in said

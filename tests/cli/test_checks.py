@@ -78,6 +78,21 @@ def test_without_the_hub_there_is_no_cache(monkeypatch) -> None:
     assert find(check_everything(), "machine", "model cache").state == "absent"
 
 
+def test_every_reader_is_tried(findings: list[Finding]) -> None:
+    names = [one.name for one in findings if one.group == "readers"]
+    assert names == ["PyAV", "decord", "torchcodec"]
+
+
+@pytest.mark.parametrize(("found", "state"), [(None, "absent"), ("9.9", "broken")])
+def test_a_reader_that_is_not_there_or_does_not_load(monkeypatch, found, state) -> None:
+    """As torchcodec without the libraries of a GPU."""
+    without(monkeypatch, "torchcodec", found=found)
+    finding = find(list(checks._check_readers()), "readers", "torchcodec")
+    assert (finding.state, finding.found) == (state, "torchcodec does not work.")
+    assert "used only where it is named" in finding.cost
+    assert not finding.is_fatal
+
+
 def test_a_reader_that_shows_other_frames_is_broken(monkeypatch) -> None:
     monkeypatch.setattr(checks, "read_index", lambda frame: 3)
     finding = find(list(checks._check_readers()), "readers", "PyAV")
@@ -93,6 +108,22 @@ def test_a_reader_that_fails_says_why(monkeypatch) -> None:
     decord = find(list(checks._check_readers()), "readers", "decord")
     assert (decord.state, decord.is_fatal) == ("broken", False)
     assert decord.found == "the codec is odd."
+
+
+def test_the_native_part_says_what_it_runs_on(monkeypatch) -> None:
+    def missing() -> str:
+        raise BackendMissingError("the native part cannot be used.", "build it.")
+
+    monkeypatch.setattr(checks, "native_words", lambda: "AVX2")
+    finding = checks._check_native()
+    assert (finding.state, finding.found, finding.cost) == ("ok", "runs on AVX2.", "")
+    monkeypatch.setattr(checks, "native_words", lambda: None)
+    finding = checks._check_native()
+    assert (finding.state, finding.is_fatal) == ("absent", False)
+    assert "more slowly" in finding.cost
+    monkeypatch.setattr(checks, "native_words", missing)
+    finding = checks._check_native()
+    assert (finding.state, finding.remedy, finding.is_fatal) == ("broken", "build it.", False)
 
 
 def test_no_encoder_is_no_fault_of_the_readers(monkeypatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from llava_video.cli.console import Console
 from llava_video.cli.inputs import exit_status, is_url, refuse_early
-from llava_video.errors import BudgetError, CheckpointError, SourceError
+from llava_video.errors import BudgetError, CheckpointError, ConfigError, SourceError
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,14 @@ def test_memory_counts_where_the_device_is_known(tiny_clip: Path, named) -> None
     with pytest.raises(BudgetError, match=r"memory = 20\.0 KiB"):
         refuse_early(Console(), files, None, {**asked, "device": "cpu"}, {})
     assert refuse_early(Console(), files, None, {**asked, "device": "cpu", "memory": "1GiB"}, {})
+
+
+def test_a_look_through_the_video_is_not_made_twice(
+    tiny_clip: Path, named, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule is checked, the rest is planned, and the frames are looked at once, later."""
+    monkeypatch.delattr("llava_video.scanning.scan_for")
+    asked = {"sampling": "scene", "scan_fps": 5.0, "num_frames": 3}
+    assert refuse_early(Console(), [str(tiny_clip)], None, named, asked)
+    with pytest.raises(ConfigError, match="dedupe_threshold"):
+        refuse_early(Console(), [str(tiny_clip)], None, named, {**asked, "dedupe_threshold": 3.0})

@@ -64,6 +64,7 @@ def test_nothing_given_is_nothing_asked() -> None:
         (["--grid", "off"], {"grid": "off"}),
         (["--num-frames", "0"], {"num_frames": 0}),  # falsy and yet given: the settings refuse it
         (["--temperature", "0"], {"temperature": 0.0}),
+        (["--allow-private"], {"allow_private": True}),
         (["--no-loop-guard"], {"loop_guard": False}),
         (["--time-instruction"], {"time_instruction": True}),
         (["--stop", "END", "--stop", "."], {"stop": ("END", ".")}),

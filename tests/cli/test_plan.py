@@ -44,3 +44,12 @@ def test_what_does_not_fit_is_refused_with_options(refused, tiny_folder, tiny_cl
     assert "--memory 300.0 MiB" in words
     assert "hint:  --memory 3" in words
     assert "lots" in refused("plan", tiny_clip, "-m", tiny_folder, "--memory", "lots")
+
+
+def test_a_rule_and_its_look_stand_in_the_table(run, refused, tiny_folder, tiny_clip) -> None:
+    scene = run("plan", tiny_clip, "-m", tiny_folder, "--sampling", "scene", "--scan-fps", "5")
+    assert "because   Looked at 8 frames before the plan, at 5 per second" in scene.out
+    keys = run("plan", tiny_clip, "-m", tiny_folder, "--sampling", "keyframe")
+    assert "lie nearest to 2 keyframes" in " ".join(keys.out.split())
+    words = refused("plan", tiny_clip, "-m", tiny_folder, "--scan-fps", "5")
+    assert "--sampling uniform makes nothing of --scan-fps 5.0" in words

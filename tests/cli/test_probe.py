@@ -15,7 +15,8 @@ def test_facts_stand_a_line_each(run, tiny_clip: Path) -> None:
     assert lines["video"] == str(tiny_clip)
     assert lines["length"] == "1.33 s, 40 frames, 30 per second"
     assert lines["picture"] == "128 px wide, 96 px high"
-    assert lines["format"].startswith("h264 in mov, yuv420p, ")
+    assert lines["format"] == "h264 in mov, yuv420p (8 bits, no range stated)"
+    assert lines["seeking"].startswith("by index; ")
     assert lines["reader"].startswith(("decord: ", "pyav: "))
 
 
@@ -31,7 +32,8 @@ def test_faults_are_said(run, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     outcome = run("probe", path)
     assert outcome.status == 0
-    assert "\nfault     truncated: " in outcome.out
+    assert "\nfault     truncated at 0.93 s: " in outcome.out
+    assert outcome.out.endswith(" s: its header says 1.60 s.\n")
 
 
 def test_long_videos_are_told_in_hours(run, tmp_path: Path) -> None:
@@ -47,6 +49,50 @@ def test_json_holds_the_facts_but_not_every_time(run, tiny_clip: Path) -> None:
     assert values["sample_aspect"] == "1"
     assert values["reader"] in ("decord", "pyav")
     assert "pts_s" not in values
+    facts = (values["mirrored"], values["bit_depth"], values["is_indexed"])
+    assert facts == (False, 8, True)
+    assert (values["colour_range"], values["truncated_at_s"], values["faults"]) == (None, None, [])
+    assert "key_ticks" not in values  # the readers' own business
+
+
+def test_every_time_when_asked_for(run, tiny_clip: Path) -> None:
+    values = json.loads(run("probe", "--json", "--times", tiny_clip).out)
+    assert values["pts_s"] == pytest.approx([idx / 30 for idx in range(40)])
+    outcome = run("probe", "--times", tiny_clip)
+    assert outcome.status == 1
+    assert "add --json" in outcome.err
+
+
+def test_pixels_mirrors_and_uneven_times(run, tmp_path: Path) -> None:
+    path = write_video(
+        tmp_path / "a.mp4", 4, mirrored=True, pixel_format="yuvj420p", times_s=[0, 0.1, 0.3, 0.4]
+    )
+    said = run("probe", path).out
+    assert ", 100 to 200 ms apart\n" in said
+    assert " high; mirrored left to right\n" in said
+    assert "yuvj420p (8 bits, full range)\n" in said
+    values = json.loads(run("probe", "--json", path).out)
+    assert (values["mirrored"], values["colour_range"]) == (True, "full")
+    said = run("probe", write_video(tmp_path / "b.mp4", 2, pixel_format="yuv420p10le")).out
+    assert "yuv420p10le (10 bits, no range stated)\n" in said
+
+
+def test_how_a_seek_finds_its_way(run, tmp_path: Path) -> None:
+    def seeking(name: str) -> str:
+        said = run("probe", write_video(tmp_path / name, 30)).out
+        return next(line for line in said.splitlines() if line.startswith("seeking"))[10:]
+
+    assert seeking("a.mp4") == "by index; 3 keyframes, at most 12 frames apart"
+    assert seeking("a.ts") == (
+        "by search, the file has no index; 3 keyframes, at most 12 frames apart"
+    )
+    assert seeking("a.avi") == "never: its frames are told by their order, from the first one on"
+
+
+def test_private_addresses_are_asked_only_when_allowed(run) -> None:
+    assert "loopback address" in run("probe", "http://127.0.0.1:9/a.mp4").err
+    said = run("probe", "--allow-private", "http://127.0.0.1:9/a.mp4").err
+    assert "cannot be reached" in said
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

@@ -13,7 +13,7 @@ from llava_video.options import Options
 
 
 def test_the_examples_are_true() -> None:
-    assert doctest.testmod(words).attempted == 2
+    assert doctest.testmod(words).attempted == 3
     assert doctest.testmod(words).failed == 0
 
 
@@ -26,6 +26,7 @@ def test_the_examples_are_true() -> None:
         ("detail or grid, not both", "detail or grid, not both"),
         ("raise max_new_tokens.", "raise --max-new-tokens."),
         ("grid='auto' or grid=(2, 3)", "--grid auto or --grid (2, 3)"),
+        ("loop_guard = False and allow_private=True.", "--no-loop-guard and --allow-private."),
         ('reader="auto" reads it.', "--reader auto reads it."),
         ("device = 'cuda:3', 0 GPUs", "--device cuda:3, 0 GPUs"),
         ("response_format = ['a', 'a'] has doubles.", "--choice ['a', 'a'] has doubles."),

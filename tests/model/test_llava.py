@@ -14,10 +14,12 @@ from seeded_models import DIMENSIONS, VISION, clips_of, filled, noise_frames, vi
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llava_video.errors import CheckpointError, ConfigError, DecodeError
+from llava_video.model import preprocess
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config, with_overrides
 from llava_video.model.preprocess import make_tiles
+from llava_video.ops.tile_frames import tile_frames
 from llava_video.values import Clip, Grid, Newline, VisualPlan
 
 
@@ -57,6 +59,28 @@ def test_rows_are_those_of_each_frame_alone(
         features = model.encode(make_tiles(clip, plan, tile_px=VISION.image_px))
         alone = rows_by_hand(features, plan, idx, model.image_newline)
         assert (piece - alone).abs().max().item() <= 1e-5
+
+
+@pytest.mark.parametrize(("layout", "rows_per_frame"), [LAYOUTS[0], LAYOUTS[-1]])
+@pytest.mark.parametrize("tile_chunk", [1, 2, 64])
+def test_tiles_cut_on_the_device_give_the_same_rows(
+    monkeypatch, layout: dict[str, object], rows_per_frame: int, tile_chunk: int
+):
+    model, plan = model_of().bfloat16(), video_plan(5, 5 * rows_per_frame, **layout)
+    cut: list[torch.Tensor] = []
+
+    def noted(frames: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        cut.append(frames)
+        return tile_frames(frames, *args, **kwargs)
+
+    def all_rows() -> torch.Tensor:
+        return torch.cat(list(model.visual_rows(plan, clips_of(noise_frames(5), 3), tile_chunk)))
+
+    expected = all_rows()
+    monkeypatch.setattr(preprocess, "uses_triton", lambda _: True)
+    monkeypatch.setattr(preprocess, "tile_frames", noted)
+    assert torch.equal(all_rows(), expected)
+    assert [frames.shape for frames in cut] == [(1, 40, 60, 3)] * 5
 
 
 def test_the_clip_newline_comes_once():

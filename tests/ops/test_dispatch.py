@@ -10,8 +10,8 @@ import torch
 import triton
 
 import llava_video.ops
-from llava_video.errors import ConfigError
 from llava_video.ops import dispatch
+from llava_video.ops.choice import ENVIRONMENT_NAME, choice
 from llava_video.ops.dispatch import device_of, uses_triton
 
 ON_GPU = SimpleNamespace(is_cuda=True)
@@ -56,13 +56,13 @@ def asked(monkeypatch: pytest.MonkeyPatch):
     """Give the variable a value, as a process finds it when it starts."""
 
     def ask(value: str | None) -> None:
-        monkeypatch.delenv(dispatch.ENVIRONMENT_NAME, raising=False)
+        monkeypatch.delenv(ENVIRONMENT_NAME, raising=False)
         if value is not None:
-            monkeypatch.setenv(dispatch.ENVIRONMENT_NAME, value)
-        dispatch._choice.cache_clear()
+            monkeypatch.setenv(ENVIRONMENT_NAME, value)
+        choice.cache_clear()
 
     yield ask
-    dispatch._choice.cache_clear()
+    choice.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,7 @@ def asked(monkeypatch: pytest.MonkeyPatch):
         (None, (True, False)),
         ("auto", (True, False)),
         ("reference", (False, False)),
+        ("native", (False, False)),
         ("triton", (True, True)),
     ],
 )
@@ -87,21 +88,6 @@ def test_without_triton_nothing_but_the_variable_asks_for_it(
     assert not uses_triton(ON_GPU)
     asked("triton")
     assert uses_triton(ON_GPU)  # and the launch then says what is missing
-
-
-@pytest.mark.parametrize("value", ["", "Triton", "torch"])
-def test_another_value_is_refused_with_what_is_allowed(value: str, asked):
-    asked(value)
-    with pytest.raises(ConfigError, match=f"LLAVA_VIDEO_OPS = '{value}'") as caught:
-        uses_triton(ON_CPU)
-    assert caught.value.hint == "allowed: auto, reference, triton."
-
-
-def test_the_variable_is_read_once(asked, monkeypatch: pytest.MonkeyPatch):
-    asked("reference")
-    assert not uses_triton(ON_GPU)
-    monkeypatch.setenv(dispatch.ENVIRONMENT_NAME, "auto")
-    assert not uses_triton(ON_GPU)
 
 
 def test_what_is_exported_is_triton():

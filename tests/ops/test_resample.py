@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tile_cases import by_hand, by_pillow, noise
 
-from llava_video.ops.resample import PRECISION_BITS, Filter, taps
+from llava_video.ops.resample import PRECISION_BITS, Filter, is_height_first, taps
 
 RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -68,6 +69,34 @@ def test_another_cubic_is_noticed():
     taps.cache_clear()
     assert not np.array_equal(other, expected[0])
     assert np.array_equal(resized(line, 384, "bicubic"), expected[0])
+
+
+@given(old=st.tuples(*[st.integers(1, 160)] * 2), new=st.tuples(*[st.integers(1, 100)] * 2))
+@settings(max_examples=150)
+def test_the_passes_come_in_pillows_order(old: tuple[int, int], new: tuple[int, int]):
+    (frame,) = noise(1, *old)
+    by_rule = by_hand(frame, new, is_rows_first=not is_height_first(old, new))
+    assert np.array_equal(by_rule, by_pillow(frame, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ((300, 199), (100, 100), True),  # 200 > 2 x 99
+        ((300, 200), (100, 100), False),  # 200 = 2 x 100
+        ((60, 20), (59, 40), True),  # one row less, and wider
+        ((60, 20), (61, 40), False),  # no row less
+        ((1080, 1920), (384, 384), False),
+        ((1920, 1080), (384, 384), True),  # 1536 > 2 x 696
+    ],
+)
+def test_the_order_by_hand(old: tuple[int, int], new: tuple[int, int], expected: bool):
+    assert is_height_first(old, new) is expected
+    (frame,) = noise(1, *old)
+    found = by_pillow(frame, new)
+    assert np.array_equal(found, by_hand(frame, new, is_rows_first=not expected))
+    # As Pillow before 13 had it, or had it been the other way: noticed in both directions.
+    assert not np.array_equal(found, by_hand(frame, new, is_rows_first=expected))
 
 
 def test_the_weights_cannot_be_written_over():

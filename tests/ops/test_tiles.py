@@ -9,11 +9,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from llava_video.ops.tiles import frame_tiles, letterbox_offset, letterbox_size, normalise_reference
+from llava_video.ops import tiles as subject
+from llava_video.ops.tiles import (
+    Tiling,
+    clip_tiles,
+    clip_tiles_reference,
+    crop_size,
+    frame_tiles,
+    letterbox_offset,
+    letterbox_size,
+    normalise_reference,
+)
 from llava_video.values import Grid
 
 HALF = (0.5, 0.5, 0.5)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+@pytest.fixture(autouse=True, params=["as built", "plain"])
+def with_and_without_the_native_part(request, monkeypatch: pytest.MonkeyPatch):
+    """Both give the same answers: every test runs twice."""
+    if request.param == "plain":
+        monkeypatch.setattr(subject, "native", lambda: None)
 
 
 def noise(height_px: int, width_px: int) -> np.ndarray:
@@ -128,6 +145,69 @@ def test_a_grid_without_a_canvas_is_refused(fit):
 def test_letterbox(size_px: tuple, canvas: tuple, size: tuple, offset: tuple):
     assert letterbox_size(*size_px, *canvas) == size
     assert letterbox_offset(size, *canvas) == offset
+
+
+@pytest.mark.parametrize(
+    ("size_px", "size"),
+    [
+        ((360, 640), (336, 597)),  # 597.33, down
+        ((640, 360), (597, 336)),
+        ((100, 100), (336, 336)),
+        ((480, 641), (336, 448)),  # 448.7, down
+    ],
+)
+def test_crop_size(size_px: tuple, size: tuple):
+    assert crop_size(*size_px, 336) == size
+
+
+@pytest.mark.parametrize("size", [(90, 160), (160, 90), (31, 57), (40, 40), (20, 333)])
+def test_crop_is_what_clip_was_trained_with(size: tuple[int, int]):
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    theirs = CLIPImageProcessorPil(
+        size={"shortest_edge": 58}, crop_size={"height": 58, "width": 58}
+    )
+    frame = noise(*size)
+    expected = theirs(Image.fromarray(frame), return_tensors="np")["pixel_values"]
+    assert np.array_equal(frame_tiles(frame, "crop", Grid(1, 1), 58, CLIP_MEAN, CLIP_STD), expected)
+
+
+def test_a_crop_of_another_place_is_noticed():
+    # 40 x 61 at 20 px is 20 x 30 px, of which columns 5 to 24 are kept.
+    frame = noise(40, 61)
+    resized = np.asarray(Image.fromarray(frame).resize((30, 20), Image.BICUBIC))
+    tile = levels(frame_tiles(frame, "crop", Grid(1, 1), 20, HALF, HALF))[0]
+    assert np.array_equal(tile, resized[:, 5:25])
+    assert not np.array_equal(tile, resized[:, 4:24])
+
+
+def test_a_clip_is_its_frames_one_after_the_other():
+    frames = np.stack([noise(30, 100), noise(30, 100)[::-1]])
+    tiling = Tiling("letterbox", Grid(1, 2), 58, CLIP_MEAN, CLIP_STD, overview=True)
+    found = clip_tiles(frames, tiling)
+    assert found.shape == (2, 3, 3, 58, 58) == (2, tiling.num_tiles, 3, 58, 58)
+    for tiles, frame in zip(found, frames, strict=True):
+        expected = frame_tiles(
+            frame, "letterbox", Grid(1, 2), 58, CLIP_MEAN, CLIP_STD, overview=True
+        )
+        assert np.array_equal(tiles, expected)
+
+
+def test_bfloat16_is_rounded_to_even():
+    # In float32, std = 1: 0 and 1 of 255 parts, and what lies half way between two bfloat16.
+    halfway = np.array([0x3F808000, 0x3F818000, 0x3F80C000, 0x3F804000], np.uint32)
+    found = subject._bfloat16_bits(halfway.view(np.float32))
+    assert [hex(bits) for bits in found] == ["0x3f80", "0x3f82", "0x3f81", "0x3f80"]
+
+
+@pytest.mark.parametrize("kind", ["bilinear", "lanczos"])
+def test_other_filters_are_pillows(kind):
+    frame = noise(40, 60)
+    tiling = Tiling("squeeze", Grid(1, 1), 58, HALF, HALF, dtype="uint8", kind=kind)
+    expected = Image.fromarray(frame).resize((58, 58), Image.Resampling[kind.upper()])
+    found = clip_tiles(frame[None], tiling)[0, 0].transpose(1, 2, 0)
+    assert np.array_equal(found, np.asarray(expected))
+    assert np.array_equal(found, clip_tiles_reference(frame[None], tiling)[0, 0].transpose(1, 2, 0))
 
 
 def test_letterbox_rounds_up():

@@ -75,10 +75,27 @@ def test_a_vision_call_of_a_7b(geometry: Geometry):
 
 
 def test_a_frame_of_more_tiles_than_a_call_keeps_its_maps(geometry: Geometry):
-    """37 tiles in calls of 16: their unpooled maps stand beside each call."""
+    """37 tiles in calls of 16: their unpooled maps stand beside each call, and all of them, of two
+    bytes a number, instead of 16 of four."""
     many = replace(VISION, frame_tiles=37)
     maps, rows = 37 * 729 * 3584 * 2, (37 - 16) * 210 * 3584 * 2
-    assert bytes_of(geometry, many) == bytes_of(geometry, VISION) + maps + rows
+    tiles = (37 * 2 - 16 * 4) * 3 * 384**2
+    assert bytes_of(geometry, many) == bytes_of(geometry, VISION) + maps + rows + tiles
+
+
+def test_frames_cut_on_the_device_are_counted_where_the_tower_is_small(geometry: Geometry):
+    """37 tiles of two bytes a number, and a frame and half a resize of at most four; of 4 frames
+    of 9 tiles each the last one's twice. A call's rows wait beside it."""
+    small = replace(geometry, vision_width=8, vision_intermediate_size=8, hidden_size=8)
+    small = replace(small, intermediate_size=8, num_heads=1, num_kv_heads=1, vocab_size=8)
+    tile = 3 * 384**2
+    one = replace(VISION, tiles=1, frame_tiles=37)
+    assert bytes_of(small, one) == 37 * tile * (2 + 4) + 37 * 210 * 8 * 2
+    # Unless as many float32 tiles from the CPU are more.
+    four = replace(VISION, tiles=36, frame_tiles=9)
+    from_cpu = 36 * tile * 4 + 36 * 729 * 7 * 8 * 2
+    there = 36 * tile * 2 + 9 * tile * (2 + 4)
+    assert bytes_of(small, four) == max(from_cpu, there) + 36 * 210 * 8 * 2
 
 
 def test_unpooled_pictures_are_widest_in_the_pooling(geometry: Geometry):

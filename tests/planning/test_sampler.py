@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llava_video.errors import ConfigError, DecodeError
-from llava_video.planning.sampler import sample_frames, thin, video_end_s
+from llava_video.planning.moments import video_end_s
+from llava_video.planning.sampler import sample_frames, thin
 from llava_video.planning.settings import SamplingSettings
 from llava_video.values import VideoInfo
 
@@ -207,13 +208,6 @@ def test_half_a_tick_of_grace(make_info: MakeInfo):
     assert idxs_of(info, times_s=(0.0664,)) == [1]
     assert idxs_of(info, times_s=(0.0666,)) == [2]
     assert info.frame_idxs_at([-1.0, 0.0, 99.0]).tolist() == [0, 0, 299]
-
-
-def test_the_end_of_a_video(make_info: MakeInfo):
-    assert video_end_s(make_info()) == 10.0
-    assert video_end_s(make_info(duration_s=None)) == pytest.approx(10.0)
-    assert video_end_s(make_info(1, 25.0, duration_s=None, tick_s=0.5)) == 0.5
-    assert video_end_s(make_info(duration_s=3.0)) > make_info().pts_s[-1]  # a header that lies
 
 
 def test_reference_times_and_repeats(make_info: MakeInfo):

@@ -51,11 +51,19 @@ def test_plain_values_round_trip():
         ("times_s", (math.inf,)),
         ("times_s", 3.0),
         ("compat", "decord"),
+        ("rule", "random"),
+        ("rule", None),
+        ("rule", 3),
+        ("scan_fps", 0),
+        ("max_scan_frames", 1),
+        ("dedupe_threshold", -1.0),
+        ("dedupe_threshold", 256),
     ],
 )
 def test_absurd_sampling_is_refused(field: str, value: object):
     # What users call it: the fields of times add their unit.
-    with pytest.raises(ConfigError, match=field.removesuffix("_s") + " = ") as refusal:
+    called = {"rule": "sampling"}.get(field, field.removesuffix("_s"))
+    with pytest.raises(ConfigError, match=called + " = ") as refusal:
         SamplingSettings(**{field: value})
     assert field not in refusal.value.message or not field.endswith("_s")
     assert refusal.value.hint
@@ -104,6 +112,14 @@ def test_absurd_planning_is_refused(field: str, value: object):
         ({"times_s": (1.0,), "num_frames": 4}, "num_frames = 4"),
         ({"times_s": (1.0,), "fps": 1.0}, "fps = 1.0"),
         ({"times_s": (1.0,), "compat": "reference"}, "explicit times"),
+        ({"times_s": (1.0,), "rule": "scene"}, "explicit times and sampling = 'scene'"),
+        ({"times_s": (1.0,), "rule": max}, "explicit times and sampling = 'max'"),
+        ({"compat": "reference", "rule": "keyframe"}, "'reference' with sampling = 'keyframe'"),
+        ({"scan_fps": 3.0}, "sampling = 'uniform' makes nothing of scan_fps = 3.0"),
+        ({"rule": "keyframe", "max_scan_frames": 9}, "'keyframe' .* max_scan_frames = 9"),
+        ({"rule": "scene", "dedupe_threshold": 9}, "'scene' .* dedupe_threshold = 9"),
+        ({"rule": max, "fps": 2.0}, "'max' .* fps = 2.0"),
+        ({"rule": "dedupe", "fps": 2.0, "scan_fps": 1.0}, "fps = 2 and scan_fps = 1 .* 'dedupe'"),
     ],
 )
 def test_contradicting_sampling_is_refused(knobs: dict, words: str):
@@ -131,6 +147,10 @@ def test_the_rest_combines():
     for cls, knobs in (
         (SamplingSettings, {"fps": 2.0, "num_frames": 8, "max_frames": 4, "start_s": 1.0}),
         (SamplingSettings, {"times_s": (1.0, 2.0), "max_frames": 1, "start_s": 0.5, "end_s": 9.0}),
+        (SamplingSettings, {"rule": "scene", "fps": 2.0, "scan_fps": 3.0, "num_frames": 8}),
+        (SamplingSettings, {"rule": "dedupe", "fps": 2.0, "dedupe_threshold": 0.0}),
+        (SamplingSettings, {"rule": "keyframe", "fps": 2.0, "max_frames": 4, "end_s": 9.0}),
+        (SamplingSettings, {"rule": max, "num_frames": 8, "start_s": 1.0}),
         (
             PlanningSettings,
             {"detail": "high", "pool_stride": 1, "max_video_tokens": 1, "newline": Newline.NONE},

@@ -1,4 +1,4 @@
-"""Downloads are tried against a server on this machine."""
+"""Downloads are tried against a server on this machine, which has to be allowed for that."""
 
 import base64
 import http.server
@@ -6,15 +6,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from llava_video.errors import SourceError
-from llava_video.video.fetch import decode_data_url, fetch, public_url
+from llava_video.video import hosts
+from llava_video.video.fetch import decode_data_url, fetch
 from llava_video.video.settings import FetchSettings
 
 CONTENT = bytes(range(256)) * 400
+# Without the allowance nothing on this machine answers: `test_private_addresses_are_refused`.
+LOCAL = FetchSettings(allow_private=True)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -41,12 +46,41 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "chain": lambda: self._redirect(f"/chain?{self.path.count('x') * 'x'}x"),
             "ftp": lambda: self._redirect("ftp://127.0.0.1/good"),
             "file": lambda: self._redirect("file:///etc/hostname"),
-            "away": lambda: self._redirect(f"http://localhost:{self.server.server_port}/good"),
+            "away": lambda: self._redirect(f"http://localhost:{self._port}/good"),
             "drip": self._drip,
+            "headers": lambda: self._for_ever(b"X-Drip: drop\r\n"),
+            "endless": self._endless_redirect,
+            "mapped": lambda: self._redirect(f"http://[::ffff:127.0.0.1]:{self._port}/good"),
+            "inside": lambda: self._redirect(f"http://inside.example:{self._port}/good?k=s3cret"),
             "private": lambda: self.send_error(401),
             "garbage": lambda: self.wfile.write(b"not http at all\r\n\r\n"),
         }
         answers.get(name, lambda: self.send_error(404))()
+
+    @property
+    def _port(self) -> int:
+        assert isinstance(self.server, http.server.HTTPServer)
+        return self.server.server_port
+
+    def _for_ever(self, drop: bytes) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        for _ in range(60):
+            try:
+                self.wfile.write(drop)
+            except OSError:
+                return
+            time.sleep(0.05)
+
+    def _endless_redirect(self) -> None:
+        self.send_response(302)
+        self.send_header("Location", "/good")
+        self.end_headers()
+        for _ in range(60):
+            try:
+                self.wfile.write(b"x" * 1000)
+            except OSError:
+                return
+            time.sleep(0.05)
 
     def _give(self, content: bytes, length: int | None) -> None:
         self.send_response(200)
@@ -92,7 +126,7 @@ def _url(server: http.server.ThreadingHTTPServer, path: str, user: str = "") -> 
 def test_the_bytes_arrive_and_the_file_goes_when_closed(
     server: http.server.ThreadingHTTPServer, path: str
 ) -> None:
-    file = fetch(_url(server, path), FetchSettings())
+    file = fetch(_url(server, path), LOCAL)
     assert Path(file.name).read_bytes() == CONTENT
     file.close()
     assert not Path(file.name).exists()
@@ -115,6 +149,7 @@ def test_the_bytes_arrive_and_the_file_goes_when_closed(
         ("file", {}, "redirects"),
         ("drip", {"timeout_s": 0.3}, "not the end"),
         ("garbage", {}, "no valid HTTP"),
+        ("headers", {"timeout_s": 0.4}, "no answer after 0.4 s, and not the end"),
     ],
 )
 def test_what_ends_a_download(
@@ -128,14 +163,87 @@ def test_what_ends_a_download(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     started_s = time.monotonic()
     with pytest.raises(SourceError, match=message):
-        fetch(_url(server, path), FetchSettings(**settings))
+        fetch(_url(server, path), replace(LOCAL, **settings))
     assert not list(tmp_path.iterdir())
     assert time.monotonic() - started_s < 5
 
 
+def test_the_body_of_a_redirect_is_not_read(server: http.server.ThreadingHTTPServer) -> None:
+    started_s = time.monotonic()
+    fetch(_url(server, "endless"), LOCAL).close()
+    assert time.monotonic() - started_s < 2  # the body takes 3 s
+
+
+def _pretend(monkeypatch: pytest.MonkeyPatch, *public: str) -> None:
+    """Let these names lead to this machine, and take 127.0.0.1 under them for a public address.
+
+    The other addresses of this machine stay what they are.
+    """
+    real, refusal = socket.getaddrinfo, hosts.refusal
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, *rest: Any, **options: Any) -> list[Any]:
+        asked.append(host)
+        is_ours = host.endswith(".example")
+        return real("127.0.0.1" if is_ours else host, *rest, **options)
+
+    def judge(address: str) -> str | None:
+        return None if asked[-1] in public and address == "127.0.0.1" else refusal(address)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(hosts, "refusal", judge)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433"])
+def test_private_addresses_are_refused(server: http.server.ThreadingHTTPServer, host: str) -> None:
+    url = f"http://me:s3cret@{host}:{server.server_port}/good?key=s3cret"
+    with pytest.raises(SourceError, match=r"loopback address.*allow_private=True") as caught:
+        fetch(url, FetchSettings())
+    assert "s3cret" not in str(caught.value)
+    assert server.RequestHandlerClass.seen == []
+
+
+@pytest.mark.parametrize("path", ["inside", "away", "mapped"])
+def test_every_hop_is_judged(
+    server: http.server.ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    _pretend(monkeypatch, "public.example")
+    public = f"http://public.example:{server.server_port}"
+    fetch(f"{public}/once", FetchSettings()).close()
+    server.RequestHandlerClass.seen.clear()
+    with pytest.raises(SourceError, match=r"public\.example.*loopback address") as caught:
+        fetch(f"{public}/{path}", FetchSettings())
+    assert "s3cret" not in str(caught.value)
+    # The first hop was made, the second was not; with the allowance it is.
+    assert [asked for asked, _ in server.RequestHandlerClass.seen] == [f"/{path}"]
+    if path != "mapped":  # which needs a server that listens on IPv6
+        fetch(f"{public}/{path}", LOCAL).close()
+
+
+def test_a_proxy_is_used_only_where_private_addresses_are(
+    server: http.server.ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+    _pretend(monkeypatch, "public.example")
+    # A port where nobody listens: only the proxy gives an answer.
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = f"http://public.example:{port}/good"
+    with pytest.raises(SourceError, match=r"cannot be reached.*proxy is used with allow_private"):
+        fetch(url, FetchSettings())
+    assert server.RequestHandlerClass.seen == []
+    with pytest.raises(SourceError, match="404"):  # this server is no proxy, but was asked
+        fetch(url, LOCAL)
+    assert server.RequestHandlerClass.seen == [(url, None)]
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.server_port}")
+    with pytest.raises(SourceError, match="Tunnel connection failed: 501"):
+        fetch("https://public.example/good", LOCAL)
+
+
 def test_redirects_are_followed_up_to_the_limit(server: http.server.ThreadingHTTPServer) -> None:
     with pytest.raises(SourceError):
-        fetch(_url(server, "chain"), FetchSettings(max_redirects=3))
+        fetch(_url(server, "chain"), replace(LOCAL, max_redirects=3))
     assert len(server.RequestHandlerClass.seen) == 4
 
 
@@ -143,8 +251,8 @@ def test_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.mp4"
-        with pytest.raises(SourceError, match=r"stopped answering|cannot be reached"):
-            fetch(url, FetchSettings(timeout_s=0.2))
+        with pytest.raises(SourceError, match=r"no answer after 0\.2 s"):
+            fetch(url, replace(LOCAL, timeout_s=0.2))
 
 
 def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,22 +260,22 @@ def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(SourceError, match=r"cannot be reached.*network"):
-        fetch(f"http://127.0.0.1:{port}/a.mp4", FetchSettings(timeout_s=2))
+        fetch(f"http://127.0.0.1:{port}/a.mp4", replace(LOCAL, timeout_s=2))
 
 
 def test_no_space(server: http.server.ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llava_video.video.fetch._copy", full)
+    monkeypatch.setattr("llava_video.video.fetch.spool", full)
     with pytest.raises(SourceError, match=r"No space left on device.*free space"):
-        fetch(_url(server, "good"), FetchSettings())
+        fetch(_url(server, "good"), LOCAL)
 
 
 def test_a_password_goes_to_its_host_and_nowhere_else(
     server: http.server.ThreadingHTTPServer,
 ) -> None:
-    fetch(_url(server, "away", user="me:p%40ss@"), FetchSettings()).close()
+    fetch(_url(server, "away", user="me:p%40ss@"), LOCAL).close()
     token = "Basic " + base64.b64encode(b"me:p@ss").decode()
     assert server.RequestHandlerClass.seen == [("/away", token), ("/good", None)]
 
@@ -187,16 +295,11 @@ def test_no_secret_reaches_a_message(url: str, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(SourceError) as caught:
-        open_source(url, fetch_settings=FetchSettings(timeout_s=1))
+        open_source(url, fetch_settings=replace(LOCAL, timeout_s=1))
     error: BaseException | None = caught.value
     while error is not None:
         assert "s3cret" not in str(error)
         error = error.__cause__
-
-
-def test_public_url() -> None:
-    url = "https://me:secret@example.org:8443/a%20b.mp4?token=1#t=5"
-    assert public_url(url) == "https://example.org:8443/a%20b.mp4"
 
 
 def test_data_urls() -> None:

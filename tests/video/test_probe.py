@@ -120,9 +120,47 @@ def test_an_absurd_sample_aspect_is_left_alone(tmp_path: Path) -> None:
     assert "absurd" in info.faults[0]
 
 
-def test_ten_bits(tmp_path: Path) -> None:
-    path = synthetic.write_video(tmp_path / "a.mp4", 3, pixel_format="yuv420p10le")
-    assert _probe(path).pixel_format == "yuv420p10le"
+@pytest.mark.parametrize(
+    ("pixel_format", "num_bits", "colour_range"),
+    [("yuv420p10le", 10, None), ("yuv420p", 8, None), ("yuvj420p", 8, "full")],
+)
+def test_pixels(tmp_path: Path, pixel_format: str, num_bits: int, colour_range: str | None) -> None:
+    info = _probe(synthetic.write_video(tmp_path / "a.mp4", 3, pixel_format=pixel_format))
+    found = (info.pixel_format, info.bit_depth, info.colour_range)
+    assert found == (pixel_format, num_bits, colour_range)
+
+
+def test_interlaced_pictures_are_told(tmp_path: Path) -> None:
+    options = {"preset": "veryfast", "x264-params": "interlaced=1"}
+    info = _probe(synthetic.write_video(tmp_path / "a.mp4", 3, codec_options=options))
+    assert info.faults == ("its pictures are interlaced: two moments in one picture, and left so.",)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "indexed"),
+    [("mp4", True), ("mkv", True), ("avi", True), ("flv", True), ("ts", False), ("h264", False)],
+)
+def test_whether_there_is_an_index(tmp_path: Path, suffix: str, indexed: bool) -> None:
+    info = _probe(synthetic.write_video(tmp_path / f"a.{suffix}", 30))
+    assert info.is_indexed == indexed
+    assert not any("index" in fault for fault in info.faults)
+
+
+def test_a_recording_without_its_index(tmp_path: Path) -> None:
+    path = synthetic.write_video(tmp_path / "a.mp4", 90)
+    info = _probe(synthetic.remux(path, tmp_path / "live.mkv", live="1"))
+    assert info.is_indexed is False
+    assert info.faults == ("it has no index: a seek searches for its keyframes.",)
+    # An MP4 of fragments has a list of them, or FFmpeg makes one.
+    for flags in ("frag_keyframe+empty_moov", "frag_keyframe+empty_moov+dash+global_sidx"):
+        info = _probe(synthetic.remux(path, tmp_path / "parts.mp4", movflags=flags))
+        assert (info.is_indexed, info.faults, info.num_frames) == (True, (), 90)
+
+
+def test_a_file_without_times_states_the_rate_that_is_assumed(tmp_path: Path) -> None:
+    info = _probe(synthetic.write_video(tmp_path / "a.h264", 24))
+    assert info.faults == ("the file states no times; 30 frames per second are assumed.",)
+    assert (info.frame_rate_hz, info.duration_s) == (30, pytest.approx(0.8))
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts", "webm"])
@@ -248,26 +286,22 @@ def test_truncated(tmp_path: Path, suffix: str, fault: str) -> None:
     content = path.read_bytes()
     info = probe(open_source(content[: len(content) * 6 // 10]))
     assert 10 < info.num_frames < 40
-    assert info.faults[0].startswith("truncated:")
+    assert info.truncated_at_s == pytest.approx(info.num_frames / 30, abs=0.05)
+    assert info.faults[0].startswith(f"truncated at {info.truncated_at_s:.2f} s: ")
     assert fault in info.faults[0]
+    assert not any("index" in fault for fault in info.faults)  # one fault, one sentence
+    assert _probe(path).truncated_at_s is None
 
 
 def test_an_mp4_whose_index_comes_first_truncated(tmp_path: Path) -> None:
     path = synthetic.write_video(tmp_path / "a.mp4")
-    fast = tmp_path / "fast.mp4"
-    with (
-        av.open(str(path)) as old,
-        av.open(str(fast), "w", options={"movflags": "faststart"}) as new,
-    ):
-        track = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(video=0):
-            if packet.size:
-                packet.stream = track
-                new.mux(packet)
+    fast = synthetic.remux(path, tmp_path / "fast.mp4", movflags="faststart")
     content = fast.read_bytes()
     info = probe(open_source(content[: len(content) * 7 // 10]))
     assert 5 < info.num_frames < 40
     assert "of 48 frames are in the file" in info.faults[0]
+    # The last frame was cut in two and is not counted; the one before it is whole.
+    assert 0.2 < (info.truncated_at_s or 0) <= 33 / 30
 
 
 def test_a_damaged_start(tmp_path: Path) -> None:

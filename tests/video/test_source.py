@@ -124,6 +124,7 @@ def test_paths_that_are_no_video(tmp_path: Path) -> None:
         ("rtsp://host/stream", "rtsp:// addresses are not read"),
         ("ftp://host/a.mp4", "ftp:// addresses"),
         ("concat://a|b", "concat:// addresses"),
+        ("http://127.0.0.1/a.mp4", "loopback address"),
         ("http://[bad/a.mp4", "malformed|not a valid"),
         (b"", "0 bytes"),
         (io.BytesIO(b""), "no bytes left"),

@@ -147,3 +147,18 @@ def test_whatever_is_demuxed(
         while end > 1 and "d" in packets[end - 1][2]:
             end -= 1
         assert len(times.ticks) == sum("h" not in flags for _, _, flags in packets[:end])
+
+
+def test_a_clock_that_goes_back_a_little_is_told() -> None:
+    def faults(*dts: int | None) -> tuple[str, ...]:
+        table = PacketTable()
+        for pts, tick in enumerate(dts):
+            table.add(pts, tick, 1, is_key=True)
+        return track_times(table, tick=Fraction(1, 25), rate_hz=None).faults
+
+    assert faults(0, 1, 2, 3) == ()
+    assert faults(None, 1, 1, 3) == ()
+    assert faults(0, 2, 1, 3) == ("its clock goes back once, by less than 1 s.",)
+    assert faults(3, 2, 2, None, 1) == ("its clock goes back 2 times, by less than 1 s.",)
+    assert "starts over" in faults(30, 31, 0, 1)[0]  # 31 ticks are more than a second
+    assert len(faults(30, 31, 0, 1)) == 1

@@ -1,0 +1,117 @@
+"""Are the tables of docs/reading.md what the kept rows say? Writes them anew.
+
+Each table stands between marks in that page and is made of the newest row of its question in
+results/; what was not measured says so.
+
+    python benchmarks/reading_page.py            # 1 where a table is out of date
+    python benchmarks/reading_page.py --write
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import RESULTS, parser_of
+from performance_page import rows_of, with_tables
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reading.md"
+
+Row = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare, or write."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--write", action="store_true", help="rewrite the tables")
+    asked = parser.parse_args(arguments)
+    before = PAGE.read_text(encoding="utf-8")
+    after = rewritten(before)
+    if asked.write:
+        PAGE.write_text(after, encoding="utf-8")
+    is_new = before == after
+    print(json.dumps({"question": "reading_page", "up_to_date": is_new, "wrote": asked.write}))
+    return 0 if is_new or asked.write else 1
+
+
+def rewritten(page: str, folder: Path = RESULTS) -> str:
+    """Return the page with its tables made anew.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    return with_tables(page, {name: _lines(name, folder) for name in TABLES})
+
+
+def _lines(name: str, folder: Path) -> Iterator[str]:
+    rows = [row for row in rows_of(folder / f"{name}.jsonl") if not row.get("check")]
+    if not rows:
+        yield f"not measured yet: `python benchmarks/{name}.py --append`"
+        return
+    newest = rows[-1]
+    yield from TABLES[name](newest)
+    yield ""
+    commit = f"{newest['commit']}{' with changes' if newest['dirty'] else ''}"
+    yield f"On {newest['device']}, Python {newest['python']}, commit {commit}."
+
+
+def reader_lines(row: Row) -> Iterator[str]:
+    """Yield which reader is exact for which kind of file, and how fast."""
+    yield "| kind of file | PyAV (`auto`) | decord | decord's time / PyAV's |"
+    yield "|---|---|---|---|"
+    for kind in row["kinds"]:
+        readers = kind["readers"]
+        ratio = readers["decord"].get("auto_ratio")
+        told = f"{ratio:.2f}" if ratio else "–"
+        cells = (kind["kind"], _told(readers["auto"]), _told(readers["decord"]), told)
+        yield f"| {' | '.join(cells)} |"
+
+
+def _told(found: Row) -> str:
+    if "error" in found:
+        return "cannot open it"
+    if found["exact"]:
+        return "exact"
+    wrong = [
+        f"{found[key]:,} {words}"
+        for key, words in (("num_wrong_frames", "wrong frames"), ("num_wrong_times", "wrong times"))
+        if found[key]
+    ]
+    return ", ".join(wrong) or "other pixels"
+
+
+def decoding_lines(row: Row) -> Iterator[str]:
+    """Yield how much faster frames arrive than from the faster of decord and PyAV."""
+    yield (
+        "| frames | × the faster of decord and plain PyAV | × decoding all "
+        "| keyframes × exact | with opening |"
+    )
+    yield "|---|---|---|---|---|"
+    keys = ("ratio", "all_ratio", "keyframe_ratio", "opening_too_ratio")
+    for case in row["cases"]:
+        ratios = [case.get(key) for key in keys]
+        told = ("" if value is None else f"{value:.2f}" for value in ratios)
+        yield f"| {case['case']} | {' | '.join(told)} |"
+
+
+def memory_lines(row: Row) -> Iterator[str]:
+    """Yield peaks by length, and growth over many files."""
+    yield "| what | resident memory |"
+    yield "|---|---|"
+    for seconds, peak_bytes in row["lengths"]["peak_bytes"].items():
+        minutes = int(seconds) / 60
+        yield f"| 64 frames of {minutes:g} min of 1080p, peak | {peak_bytes / 1e6:.0f} MB |"
+    grown = max(row["opens"]["grown_bytes"]) / 1e6
+    yield f"| 500 files one after another, most growth after the first 100 | {grown:.1f} MB |"
+
+
+TABLES: dict[str, Callable[[Row], Iterator[str]]] = {
+    "readers": reader_lines,
+    "decoding": decoding_lines,
+    "reading_memory": memory_lines,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
