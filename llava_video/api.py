@@ -88,7 +88,7 @@ class LlavaVideo:
         """
         check_planned_for(self.spec, plan)
         settings = answer_settings(plan, options)
-        opened = reopen(plan, video, settings.reader, settings.fetch)
+        opened = reopen(plan, video, *settings.reading)
         with Exchange(self.spec, plan, opened, settings, seen=self._seen) as exchange:
             return self._answer(exchange)
 
@@ -244,7 +244,7 @@ class LlavaVideo:
             **options: for every window; `start` and `end` bound the whole.
         """
         settings = settings_of(options)
-        opened = open_visuals(video, settings.sampling, settings.reader, settings.fetch)
+        opened = open_visuals(video, settings.sampling, *settings.reading)
         try:
             if len(opened) != 1 or not isinstance(opened[0], OpenedVideo):
                 raise ConfigError("a timeline is of one video.", "give one video.")

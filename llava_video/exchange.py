@@ -275,7 +275,7 @@ def open_exchange(
     Raises:
         SourceError, DecodeError, BudgetError, ConfigError: as `LlavaVideo.describe`.
     """
-    opened = open_visuals(video, settings.sampling, settings.reader, settings.fetch)
+    opened = open_visuals(video, settings.sampling, *settings.reading)
     try:
         turns = turns_of(prompt, opened)
         plan = make_plan(spec, opened, turns, settings)

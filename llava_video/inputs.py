@@ -22,6 +22,7 @@ from llava_video.planning.settings import Rule, Sampler, SamplingSettings
 from llava_video.values import Clip, Plan, Segment, VideoInfo, VisualPlan
 from llava_video.video.decoder import BackendName, Decoder, open_decoder
 from llava_video.video.picture import read_picture
+from llava_video.video.sandbox import open_sandboxed
 from llava_video.video.settings import FetchSettings
 from llava_video.video.source import Source, open_source
 from llava_video.video.span import parse_time
@@ -191,6 +192,7 @@ def open_visuals(
     sampling: SamplingSettings,
     reader: BackendName = "auto",
     fetch: FetchSettings = _DEFAULT_FETCH,
+    sandbox: bool = False,
 ) -> tuple[Opened, ...]:
     """Open what the user handed over, in order; nothing stays open when one of them fails.
 
@@ -200,6 +202,7 @@ def open_visuals(
         sampling: the request's sampling, for videos that have none of their own.
         reader: which decoder backend reads videos.
         fetch: whom a download may ask, and its limits.
+        sandbox: whether each video is read in a process of its own.
 
     Raises:
         SourceError, DecodeError: when an address cannot be read.
@@ -208,7 +211,7 @@ def open_visuals(
     opened: list[Opened] = []
     try:
         for visual in _as_sequence(visuals):
-            opened.append(_open_one(visual, sampling, reader, fetch))
+            opened.append(_open_one(visual, sampling, reader, fetch, sandbox))
     except BaseException:
         close_all(opened)
         raise
@@ -220,6 +223,7 @@ def reopen(
     video: Any,
     reader: BackendName = "auto",
     fetch: FetchSettings = _DEFAULT_FETCH,
+    sandbox: bool = False,
 ) -> tuple[Opened, ...]:
     """Open a plan's visuals again, by the names in it or from what the caller hands over.
 
@@ -231,7 +235,7 @@ def reopen(
             Picture(v.source) if v.kind == "image" else Video(address=v.source)
             for v in plan.visuals
         ]
-    opened = open_visuals(video, SamplingSettings(), reader, fetch)
+    opened = open_visuals(video, SamplingSettings(), reader, fetch, sandbox)
     try:
         _check_same(plan, opened)
     except BaseException:
@@ -304,6 +308,7 @@ def _open_one(
     sampling: SamplingSettings,
     reader: BackendName,
     fetch: FetchSettings,
+    sandbox: bool,
 ) -> Opened:
     if isinstance(visual, Picture):
         return _open_picture(visual.address, fetch)
@@ -313,7 +318,8 @@ def _open_one(
     source = open_source(video.address, fetch_settings=fetch)
     if not isinstance(visual, Video) and _is_picture(source):
         return _open_picture(source)
-    decoder = open_decoder(source, backend=reader, info=video.info)
+    open_with = open_sandboxed if sandbox else open_decoder
+    decoder = open_with(source, backend=reader, info=video.info)
     identity = _fingerprint(source)
     return OpenedVideo(
         source=source, decoder=decoder, identity=identity, sampling=video.sampled_by(sampling)

@@ -41,7 +41,8 @@ class Options(TypedDict, total=False):
     `response_format` (a JSON schema, or a list of choices).
 
     How it is read: `reader` ("auto", "decord", "pyav" or "torchcodec"), `allow_private` (whether a
-    URL may lead to private and loopback addresses and through the environment's proxies; off).
+    URL may lead to private and loopback addresses and through the environment's proxies; off),
+    `sandbox` (whether in a process of its own, with limits; for files from strangers).
     """
 
     start: Time | None
@@ -76,6 +77,7 @@ class Options(TypedDict, total=False):
     response_format: Mapping[str, Any] | Sequence[str] | None
     reader: Literal["auto", "decord", "pyav", "torchcodec"]
     allow_private: bool
+    sandbox: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,14 @@ class Settings:
     generation: GenerationSettings
     reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
+    sandbox: bool = False
+
+    @property
+    def reading(
+        self,
+    ) -> tuple[Literal["auto", "decord", "pyav", "torchcodec"], FetchSettings, bool]:
+        """Reader, download and sandbox: what `open_visuals` and `reopen` take last."""
+        return self.reader, self.fetch, self.sandbox
 
 
 _RENAMED = {"start": "start_s", "end": "end_s", "times": "times_s", "sampling": "rule"}
@@ -119,6 +129,9 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
     if reader not in ("auto", "decord", "pyav", "torchcodec"):
         hint = "allowed: 'auto', 'decord', 'pyav', 'torchcodec'."
         raise ConfigError(f"reader = {reader!r}.", hint)
+    sandbox = values.pop("sandbox", False)
+    if not isinstance(sandbox, bool):
+        raise ConfigError(f"sandbox = {sandbox!r}.", "allowed: true or false.")
     stages = [
         _pick(cls, values) for cls in (SamplingSettings, PlanningSettings, GenerationSettings)
     ]
@@ -128,6 +141,7 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
         generation=GenerationSettings(**stages[2]),
         reader=reader,
         fetch=FetchSettings(**_pick(FetchSettings, values)),
+        sandbox=sandbox,
     )
 
 

@@ -69,7 +69,7 @@ def plan_video(
         dtype = "float32" if kind == "cpu" else "bfloat16"
     spec = read_spec(model, revision=revision, dtype=dtype)
     spec = replace(spec, setup=set_up(spec.geometry, asked, EngineSettings(), kind=kind))
-    opened = open_visuals(video, settings.sampling, settings.reader, settings.fetch)
+    opened = open_visuals(video, settings.sampling, *settings.reading)
     try:
         return make_plan(spec, opened, turns_of(prompt, opened), settings)
     finally:

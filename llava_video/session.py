@@ -187,7 +187,7 @@ def load_session(
         settings = answer_settings(plan, asked)
         generation = dataclasses.replace(settings.generation, max_new_tokens=max_new_tokens)
         settings = dataclasses.replace(settings, generation=generation)
-        opened = reopen(plan, video, settings.reader, settings.fetch)
+        opened = reopen(plan, video, *settings.reading)
     except BaseException:
         cache.release()
         raise

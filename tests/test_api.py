@@ -37,6 +37,14 @@ def test_describe_says_what_the_model_saw(tiny_model: LlavaVideo, tiny_clip: Pat
     assert "thumbnails" not in values
 
 
+def test_a_sandbox_changes_no_answer(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
+    plain = tiny_model.describe(tiny_clip, "What happens?", **SHORT)
+    boxed = tiny_model.describe(tiny_clip, "What happens?", sandbox=True, **SHORT)
+    assert (boxed.text, boxed.frames, boxed.plan) == (plain.text, plain.frames, plain.plan)
+    assert boxed.provenance["videos"] == plain.provenance["videos"]
+    assert tiny_model.run(plain.plan, sandbox=True, loop_guard=False).text == plain.text
+
+
 def test_a_plan_runs_exactly_and_survives_json(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
     plan = tiny_model.plan(tiny_clip, "What happens?", **SHORT)
     folder = tiny_model.spec.folder

@@ -10,6 +10,7 @@ from llava_video.errors import ConfigError, SourceError
 from llava_video.inputs import OpenedPicture, OpenedVideo, Picture, Video, close_all, open_visuals
 from llava_video.planning.settings import SamplingSettings
 from llava_video.values import Segment
+from llava_video.video.sandboxed_decoder import SandboxedDecoder
 from llava_video.video.settings import FetchSettings
 
 PLAIN = SamplingSettings()
@@ -92,6 +93,18 @@ def test_equal_content_has_one_identity_and_a_change_another(tmp_path: Path) -> 
     assert identity() == before
     frames[1, 2, 3] = 1
     assert identity() != before
+
+
+def test_a_process_of_its_own_gives_the_same_frames(tiny_clip: Path) -> None:
+    found = []
+    for sandbox in (False, True):
+        (video,) = open_visuals(tiny_clip, PLAIN, sandbox=sandbox)
+        assert isinstance(video, OpenedVideo)
+        assert isinstance(video.decoder, SandboxedDecoder) == sandbox
+        (clip,) = video.decoder.clips_at([0.0, 0.5, 1.0])
+        found.append(clip.frames)
+        video.close()
+    assert np.array_equal(*found)
 
 
 def test_whom_a_download_may_ask_reaches_videos_and_pictures() -> None:

@@ -21,7 +21,7 @@ def test_every_keyword_reaches_its_stage() -> None:
             "newline": "frame",
         }
         | {"max_new_tokens": 7, "temperature": 0.5, "stop": "END", "reader": "pyav"}
-        | {"allow_private": True}
+        | {"allow_private": True, "sandbox": True}
     )
     assert (settings.sampling.start_s, settings.sampling.end_s) == (62.0, 90.0)
     assert settings.sampling.fps == 2
@@ -30,6 +30,8 @@ def test_every_keyword_reaches_its_stage() -> None:
     assert settings.planning.max_new_tokens == settings.generation.max_new_tokens == 7
     assert (settings.generation.temperature, settings.generation.stop) == (0.5, ("END",))
     assert settings.reader == "pyav"
+    assert settings.sandbox
+    assert not settings_of({}).sandbox
     assert settings.fetch.allow_private
     assert not settings_of({}).fetch.allow_private
 
@@ -77,6 +79,7 @@ def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest() -> None:
         ("grid", "many"),
         ("newline", "word"),
         ("reader", "opencv"),
+        ("sandbox", 1),
         ("num_frames", -1),
         ("num_frames", 0),
         ("fps", 0),

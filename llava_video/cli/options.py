@@ -69,6 +69,7 @@ def request_options(*, with_answer: bool) -> Callable[[F], F]:
     readers = get_args(get_type_hints(Options)["reader"])
     made.append(option("--reader", section=WHICH, type=click.Choice(readers),
                        help="Which package reads the video.  [default: auto]"))  # fmt: skip
+    made.append(sandbox_option(WHICH))
     if with_answer:
         made += [
             option("--choice", "choices", section=ANSWER, multiple=True, metavar="TEXT",
@@ -83,6 +84,17 @@ def request_options(*, with_answer: bool) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def sandbox_option(section: str = "Options") -> Callable[[F], F]:
+    """Add the switch of the sandbox."""
+    return option(
+        "--sandbox/--no-sandbox",
+        section=section,
+        default=None,
+        help="Read the video in a process of its own, with limits on time and memory; for files "
+        "from strangers.  [default: off]",
+    )
 
 
 def model_options(*, with_weights: bool) -> Callable[[F], F]:

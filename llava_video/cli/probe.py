@@ -10,11 +10,13 @@ import numpy as np
 from llava_video.cli.command import command, option
 from llava_video.cli.console import Console
 from llava_video.cli.inputs import exit_status
+from llava_video.cli.options import sandbox_option
 from llava_video.config import to_mapping
 from llava_video.errors import ConfigError, LlavaVideoError
 from llava_video.values import VideoInfo
 from llava_video.video.decoder import Decoder, open_decoder
 from llava_video.video.probe import TrackInfo
+from llava_video.video.sandbox import open_sandboxed
 from llava_video.video.settings import FetchSettings
 from llava_video.video.source import open_source
 
@@ -29,6 +31,7 @@ from llava_video.video.source import open_source
     help="The time of every frame as well, in s; with --json.",
 )
 @option("--allow-private", is_flag=True, help="Let URLs lead to private addresses.")
+@sandbox_option()
 @click.pass_obj
 def probe(
     console: Console,
@@ -37,6 +40,7 @@ def probe(
     as_json: bool,
     with_times: bool,
     allow_private: bool,
+    sandbox: bool | None,
 ) -> int:
     """Say what videos are, decoding at most their first frames.
 
@@ -50,7 +54,7 @@ def probe(
     for file in files:
         try:
             source = open_source(file, fetch_settings=fetch_settings)
-            with open_decoder(source) as decoder:
+            with open_sandboxed(source) if sandbox else open_decoder(source) as decoder:
                 text = (
                     _json(decoder, source.name, with_times=with_times)
                     if as_json

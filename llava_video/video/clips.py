@@ -39,14 +39,29 @@ def clips_at(
         ConfigError: times that are not finite and ascending, or chunk_frames < 1; at once.
         DecodeError: not one of the frames can be decoded; while iterating.
     """
+    times = checked_times(times_s, chunk_frames)
+    num_frames = clip_frames(info, chunk_frames)
+    return _clips(info, info.frame_idxs_at(times), frames_of, num_frames)
+
+
+def checked_times(times_s: Sequence[float], chunk_frames: int) -> npt.NDArray[np.float64]:
+    """Return the times as an array.
+
+    Raises:
+        ConfigError: they are not finite and ascending, or chunk_frames < 1.
+    """
     times = np.asarray(times_s, dtype=np.float64)
     if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
         raise ConfigError("the times to decode are not finite and ascending.", "sort them.")
     if chunk_frames < 1:
         raise ConfigError(f"chunk_frames = {chunk_frames}.", "at least 1.")
+    return times
+
+
+def clip_frames(info: VideoInfo, chunk_frames: int) -> int:
+    """Return how many frames go into one clip: as many as asked for, and few large ones."""
     frame_bytes = max(1, info.height_px * info.width_px * 3)
-    chunk_frames = max(1, min(chunk_frames, _MOST_CLIP_BYTES // frame_bytes))
-    return _clips(info, info.frame_idxs_at(times), frames_of, chunk_frames)
+    return max(1, min(chunk_frames, _MOST_CLIP_BYTES // frame_bytes))
 
 
 def _clips(

@@ -5,7 +5,7 @@ name other files, and a file that calls itself a video must not make us open tho
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llava_video.backends import require
@@ -22,6 +22,17 @@ _FORMATS = (
     "vvc,m4v,av1,obu,ivf,vc1,h263,mjpeg,yuv4mpegpipe,mxf,nut,rm,dv,wtv,swf,mp3,wav,flac,aac,"
     "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 )
+
+# Called at every packet, in whatever thread reads it.
+_watches: list[Callable[[], None]] = []
+
+
+def watch_packets(watch: Callable[[], None]) -> None:
+    """Have a function called at every packet that this process reads from now on.
+
+    For processes that serve one video at a time: what the function raises ends the reading.
+    """
+    _watches.append(watch)
 
 
 @contextlib.contextmanager
@@ -51,7 +62,10 @@ def packets_of(container: "InputContainer", tracks: Sequence["Stream"]) -> Itera
         av.error.FFmpegError: where reading stops before the end.
     """
     try:
-        yield from container.demux(list(tracks))
+        for packet in container.demux(list(tracks)):
+            for watch in _watches:
+                watch()
+            yield packet
     except IndexError:
         # PyAV 18.1 trips over a track that begins midway (MPEG-TS) when the file ends.
         return

@@ -10,6 +10,7 @@ import memory
 import pytest
 import readers
 import reading_memory
+import sandbox
 import speed
 import startup
 import torch
@@ -37,6 +38,14 @@ def test_speed_runs_and_both_answer_alike(capsys):
     assert row["same_tokens"]
     assert set(row["stage_ratios"]) == {"vision", "prefill", "decode"}
     assert all(value > 0 for value in row["stage_ratios"].values())
+
+
+def test_sandbox_runs(capsys):
+    assert sandbox.main(["--check"]) == 0
+    row = row_of(capsys.readouterr().out)
+    assert [case["frames"] for case in row["cases"]] == [64, 60]
+    assert all(case["ratio"] > 0 for case in row["cases"])
+    assert row["worker"]["start"]["best_s"] > 0
 
 
 @pytest.mark.skipif(not harness.can_measure_memory(), reason="no /proc/self/clear_refs here")

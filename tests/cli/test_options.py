@@ -46,7 +46,7 @@ def test_a_plan_takes_what_a_plan_depends_on() -> None:
         """Take some options."""
 
     flags = flags_of(some)
-    assert {"--fps", "--grid", "--max-new-tokens", "--reader", "--model", "--revision"} <= flags
+    assert {"--fps", "--grid", "--max-new-tokens", "--reader", "--sandbox", "--model"} <= flags
     assert {"--memory", "--quantize", "--kv-cache", "--position-scale"} <= flags
     assert flags.isdisjoint({"--temperature", "--stop", "--choice", "--json-schema", "--device"})
 
@@ -72,6 +72,7 @@ def test_nothing_given_is_nothing_asked() -> None:
         (["--newline", "frame"], {"newline": "frame"}),
         (["--position-scale", "auto"], {"position_scale": "auto"}),
         (["--position-scale", "1.8"], {"position_scale": 1.8}),
+        (["--sandbox"], {"sandbox": True}),
         (["--kv-cache", "int8"], {"kv_cache": "int8"}),
     ],
 )

@@ -107,3 +107,11 @@ def test_one_that_fails_does_not_stop_the_others(run, tiny_clip, tmp_path, order
 def test_several_are_set_apart(run, tiny_clip: Path) -> None:
     assert run("probe", tiny_clip, tiny_clip).out.count("\n\nvideo ") == 1
     assert run("probe", "--json", tiny_clip, tiny_clip).out.count("\n") == 2
+
+
+def test_the_same_in_a_process_of_its_own(run, tiny_clip: Path, tmp_path: Path) -> None:
+    assert run("probe", "--sandbox", tiny_clip) == run("probe", tiny_clip)
+    (tmp_path / "text.mp4").write_text("words\n" * 99)
+    outcome = run("probe", "--sandbox", tmp_path / "text.mp4")
+    assert outcome.status == 1
+    assert "is text, not a video" in outcome.err

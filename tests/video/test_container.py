@@ -4,7 +4,8 @@ import pytest
 import synthetic
 
 from llava_video.errors import BackendMissingError, SourceError
-from llava_video.video.container import open_container
+from llava_video.video import container as container_module
+from llava_video.video.container import open_container, packets_of, watch_packets
 from llava_video.video.source import open_source
 
 
@@ -93,3 +94,22 @@ def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llava_video.video.container.require", absent)
     with pytest.raises(BackendMissingError), open_container(source):
         pass
+
+
+def test_packets_can_be_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten packets of the video, and the empty one that ends it; then the watch ends the reading."""
+    monkeypatch.setattr(container_module, "_watches", [])
+    source = open_source(synthetic.write_video(tmp_path / "a.mp4", 10))
+    seen: list[int] = []
+
+    def watch() -> None:
+        seen.append(len(seen))
+        if len(seen) > 15:
+            raise RuntimeError("enough")
+
+    watch_packets(watch)
+    with open_container(source) as container:
+        assert len(list(packets_of(container, container.streams.video))) == len(seen) == 11
+    with open_container(source) as container, pytest.raises(RuntimeError, match="enough"):
+        list(packets_of(container, container.streams.video))
+    assert len(seen) == 16

@@ -1,0 +1,308 @@
+"""A worker process as its parent sees it: start it, send it orders, wait for answers, end it.
+
+Waiting is where limits are kept: a worker that is silent, slow, reads too much, dies or talks
+nonsense is killed, and a `WorkerEndedError` says why. Knows no pool and no frame.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llava_video.config import to_mapping
+from llava_video.errors import BackendMissingError, CapacityError
+from llava_video.video.sandbox_channel import BrokenMessageError, Channel, Message
+from llava_video.video.sandbox_memory import is_short_of_memory, status_bytes
+from llava_video.video.settings import SandboxSettings
+
+# The user's script is not run again, and a module is found where the parent finds it.
+_START = (
+    "import json, sys; words = json.loads(sys.argv[1]); sys.path[:] = words['path']; "
+    "from llava_video.video.sandbox_worker import main; main(words)"
+)
+_START_TIMEOUT_S = 60.0
+# Limits that the kernel does not keep are looked at so often.
+_LOOK_S = 0.1
+_REAP_S = 1.0
+# Few pools of memory for all threads: with one each, address space would say little. And pictures'
+# memory is kept for the next ones: from the system, page by page, it costs 2 ms for one of 1080p.
+_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**26),
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+class WorkerEndedError(Exception):
+    """A worker was killed, or died.
+
+    Args:
+        found: what happened, for the middle of a sentence.
+        hint: what to do.
+    """
+
+    def __init__(self, found: str, hint: str) -> None:
+        super().__init__(found, hint)
+        self.found, self.hint = found, hint
+
+
+@dataclass(slots=True)
+class Account:
+    """What one video has cost so far.
+
+    Attributes:
+        waited_s: seconds that somebody waited for the worker.
+        read_before_bytes: what the worker had read when the video was opened.
+        looked_s: when its reading was last looked at.
+        limits: the worker's.
+    """
+
+    limits: SandboxSettings
+    waited_s: float = 0.0
+    read_before_bytes: int = 0
+    looked_s: float = 0.0
+
+
+class WorkerProcess:
+    """One worker, running until `kill`.
+
+    Args:
+        settings: the limits.
+        opener: which function the worker opens sources with, "module:function".
+
+    Raises:
+        BackendMissingError: this system has no way to start one.
+        CapacityError: it did not start.
+    """
+
+    def __init__(self, settings: SandboxSettings, opener: str) -> None:
+        if not hasattr(socket, "send_fds") or not sys.executable:
+            raise BackendMissingError(
+                "sandboxed decoding needs a Unix system and a Python program to start.",
+                "decode without the sandbox, or run this under Linux, macOS or WSL.",
+            )
+        self._settings = settings
+        self._ending = threading.RLock()
+        self._base_bytes = 0
+        self.num_videos = 0
+        ours, theirs = socket.socketpair()
+        lifeline, self._lifeline = os.pipe()
+        words = {
+            # An empty entry means the folder a program runs in.
+            "path": [entry or str(Path.cwd()) for entry in sys.path],
+            "line": theirs.fileno(),
+            "lifeline": lifeline,
+            "settings": to_mapping(settings),
+            "opener": opener,
+        }
+        self._channel = Channel(ours)
+        try:
+            self._program = subprocess.Popen(
+                [sys.executable, "-I", "-c", _START, json.dumps(words)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), lifeline),
+                env={**os.environ, **_ENVIRONMENT},
+                start_new_session=True,  # Ctrl-C is for the parent
+            )
+        except OSError as cause:
+            self._let_go()
+            raise CapacityError(
+                f"a decoding worker cannot be started: {cause.strerror}.", "try again later."
+            ) from cause
+        finally:
+            theirs.close()
+            os.close(lifeline)
+        try:
+            self._await_start()
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._program.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be given another video."""
+        return self._lifeline >= 0 and self._program.poll() is None
+
+    def send(
+        self,
+        order: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray[Any, Any]] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        """Send an order; that the worker has died is told by the wait for its answer."""
+        with contextlib.suppress(OSError):
+            self._channel.send(order, arrays, descriptors, self._settings.stall_timeout_s)
+
+    def begin_video(self) -> Account:
+        """Count another video, and return its account."""
+        self.num_videos += 1
+        return Account(self._settings, read_before_bytes=self._read_bytes())
+
+    def answer(self, account: Account) -> Message:
+        """Wait for the next answer, within the limits.
+
+        Raises:
+            WorkerEndedError: a limit, a crash or nonsense; the worker is dead by then.
+        """
+        before_s = silent_since_s = time.monotonic()
+        while True:
+            message = self._next(_LOOK_S)
+            now_s = time.monotonic()
+            account.waited_s, before_s = account.waited_s + now_s - before_s, now_s
+            if message is not None:
+                silent_since_s = now_s
+            self._check_times(account, now_s - silent_since_s)
+            if now_s - account.looked_s >= _LOOK_S:
+                account.looked_s = now_s
+                self._check_reading(account)
+            if message is not None and not self._is_aside(message):
+                return message
+
+    def try_answer(self, timeout_s: float) -> Message | None:
+        """Wait for an answer for a while, on nobody's account; None when it does not come."""
+        until_s = time.monotonic() + timeout_s
+        with contextlib.suppress(WorkerEndedError):
+            while (left_s := until_s - time.monotonic()) > 0:
+                message = self._next(left_s)
+                if message is not None and not self._is_aside(message):
+                    return message
+        return None
+
+    def kill(self) -> None:
+        """End the process and all it may have started, and free what it held."""
+        with self._ending:
+            if self._lifeline < 0:
+                return
+            with contextlib.suppress(OSError):
+                os.killpg(self._program.pid, signal.SIGKILL)
+            self._reap()
+            self._let_go()
+
+    def _next(self, timeout_s: float) -> Message | None:
+        try:
+            return self._channel.receive(timeout_s)
+        except EOFError:
+            status = self._reap()
+            raise self._ended(_last_words(status), _CRASHES) from None
+        except BrokenMessageError as cause:
+            raise self._ended(f"the worker sent {cause}", _CRASHES) from cause
+
+    def _is_aside(self, message: Message) -> bool:
+        """Take what is no answer: signs of life, and lines of the log."""
+        kind = message.values.get("is")
+        if kind == "log":
+            logger, text = str(message.values.get("logger")), str(message.values.get("text"))
+            if logger.startswith("llava_video."):
+                logging.getLogger(logger).warning("%s", text[:2000])
+        return kind in ("log", "pulse")
+
+    def _check_times(self, account: Account, silent_s: float) -> None:
+        limits = self._settings
+        if silent_s >= limits.stall_timeout_s:
+            if is_short_of_memory(self._base_bytes, limits.max_memory_bytes, self.pid):
+                raise self._ended(
+                    f"the decoder hangs after taking {limits.max_memory_bytes:,} bytes "
+                    "(max_memory_bytes)",
+                    _HANGS.format("max_memory_bytes"),
+                )
+            raise self._ended(
+                f"the decoder said nothing for {limits.stall_timeout_s:g} s (stall_timeout_s)",
+                _HANGS.format("stall_timeout_s"),
+            )
+        if account.waited_s >= limits.video_timeout_s:
+            raise self._ended(
+                f"decoding took longer than {limits.video_timeout_s:g} s (video_timeout_s)",
+                _HANGS.format("video_timeout_s"),
+            )
+
+    def _check_reading(self, account: Account) -> None:
+        most_bytes = self._settings.max_read_bytes
+        if self._read_bytes() - account.read_before_bytes > most_bytes:
+            raise self._ended(
+                f"more than {most_bytes:,} bytes of it were read (max_read_bytes)",
+                "raise max_read_bytes in SandboxSettings if the file is to be trusted.",
+            )
+
+    def _read_bytes(self) -> int:
+        """Return what the process has read since it began; 0 where the system does not say."""
+        try:
+            lines = Path(f"/proc/{self._program.pid}/io").read_text(encoding="ascii")
+        except OSError:
+            return 0
+        return int(lines.split()[1])
+
+    def _ended(self, found: str, hint: str) -> WorkerEndedError:
+        self.kill()
+        return WorkerEndedError(found, hint)
+
+    def _reap(self) -> int | None:
+        """Return how the process ended; None when the system does not let it end in time."""
+        try:
+            return self._program.wait(_REAP_S)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _let_go(self) -> None:
+        self._channel.close()
+        os.close(self._lifeline)
+        self._lifeline = -1
+
+    def _await_start(self) -> None:
+        until_s = time.monotonic() + _START_TIMEOUT_S
+        try:
+            message = self._next(max(0.0, until_s - time.monotonic()))
+        except WorkerEndedError as cause:
+            raise CapacityError(
+                f"a decoding worker does not start: {cause.found}.",
+                f"see why: {sys.executable} -c 'import llava_video.video.sandbox_worker'.",
+            ) from cause
+        if message is None:
+            raise CapacityError(
+                f"a decoding worker did not start in {_START_TIMEOUT_S:g} s.",
+                "try again when the machine is less busy.",
+            )
+        if message.values.get("is") != "ready":
+            found = message.values.get("message")
+            raise CapacityError(f"a decoding worker does not start: {found}.", "check the opener.")
+        self._base_bytes = status_bytes("VmSize", self.pid)
+
+
+def _last_words(status: int | None) -> str:
+    if status is None:
+        return "the worker closed its line"
+    if status >= 0:
+        return f"the worker ended by itself (exit status {status})"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    if name == "SIGKILL":
+        return "the worker was killed from outside (SIGKILL), as for want of memory"
+    return f"the decoder crashed ({name})"
+
+
+_HANGS = "leave the file out, or raise {} in SandboxSettings if it is to be trusted."
+_CRASHES = (
+    "leave the file out, or convert it: damage can bring a decoder down. So can want of memory: "
+    "see max_memory_bytes in SandboxSettings."
+)
