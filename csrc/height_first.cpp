@@ -95,7 +95,7 @@ void HeightFirst::second_pass(const Canvas& canvas, int begin_row,
   const Kernels& kernels = tiler_.kernels();
   const ptrdiff_t columns = picture_.channel_columns();
   const int end_column = (picture_.across.num_new() + 3) / 4 * 4;
-  kernels.quads(strip_, strip_stride_, quads_of(field_.width), quads_);
+  kernels.quads(strip_, strip_stride_, quads_of(field_.width), 0, quads_);
   kernels.across(quads_, picture_.across.view(), 0, end_column, new_groups_,
                  kChannels * columns, columns);
   for (int lane = 0; lane < num_rows; ++lane) {

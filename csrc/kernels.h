@@ -49,9 +49,10 @@ struct Kernels {
   bool (*pack)(const int32_t* weights, int32_t* words);
 
   // `lanes` rows of RGB pixels -> (num_quads, channel, lane) quads of columns.
-  // Reads 16 bytes of each row for the 12 of a quad.
+  // Reads 16 bytes of each row for the 12 of a quad, and fetches what is
+  // `next_bytes` further on into the second cache.
   void (*quads)(const uint8_t* rows, ptrdiff_t stride_bytes, int num_quads,
-                int32_t* out);
+                ptrdiff_t next_bytes, int32_t* out);
 
   // New columns [begin, end), both multiples of four, of a strip -> quads of
   // rows: (lanes / 4) rows of quads, `group_stride` words apart, in each the

@@ -14,39 +14,50 @@ struct Avx2 {
   static constexpr int kWords = 4;
   static constexpr int kLowBits = 11;
 
+  // The sums of one vector: kept apart by the part of the weights.
+  struct Sums {
+    __m256i high = _mm256_setzero_si256();
+    __m256i low = _mm256_set1_epi32(1 << (kPrecisionBits - 1));
+
+    void add(const int32_t* data, __m256i high02, __m256i high13, __m256i low02,
+             __m256i low13) {
+      const __m256i levels =
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data));
+      const __m256i taps02 =
+          _mm256_and_si256(levels, _mm256_set1_epi32(0x00FF00FF));
+      const __m256i taps13 = _mm256_srli_epi16(levels, 8);
+      high = _mm256_add_epi32(
+          high, _mm256_add_epi32(_mm256_madd_epi16(taps02, high02),
+                                 _mm256_madd_epi16(taps13, high13)));
+      low = _mm256_add_epi32(
+          low, _mm256_add_epi32(_mm256_madd_epi16(taps02, low02),
+                                _mm256_madd_epi16(taps13, low13)));
+    }
+
+    __m256i rounded() const {
+      return _mm256_srai_epi32(
+          _mm256_add_epi32(_mm256_slli_epi32(high, kLowBits), low),
+          kPrecisionBits);
+    }
+  };
+
   static void sums(const int32_t* data, ptrdiff_t step, ptrdiff_t apart,
                    const int32_t* words, int count, Vector (&out)[3]) {
-    const __m256i even = _mm256_set1_epi32(0x00FF00FF);
-    __m256i high[3], low[3];
-    for (int n = 0; n < 3; ++n) {
-      high[n] = _mm256_setzero_si256();
-      low[n] = _mm256_set1_epi32(1 << (kPrecisionBits - 1));
-    }
+    Sums first, second, third;
     for (int quad = 0; quad < count; ++quad) {
       const __m256i high02 = _mm256_set1_epi32(words[0]);
       const __m256i high13 = _mm256_set1_epi32(words[1]);
       const __m256i low02 = _mm256_set1_epi32(words[2]);
       const __m256i low13 = _mm256_set1_epi32(words[3]);
-      for (int n = 0; n < 3; ++n) {
-        const __m256i levels = _mm256_loadu_si256(
-            reinterpret_cast<const __m256i*>(data + n * apart));
-        const __m256i taps02 = _mm256_and_si256(levels, even);
-        const __m256i taps13 = _mm256_srli_epi16(levels, 8);
-        high[n] = _mm256_add_epi32(
-            high[n], _mm256_add_epi32(_mm256_madd_epi16(taps02, high02),
-                                      _mm256_madd_epi16(taps13, high13)));
-        low[n] = _mm256_add_epi32(
-            low[n], _mm256_add_epi32(_mm256_madd_epi16(taps02, low02),
-                                     _mm256_madd_epi16(taps13, low13)));
-      }
+      first.add(data, high02, high13, low02, low13);
+      second.add(data + apart, high02, high13, low02, low13);
+      third.add(data + 2 * apart, high02, high13, low02, low13);
       data += step;
       words += kWords;
     }
-    for (int n = 0; n < 3; ++n) {
-      const __m256i total =
-          _mm256_add_epi32(_mm256_slli_epi32(high[n], kLowBits), low[n]);
-      out[n] = _mm256_srai_epi32(total, kPrecisionBits);
-    }
+    out[0] = first.rounded();
+    out[1] = second.rounded();
+    out[2] = third.rounded();
   }
 
   static Bytes clipped(Vector a, Vector b, Vector c, Vector d) {
@@ -98,9 +109,20 @@ struct Avx2 {
                                _mm256_broadcastsi128_si256(planar));
   }
 
+  // As many quads as there are lanes take 96 bytes of each row: one row of the
+  // next strip is fetched with each, since a burst of them would be waited for.
+  static void fetch(const uint8_t* pixels, ptrdiff_t stride, int quad) {
+    const int lane = quad % kLanes;
+    const uint8_t* next = pixels + lane * (stride - 12);
+    for (int line = 0; line < 2; ++line)
+      _mm_prefetch(reinterpret_cast<const char*>(next + 64 * line),
+                   _MM_HINT_T1);
+  }
+
   static void quads(const uint8_t* pixels, ptrdiff_t stride, int num_quads,
-                    int32_t* out) {
+                    ptrdiff_t next_bytes, int32_t* out) {
     for (int quad = 0; quad < num_quads; ++quad) {
+      fetch(pixels + next_bytes, stride, quad);
       const __m256i row0 = rows(pixels, stride);
       const __m256i row1 = rows(pixels + stride, stride);
       const __m256i row2 = rows(pixels + 2 * stride, stride);

@@ -14,34 +14,45 @@ struct Avx512 {
   static constexpr int kLanes = 16;
   static constexpr int kWords = 3;
 
+  // The sums of one vector: kept apart by the digit of the weights.
+  struct Sums {
+    __m512i ones = _mm512_set1_epi32(1 << (kPrecisionBits - 1));
+    __m512i bytes = _mm512_setzero_si512();
+    __m512i pages = _mm512_setzero_si512();
+
+    void add(__m512i levels, __m512i one, __m512i byte, __m512i page) {
+      ones = _mm512_dpbusd_epi32(ones, levels, one);
+      bytes = _mm512_dpbusd_epi32(bytes, levels, byte);
+      pages = _mm512_dpbusd_epi32(pages, levels, page);
+    }
+
+    __m512i rounded() const {
+      const __m512i upper =
+          _mm512_add_epi32(_mm512_slli_epi32(pages, 8), bytes);
+      const __m512i total = _mm512_add_epi32(_mm512_slli_epi32(upper, 8), ones);
+      return _mm512_srai_epi32(total, kPrecisionBits);
+    }
+  };
+
   static void sums(const int32_t* data, ptrdiff_t step, ptrdiff_t apart,
                    const int32_t* words, int count, Vector (&out)[3]) {
-    __m512i ones[3], bytes[3], pages[3];
-    for (int n = 0; n < 3; ++n) {
-      ones[n] = _mm512_set1_epi32(1 << (kPrecisionBits - 1));
-      bytes[n] = _mm512_setzero_si512();
-      pages[n] = _mm512_setzero_si512();
-    }
+    Sums first, second, third;
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC unroll 4
+#endif
     for (int quad = 0; quad < count; ++quad) {
       const __m512i one = _mm512_set1_epi32(words[0]);
       const __m512i byte = _mm512_set1_epi32(words[1]);
       const __m512i page = _mm512_set1_epi32(words[2]);
-      for (int n = 0; n < 3; ++n) {
-        const __m512i levels = _mm512_loadu_si512(data + n * apart);
-        ones[n] = _mm512_dpbusd_epi32(ones[n], levels, one);
-        bytes[n] = _mm512_dpbusd_epi32(bytes[n], levels, byte);
-        pages[n] = _mm512_dpbusd_epi32(pages[n], levels, page);
-      }
+      first.add(_mm512_loadu_si512(data), one, byte, page);
+      second.add(_mm512_loadu_si512(data + apart), one, byte, page);
+      third.add(_mm512_loadu_si512(data + 2 * apart), one, byte, page);
       data += step;
       words += kWords;
     }
-    for (int n = 0; n < 3; ++n) {
-      const __m512i upper =
-          _mm512_add_epi32(_mm512_slli_epi32(pages[n], 8), bytes[n]);
-      const __m512i total =
-          _mm512_add_epi32(_mm512_slli_epi32(upper, 8), ones[n]);
-      out[n] = _mm512_srai_epi32(total, kPrecisionBits);
-    }
+    out[0] = first.rounded();
+    out[1] = second.rounded();
+    out[2] = third.rounded();
   }
 
   static Bytes clipped(Vector a, Vector b, Vector c, Vector d) {
@@ -98,9 +109,20 @@ struct Avx512 {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
   }
 
+  // As many quads as there are lanes take 192 bytes of each row: one row of the
+  // next strip is fetched with each, since a burst of them would be waited for.
+  static void fetch(const uint8_t* pixels, ptrdiff_t stride, int quad) {
+    const int lane = quad % kLanes;
+    const uint8_t* next = pixels + lane * (stride - 12);
+    for (int line = 0; line < 3; ++line)
+      _mm_prefetch(reinterpret_cast<const char*>(next + 64 * line),
+                   _MM_HINT_T1);
+  }
+
   static void quads(const uint8_t* pixels, ptrdiff_t stride, int num_quads,
-                    int32_t* out) {
+                    ptrdiff_t next_bytes, int32_t* out) {
     for (int quad = 0; quad < num_quads; ++quad) {
+      fetch(pixels + next_bytes, stride, quad);
       const __m512i row0 = rows(pixels, stride);
       const __m512i row1 = rows(pixels + stride, stride);
       const __m512i row2 = rows(pixels + 2 * stride, stride);

@@ -75,7 +75,7 @@ struct Plain {
   }
 
   static void quads(const uint8_t* rows, ptrdiff_t stride_bytes, int num_quads,
-                    int32_t* out) {
+                    ptrdiff_t /*next_bytes*/, int32_t* out) {
     for (int idx = 0; idx < num_quads; ++idx) {
       for (int lane = 0; lane < kLanes; ++lane) {
         const uint8_t* pixels = rows + lane * stride_bytes + 12 * idx;

@@ -86,9 +86,15 @@ void Levels::write_black(int num_levels, int channel, uint8_t* out) const {
     std::memset(out, 0, num_levels);
     return;
   }
-  const void* black = normalisers_[channel].table;  // its first value
-  for (int i = 0; i < num_levels; ++i)
-    std::memcpy(out + i * value_bytes_, black, value_bytes_);
+  // The first of the table.
+  const void* table = normalisers_[channel].table;
+  if (value_bytes_ == sizeof(uint32_t)) {
+    std::fill_n(reinterpret_cast<uint32_t*>(out), num_levels,
+                *static_cast<const uint32_t*>(table));
+  } else {
+    std::fill_n(reinterpret_cast<uint16_t*>(out), num_levels,
+                *static_cast<const uint16_t*>(table));
+  }
 }
 
 }  // namespace llava_video

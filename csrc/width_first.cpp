@@ -8,9 +8,10 @@
 namespace llava_video {
 namespace {
 
-// Quads of a strip that are made before the columns that need them are: 24 KiB
-// with 16 lanes, which stay in the first cache.
-constexpr int kBlockQuads = 128;
+// Quads of a strip that are made before the columns that need them are: 6 KiB
+// with 16 lanes, which stay in the first cache while as much of the next strip
+// is fetched.
+constexpr int kBlockQuads = 32;
 
 }  // namespace
 
@@ -105,12 +106,14 @@ WidthFirst::Strip WidthFirst::strip_at(const FrameRows& frame, int row) {
     // Past the last pixel may be the end of the memory.
     const int whole =
         row_bytes < kReadBytes ? 0 : (row_bytes - kReadBytes) / kQuadBytes + 1;
-    return {frame.row(first), frame.stride_bytes, whole};
+    const bool has_next = first + 2 * lanes_ <= field_.frame_height;
+    return {frame.row(first), frame.stride_bytes, whole,
+            has_next ? lanes_ * frame.stride_bytes : 0};
   }
   const ptrdiff_t stride = field_.copy_stride();
   for (int lane = 0; lane < lanes_; ++lane)
     field_.copy_row(frame, row + lane, colour_, copy_ + lane * stride);
-  return {copy_, stride, quads_of(field_.width)};
+  return {copy_, stride, quads_of(field_.width), 0};
 }
 
 void WidthFirst::first_pass(const Strip& strip) {
@@ -121,7 +124,7 @@ void WidthFirst::first_pass(const Strip& strip) {
   while (done < strip.num_quads) {
     const int count = std::min(kBlockQuads, strip.num_quads - done);
     to_quads(strip.rows + ptrdiff_t{done} * kQuadBytes, strip.stride_bytes,
-             count, quads_ + done * words);
+             count, strip.next_bytes, quads_ + done * words);
     done += count;
     columns_within(done);
   }
@@ -136,7 +139,7 @@ void WidthFirst::first_pass(const Strip& strip) {
                   strip.rows + lane * strip.stride_bytes + from,
                   kChannels * field_.width - from);
     }
-    to_quads(tail, kTailBytes, all - done, quads_ + done * words);
+    to_quads(tail, kTailBytes, all - done, 0, quads_ + done * words);
     columns_within(all);
   }
   for (int i = 0; i < num_pictures_; ++i) progress_[i].end += lanes_ / kQuad;

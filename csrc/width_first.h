@@ -34,7 +34,8 @@ class WidthFirst {
   struct Strip {
     const uint8_t* rows;
     ptrdiff_t stride_bytes;
-    int num_quads;  // that may be read whole
+    int num_quads;         // that may be read whole
+    ptrdiff_t next_bytes;  // to the next strip, 0 where none follows
   };
 
   bool is_flat(int row) const;

@@ -7,14 +7,19 @@ from pathlib import Path
 import decoding
 import harness
 import memory
+import numpy as np
 import pytest
 import readers
 import reading_memory
 import sandbox
 import speed
 import startup
+import tiling
 import torch
 from twin import TINY, onevision_config, twins
+
+from llava_video.ops.native import native_words
+from llava_video.ops.tiles import clip_tiles
 
 
 def row_of(printed: str) -> dict:
@@ -30,6 +35,27 @@ def test_startup_runs(capsys):
     row = row_of(capsys.readouterr().out)
     assert set(row["seconds"]) == {"import", "help", "plan"}
     assert row["ceiling"]["python -c pass"] > 0
+
+
+@pytest.mark.skipif(native_words() is None, reason="built without the native part")
+def test_tiling_runs(capsys):
+    assert tiling.main(["--check"]) == 0
+    row = row_of(capsys.readouterr().out)
+    assert set(row["ratios"]) == set(row["limits"])
+    assert all(ratio > 0 for ratio in row["ratios"].values())
+    assert row["instructions"] == native_words()
+
+
+@pytest.mark.skipif(native_words() is None, reason="built without the native part")
+def test_competitors_tile_alike():
+    # What is compared must be the same work: bit-equal, but for torch's own resize.
+    tile = tiling._one_tile(tiling._noise(1, 67, 120), 24)
+    grid = tiling._one_grid(tiling._noise(1, 135, 240), 24)
+    ours = clip_tiles(tile.frames, tile.tiling)[0]
+    assert np.array_equal(tiling.by_processor(tile.frames[0], 24), ours)
+    assert np.abs(tiling.by_torch(tile.frames[0], 24).numpy() - ours).max() <= 0.05
+    ours = clip_tiles(grid.frames, grid.tiling)[0]
+    assert np.array_equal(tiling.by_anyres(grid.frames[0], 24), ours)
 
 
 def test_speed_runs_and_both_answer_alike(capsys):
