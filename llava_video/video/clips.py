@@ -25,7 +25,12 @@ FramesOf = Callable[[Sequence[int]], Iterator[tuple[int, Frame]]]
 
 
 def clips_at(
-    info: VideoInfo, times_s: Sequence[float], frames_of: FramesOf, *, chunk_frames: int
+    info: VideoInfo,
+    times_s: Sequence[float],
+    frames_of: FramesOf,
+    *,
+    chunk_frames: int,
+    name: str = "the video",
 ) -> Iterator[Clip]:
     """Yield the frames shown at these times, at most `chunk_frames` in a clip and few large ones.
 
@@ -34,6 +39,7 @@ def clips_at(
         times_s: seconds from the first frame, ascending; equal ones repeat the frame.
         frames_of: the reader.
         chunk_frames: frames held at once, repeats included; >= 1.
+        name: of the video, for people.
 
     Raises:
         ConfigError: times that are not finite and ascending, or chunk_frames < 1; at once.
@@ -41,7 +47,7 @@ def clips_at(
     """
     times = checked_times(times_s, chunk_frames)
     num_frames = clip_frames(info, chunk_frames)
-    return _clips(info, info.frame_idxs_at(times), frames_of, num_frames)
+    return _clips(info, info.frame_idxs_at(times), frames_of, num_frames, name)
 
 
 def checked_times(times_s: Sequence[float], chunk_frames: int) -> npt.NDArray[np.float64]:
@@ -65,7 +71,11 @@ def clip_frames(info: VideoInfo, chunk_frames: int) -> int:
 
 
 def _clips(
-    info: VideoInfo, frame_idxs: npt.NDArray[np.int64], frames_of: FramesOf, chunk_frames: int
+    info: VideoInfo,
+    frame_idxs: npt.NDArray[np.int64],
+    frames_of: FramesOf,
+    chunk_frames: int,
+    name: str,
 ) -> Iterator[Clip]:
     distinct, repeats = np.unique(frame_idxs, return_counts=True)
     if not len(distinct):
@@ -82,7 +92,8 @@ def _clips(
                 gathered = []
     if gathered:
         yield _clip(info, gathered)
-    _report_lost(info, [idx for idx in distinct.tolist() if idx not in given], len(distinct))
+    lost = [idx for idx in distinct.tolist() if idx not in given]
+    _report_lost(info, lost, len(distinct), name)
 
 
 def _clip(info: VideoInfo, gathered: Sequence[tuple[int, Frame]]) -> Clip:
@@ -92,17 +103,21 @@ def _clip(info: VideoInfo, gathered: Sequence[tuple[int, Frame]]) -> Clip:
     return Clip(frames=stacked, pts_s=info.pts_s[frame_idxs], frame_idxs=frame_idxs)
 
 
-def _report_lost(info: VideoInfo, lost: list[int], num_asked: int) -> None:
+def _report_lost(info: VideoInfo, lost: list[int], num_asked: int, name: str) -> None:
     if not lost:
         return
     first_s = float(info.pts_s[lost[0]])
     if len(lost) == num_asked:
         raise DecodeError(
-            f"none of the {num_asked} frames asked for can be decoded, from {first_s:.2f} s on: "
-            "the data is damaged.",
+            f"{name}: none of the {num_asked} frames asked for can be decoded, from "
+            f"{first_s:.2f} s on: the data is damaged.",
             "check that the file plays there, or choose another span.",
             pts_s=first_s,
         )
     _log.warning(
-        "%d of %d frames cannot be decoded, the first at %.2f s", len(lost), num_asked, first_s
+        "%s: %d of %d frames cannot be decoded, the first at %.2f s",
+        name,
+        len(lost),
+        num_asked,
+        first_s,
     )

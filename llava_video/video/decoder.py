@@ -94,10 +94,12 @@ def open_decoder(
     track = info if isinstance(info, TrackInfo) else probe(source)
     pyav = _pyav(source, track)
     if backend == "torchcodec":
-        return _Decoder(track, _torchcodec(source, track, pyav), backend, "asked for.")
+        return _Decoder(source.name, track, _torchcodec(source, track, pyav), backend, "asked for.")
     if backend == "decord":
-        return _Decoder(track, _decord(source, track, pyav), "decord", "asked for.")
-    return _Decoder(track, pyav, "pyav", "asked for." if backend == "pyav" else _why_pyav(track))
+        return _Decoder(source.name, track, _decord(source, track, pyav), "decord", "asked for.")
+    return _Decoder(
+        source.name, track, pyav, "pyav", "asked for." if backend == "pyav" else _why_pyav(track)
+    )
 
 
 def _why_pyav(info: TrackInfo) -> str:
@@ -127,10 +129,12 @@ def decord_objection(info: TrackInfo) -> str | None:
 class _Decoder:
     """A reader with the clips made of its frames."""
 
-    def __init__(self, info: TrackInfo, reader: _Reader, backend: str, reason: str) -> None:
+    def __init__(
+        self, name: str, info: TrackInfo, reader: _Reader, backend: str, reason: str
+    ) -> None:
         self.info: VideoInfo = info
         self.backend, self.reason = backend, reason
-        self._reader = reader
+        self._name, self._reader = name, reader
 
     def __repr__(self) -> str:
         return f"Decoder({self.backend}: {self.reason})"
@@ -143,7 +147,9 @@ class _Decoder:
 
     def clips_at(self, times_s: Sequence[float], *, chunk_frames: int = 8) -> Iterator[Clip]:
         """See `Decoder`."""
-        return clips_at(self.info, times_s, self._reader.frames, chunk_frames=chunk_frames)
+        return clips_at(
+            self.info, times_s, self._reader.frames, chunk_frames=chunk_frames, name=self._name
+        )
 
     def close(self) -> None:
         """See `Decoder`."""
@@ -159,7 +165,9 @@ def _open_frames(source: Source, backend: BackendName) -> Decoder:
         )
     if source.frames is None:
         raise ConfigError("a source without frames.")
-    return _Decoder(probe(source), FramesReader(source.frames), "frames", "decoded by the caller.")
+    return _Decoder(
+        source.name, probe(source), FramesReader(source.frames), "frames", "decoded by the caller."
+    )
 
 
 def _pyav(source: Source, info: TrackInfo) -> _Reader:

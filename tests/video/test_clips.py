@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import hypothesis
 import numpy as np
@@ -96,6 +97,19 @@ def test_nothing_decodes() -> None:
 def test_times_are_checked_before_anything_is_decoded(times_s: list[float]) -> None:
     with pytest.raises(ConfigError, match="ascending"):
         clips_at(INFO, times_s, _Reader(), chunk_frames=2)
+
+
+def test_large_frames_come_one_by_one_and_uncopied() -> None:
+    # 8 MiB hold no two frames of 1500 x 1000 px, 4.3 MiB each.
+    pixels = np.zeros((1000, 1500, 3), np.uint8)
+    info = replace(INFO, height_px=1000, width_px=1500)
+    clips = list(
+        clips_at(info, [0.0, 0.5], lambda idxs: ((i, pixels) for i in idxs), chunk_frames=8)
+    )
+    assert [len(clip.frames) for clip in clips] == [1, 1]
+    assert all(np.shares_memory(clip.frames, pixels) for clip in clips)
+    turned = next(clips_at(info, [0.0], lambda _: iter([(0, np.rot90(pixels))]), chunk_frames=1))
+    assert turned.frames.flags.c_contiguous
 
 
 def test_chunks_hold_a_frame() -> None:
