@@ -49,7 +49,7 @@ class Sizes:
     height_px: int = 1080
     width_px: int = 1920
     gops: tuple[int, ...] = (250, 30)
-    repeats: int = 5
+    repeats: int = 3
 
 
 _CHECK = Sizes(hour_s=20, minute_s=4, height_px=90, width_px=160, gops=(30,), repeats=1)
@@ -82,27 +82,29 @@ def _long(folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
         nearest = keys[np.abs(keys[:, None] - np.asarray(idxs)).argmin(axis=0)]
         title = f"{_NUM_SPARSE} of {sizes.hour_s} s, keyframe every {gop_frames}"
         timings = _timed(path, idxs, sizes, keyframes=np.unique(nearest).tolist(), plain=_seeking)
-        everything = measure(
-            lambda path=path, idxs=idxs: read_video_pyav(str(path), lambda metadata: idxs),
-            warm_up=0,
-            repeats=1,
-        )
         case = _case(title, timings)
-        case["all_ratio"] = everything.p50_s / timings["ours"].p50_s
         case["keyframe_ratio"] = ratio(timings["exact, probed"], timings["keyframes, probed"])
         case["opening_too_ratio"] = ratio(timings["ours"], timings["keyframes"])
-        case["timings"]["everything"] = everything.to_json()
-        # With a keyframe every second the exact frames are cheap already.
-        is_far = gop_frames == max(sizes.gops)
-        case["passed"] &= case["all_ratio"] >= MIN_RATIO_TO_ALL
-        case["passed"] &= not is_far or case["keyframe_ratio"] >= MIN_RATIO_OF_KEYFRAMES
         print(
-            f"{'':<34} {case['all_ratio']:.1f} x decoding everything ({everything}); "
-            f"keyframes {case['keyframe_ratio']:.1f} x exact, with opening "
+            f"{'':<34} keyframes {case['keyframe_ratio']:.1f} x exact, with opening "
             f"{case['opening_too_ratio']:.1f} x ({timings['keyframes']})"
         )
+        # With a keyframe every second exact frames are cheap already, and ten times as fast as all.
+        if gop_frames == max(sizes.gops):
+            _add_everything(case, path, idxs, timings["ours"])
+            case["passed"] &= case["keyframe_ratio"] >= MIN_RATIO_OF_KEYFRAMES
         yield case
         path.unlink()
+
+
+def _add_everything(case: dict[str, Any], path: Path, idxs: list[int], ours: Timing) -> None:
+    everything = measure(
+        lambda: read_video_pyav(str(path), lambda metadata: idxs), warm_up=0, repeats=1
+    )
+    case["all_ratio"] = everything.p50_s / ours.p50_s
+    case["timings"]["everything"] = everything.to_json()
+    case["passed"] &= case["all_ratio"] >= MIN_RATIO_TO_ALL
+    print(f"{'':<34} {case['all_ratio']:.1f} x decoding everything ({everything})")
 
 
 def _short(folder: Path, sizes: Sizes) -> Iterator[dict[str, Any]]:
