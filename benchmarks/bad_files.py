@@ -3,7 +3,7 @@
 Made on the spot from clips whose frames show their own index, and read in a sandbox, where a crash
 or a hang of FFmpeg is counted and harms nothing. Good: every file gives frames, or one of our
 errors that names it; none hangs, crashes or fails in a way nobody foresaw; nothing is left open.
-Frames of a file that was merely cut off, or whose header alone lies, are the right ones.
+Frames of a file that was merely cut off are the right ones.
 
     python benchmarks/bad_files.py [--append] [--check]
 """

@@ -49,18 +49,21 @@ def _lines(name: str, folder: Path) -> Iterator[str]:
     if not rows:
         yield f"not measured yet: `python benchmarks/{name}.py --append`"
         return
-    newest = rows[-1]
-    yield from TABLES[name](newest)
+    yield from TABLES[name](rows)
     yield ""
-    commit = f"{newest['commit']}{' with changes' if newest['dirty'] else ''}"
-    yield f"On {newest['device']}, Python {newest['python']}, commit {commit}."
+    newest = rows[-1]
+    yield f"On {newest['device']}, Python {newest['python']}, commit {_commit(newest)}."
 
 
-def reader_lines(row: Row) -> Iterator[str]:
+def _commit(row: Row) -> str:
+    return f"{row['commit']}{' with changes' if row['dirty'] else ''}"
+
+
+def reader_lines(rows: Sequence[Row]) -> Iterator[str]:
     """Yield which reader is exact for which kind of file, and how fast."""
     yield "| kind of file | PyAV (`auto`) | decord | decord's time / PyAV's |"
     yield "|---|---|---|---|"
-    for kind in row["kinds"]:
+    for kind in rows[-1]["kinds"]:
         readers = kind["readers"]
         ratio = readers["decord"].get("auto_ratio")
         told = f"{ratio:.2f}" if ratio else "–"
@@ -81,22 +84,24 @@ def _told(found: Row) -> str:
     return ", ".join(wrong) or "other pixels"
 
 
-def decoding_lines(row: Row) -> Iterator[str]:
+def decoding_lines(rows: Sequence[Row]) -> Iterator[str]:
     """Yield how much faster frames arrive than from the faster of decord and PyAV."""
+    newest = {case["case"]: (case, row) for row in rows for case in row["cases"]}
     yield (
         "| frames | × the faster of decord and plain PyAV | × decoding all "
-        "| keyframes × exact | with opening |"
+        "| keyframes × exact | with opening | commit |"
     )
-    yield "|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|"
     keys = ("ratio", "all_ratio", "keyframe_ratio", "opening_too_ratio")
-    for case in row["cases"]:
+    for case, row in newest.values():
         ratios = [case.get(key) for key in keys]
         told = ("" if value is None else f"{value:.2f}" for value in ratios)
-        yield f"| {case['case']} | {' | '.join(told)} |"
+        yield f"| {case['case']} | {' | '.join(told)} | {_commit(row)} |"
 
 
-def memory_lines(row: Row) -> Iterator[str]:
+def memory_lines(rows: Sequence[Row]) -> Iterator[str]:
     """Yield peaks by length, and growth over many files."""
+    row = rows[-1]
     yield "| what | resident memory |"
     yield "|---|---|"
     for seconds, peak_bytes in row["lengths"]["peak_bytes"].items():
@@ -106,10 +111,36 @@ def memory_lines(row: Row) -> Iterator[str]:
     yield f"| 500 files one after another, most growth after the first 100 | {grown:.1f} MB |"
 
 
-TABLES: dict[str, Callable[[Row], Iterator[str]]] = {
+def tiling_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield how much faster frames become tiles."""
+    yield "| what | ratio | limit |"
+    yield "|---|---|---|"
+    for name, ratio in rows[-1]["ratios"].items():
+        limit = rows[-1]["limits"].get(name)
+        yield f"| {name} | {ratio:.2f} | {'' if limit is None else f'≥ {limit:g}'} |"
+    for name, of in rows[-1]["copies"].items():
+        for threads, times in of.items():
+            most = rows[-1]["copies_limit"]
+            yield f"| {name}, {threads}: time / one copy of the bytes | {times:.2f} | ≤ {most:g} |"
+
+
+def sandbox_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield what a process of its own costs."""
+    yield "| what | time in the sandbox / in this process |"
+    yield "|---|---|"
+    for case in rows[-1]["cases"]:
+        yield f"| {case['name']}, 1080p | {case['ratio']:.2f} |"
+    worker = rows[-1]["worker"]
+    start_ms, idle_mb = worker["start"]["p50_s"] * 1e3, worker["idle_bytes"] / 1e6
+    yield f"| a worker's start, once | {start_ms:.0f} ms, {idle_mb:.0f} MB |"
+
+
+TABLES: dict[str, Callable[[Sequence[Row]], Iterator[str]]] = {
     "readers": reader_lines,
     "decoding": decoding_lines,
     "reading_memory": memory_lines,
+    "sandbox": sandbox_lines,
+    "tiling": tiling_lines,
 }
 
 

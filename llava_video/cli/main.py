@@ -24,7 +24,7 @@ COMMANDS = {
     "describe": "Describe videos, one text each.",
     "ask": "Ask questions about one video.",
     "plan": "Say what would be done, before any work.",
-    "probe": "Say what videos are, decoding at most their first frames.",
+    "probe": "Say what videos are, decoding one frame of each.",
     "doctor": "Check what is installed and what works.",
     "models": "List known checkpoints, or say what a folder is.",
     "demo": "Run the whole path on a made-up clip.",

@@ -37,7 +37,7 @@ def plan(
     """Say what would be done, before any work.
 
     Frames, tiles, tokens and memory for FILE and PROMPT, with the reasons. Of the model only
-    configuration and tokenizer are read; of the video at most the first frames are decoded, and
+    configuration and tokenizer are read; of the video one frame is decoded, and
     with --sampling scene or dedupe those that are looked at.
     """  # fmt: skip
     quiet_downloads(console)

@@ -1,4 +1,4 @@
-"""`llava-video probe`: videos → what is known of them from at most their first frames."""
+"""`llava-video probe`: videos → what is known of them from packets and one frame."""
 
 import dataclasses
 import json
@@ -42,10 +42,10 @@ def probe(
     allow_private: bool,
     sandbox: bool | None,
 ) -> int:
-    """Say what videos are, decoding at most their first frames.
+    """Say what videos are, decoding one frame of each.
 
     Length, frames, size as shown, pixels, how a seek finds its way, which reader is chosen and why,
-    and what is odd or broken. The first frames say how the picture is turned, and check the reader.
+    and what is odd or broken. The first frame says how the picture is turned and stored.
     """  # fmt: skip
     if with_times and not as_json:
         raise ConfigError("--times without --json.", "add --json.")

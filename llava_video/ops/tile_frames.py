@@ -130,6 +130,8 @@ def _check(frames: torch.Tensor, fit: Fit, grid: Grid, dtype: torch.dtype) -> No
         raise ValueError(f"frames {tuple(frames.shape)} of {frames.dtype}: (T, H, W, 3), uint8.")
     if fit != "letterbox" and grid != Grid(1, 1):
         raise ValueError(f"fit {fit!r} has one tile, the grid asks {grid.rows} x {grid.cols}.")
+    if fit == "crop":
+        raise ValueError("fit 'crop' has no form here: `ops.tiles` cuts it.")
     if dtype not in TILE_DTYPES:
         raise ValueError(f"tiles of {dtype}: one of {TILE_DTYPES}.")
 

@@ -197,7 +197,8 @@ def _on_keyframes(sample: Sample) -> Sample:
     if found < num_wanted:
         these = "one keyframe: it is used" if found == 1 else f"{found} keyframes: these are used"
         warnings = (*warnings, f"{num_wanted} moments lie nearest to {these}.")
-    return _sample_of(info, sample.span, moved.frame_idxs, "listed", how, warnings)
+    there = _sample_of(info, sample.span, moved.frame_idxs, "listed", how, warnings)
+    return replace(there, reasons=(*sample.reasons, *there.reasons))
 
 
 def _over_shots(

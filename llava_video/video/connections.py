@@ -1,7 +1,8 @@
-"""A judged address → an HTTP connection to it that never outlasts its download's deadline.
+"""A judged address → an HTTP connection to it that does not outlast its download's deadline.
 
-The name that was asked for stays the one in the Host header and on the certificate. Knows no
-redirect and no limit but time.
+The name that was asked for stays the one in the Host header and on the certificate. The system's
+look-up of a name has time limits of its own and is not under the deadline. Knows no redirect and no
+limit but time.
 """
 
 import contextlib
@@ -54,7 +55,7 @@ def connect(host: str, port: int, deadline: Deadline, *, allow_private: bool) ->
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection to an address that was judged, no step of which outlasts the deadline."""
+    """A connection to an address that was judged; after the look-up all is under the deadline."""
 
     def __init__(
         self, host: str, *, allow_private: bool, deadline: Deadline, **kwargs: Any
@@ -90,6 +91,7 @@ class _TlsConnection(_Connection):
         context.set_alpn_protocols(["http/1.1"])
         context.sslsocket_class = _TlsSocket
         name = self._tunnel_host or self.host
+        self.sock.settimeout(self._deadline.wait_s())  # the handshake's, after the connection's
         encrypted = context.wrap_socket(self.sock, server_hostname=name)
         if isinstance(encrypted, _TlsSocket):
             encrypted.deadline = self._deadline

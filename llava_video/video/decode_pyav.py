@@ -75,9 +75,7 @@ class PyavReader:
         info = self._info
         # Stored as 4:2:0, mostly: one level for each pixel and half a level for its colour.
         max_items = max(2, _MOST_HELD_BYTES * 2 // max(1, info.height_px * info.width_px * 3))
-        runs, num_workers = self._runs(idxs, max_items)
-        if cares[0] is Care.LINEAR:
-            runs, num_workers = (Run(tuple(idxs), None, 0, info.num_frames),), 1
+        runs, num_workers = self._runs(idxs, max_items, is_linear=cares[0] is Care.LINEAR)
         wanted = threading.Event()
         wanted.set()
         threads = "AUTO" if num_workers == 1 else "NONE"
@@ -89,8 +87,13 @@ class PyavReader:
             wanted.clear()  # a long run would first be decoded to its next frame
             frames.close()
 
-    def _runs(self, idxs: Sequence[int], max_items: int) -> tuple[tuple[Run, ...], int]:
+    def _runs(
+        self, idxs: Sequence[int], max_items: int, *, is_linear: bool
+    ) -> tuple[tuple[Run, ...], int]:
         """Return the runs, and how many are read at once."""
+        if is_linear:  # one run, from the start of the file
+            num_keys = len(self._info.keyframe_idxs)
+            return plan_runs(self._info, idxs, join_packets=sys.maxsize, keys_back=num_keys), 1
         runs = plan_runs(self._info, idxs)
         num_workers = min(_num_cores(), len(runs), _MOST_WORKERS)
         # The first run's reader hands over as it reads; the others' frames have to wait.

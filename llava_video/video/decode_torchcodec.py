@@ -37,6 +37,11 @@ def torchcodec_objection(info: TrackInfo) -> str | None:
         (info.by_order, "its frames are told by order, not by time"),
         (info.num_hidden > 0, "its edit list hides frames"),
         (info.mirrored, "its picture is mirrored"),
+        ((info.bit_depth or 8) > 8, f"its pixels have {info.bit_depth} bits"),
+        (
+            info.codec == "vp9" and bool(info.height_px % 2 or info.width_px % 2),
+            "its sides are odd, in VP9",
+        ),
         (not info.clean_keys, "not every keyframe of it is a clean start"),
         (bool(info.faults), f"the file is faulty: {'; '.join(info.faults).rstrip('.')}"),
     )

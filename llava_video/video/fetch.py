@@ -81,6 +81,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
     def __init__(self, max_redirects: int) -> None:
         self._left = max_redirects
+        # urllib's own limits, of all and of one address, must not be met before ours.
+        vars(self).update(max_redirections=max_redirects + 1, max_repeats=max_redirects + 1)
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str

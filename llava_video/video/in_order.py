@@ -48,10 +48,12 @@ def in_order(
         yield from crew.items()
     finally:
         crew.stop()
-        for thread in threads:
-            # The garbage collector may close a forgotten generator in one of the threads.
-            if thread.ident is not None and thread is not threading.current_thread():
-                thread.join()
+        # The garbage collector may close a forgotten generator in one of the threads, which then
+        # may hold what another one waits for.
+        if threading.current_thread() not in threads:
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
 
 
 class _Crew(Generic[T, R]):

@@ -5,12 +5,13 @@ each for its question: thumbnails for whether it is another picture, blocks for 
 all has changed. Knows no rule of sampling.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from llava_video.values import Clip, Scan, VideoInfo
+from llava_video.values import Scan
+from llava_video.video.clips import Frame
 from llava_video.video.decoder import Decoder
 
 THUMBNAIL_SIZE = 18, 32  # rows, columns: 16:9, a cell is 60 px of a 1080p frame
@@ -20,11 +21,6 @@ BLOCK_PX = 8
 _CELL_SAMPLES = 8
 # Luma of ITU-R BT.601, as still pictures have it.
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-
-_CHUNK_FRAMES = 8
-_CHUNK_BYTES = 100 * 2**20
-
-Frame = npt.NDArray[np.uint8]
 
 
 def scan_cuts(decoder: Decoder, times_s: Sequence[float]) -> Scan:
@@ -131,7 +127,7 @@ def block_change(one: Frame, other: Frame) -> float:
 def _scan(decoder: Decoder, times_s: Sequence[float], change: Callable[[Frame], float]) -> Scan:
     idxs: list[int] = []
     changes: list[float] = []
-    for clip in _clips(decoder, times_s):
+    for clip in decoder.clips_at(times_s):
         idxs += clip.frame_idxs.tolist()
         changes += [change(frame) for frame in clip.frames]
         del clip  # before the next one is made
@@ -140,15 +136,6 @@ def _scan(decoder: Decoder, times_s: Sequence[float], change: Callable[[Frame], 
         changes=np.array(changes, dtype=np.float64),
         num_asked=len(times_s),
     )
-
-
-def _clips(decoder: Decoder, times_s: Sequence[float]) -> Iterator[Clip]:
-    return decoder.clips_at(times_s, chunk_frames=_chunk_frames(decoder.info))
-
-
-def _chunk_frames(info: VideoInfo) -> int:
-    frame_bytes = max(1, info.height_px * info.width_px * 3)
-    return max(1, min(_CHUNK_FRAMES, _CHUNK_BYTES // frame_bytes))
 
 
 def _middles(num_parts: int, length_px: int) -> npt.NDArray[np.int64]:

@@ -161,11 +161,14 @@ def test_a_rate_moved_to_keyframes(make_info: MakeInfo):
     assert sample.frame_idxs == (0, 100, 200)
     # 0 30 60 | 90 … 150 | 180 … 270: at most 70 frames, at 270; the sum is 300 over ten.
     shifts = [0, 30, 40, 10, 20, 50, 20, 10, 40, 70]
-    assert sample.reasons[0].startswith(
+    assert sample.reasons[0].startswith("10 of the video's 300 frames, at 1 per second")
+    assert sample.reasons[1].startswith(
         f"3 of the video's 300 frames, moved to the nearest keyframes, by {max(shifts) / 30:.2f} s "
         f"at most and {sum(shifts) / 300:.2f} s on average"
     )
     assert "10 moments lie nearest to 3 keyframes" in sample.warnings[0]
+    capped = sample_by(info, [], rule="keyframe", fps=1.0, max_frames=4)
+    assert "1 per second are 10, the limit is 4" in capped.reasons[0]
 
 
 def test_without_a_keyframe_frames_stay_and_it_is_said(make_info: MakeInfo):

@@ -170,6 +170,8 @@ def test_every_objection(reader_of: Any, tmp_path: Path) -> None:
         {"by_order": True},
         {"num_hidden": 1},
         {"mirrored": True},
+        {"bit_depth": 10},
+        {"codec": "vp9", "height_px": 95},
         {"clean_keys": False},
         {"faults": ("odd.",)},
     ):

@@ -144,6 +144,8 @@ def test_the_bytes_arrive_and_the_file_goes_when_closed(
         ("unstated", {"max_bytes": 5000}, "larger than 5000 bytes"),
         ("loop", {}, "redirects"),
         ("chain", {"max_redirects": 3}, "max_redirects"),
+        ("chain", {"max_redirects": 20}, "max_redirects"),  # urllib stops at 10 by itself
+        ("loop", {"max_redirects": 20}, "max_redirects"),
         ("once", {"max_redirects": 0}, "max_redirects"),
         ("ftp", {}, "redirects to a ftp address"),
         ("file", {}, "redirects"),
