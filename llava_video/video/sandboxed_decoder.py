@@ -108,6 +108,7 @@ class SandboxedDecoder:
             if not has_lock or not self._has_closed():
                 self._worker.kill()
             self._ended = self._ended or "it was closed"
+            self._is_reading = False
             self._give_back(self._worker)
             self._lent = None
         finally:
@@ -189,6 +190,7 @@ class SandboxedDecoder:
 
     def _begin(self, times: npt.NDArray[np.float64]) -> tuple[int, FrameRing]:
         """Order frames; return whose turn it is and where they will stand."""
+        self._check_open(0.0)
         while self._is_reading:  # what the reading before this one still has to say
             self._worker.send({"do": "stop"})
             self._is_reading = self._answer(0.0).values.get("is") == "frame"
@@ -224,7 +226,8 @@ class SandboxedDecoder:
 
     def _end(self, reading: "_Reading") -> None:
         with self._lock:
-            if self._is_reading and reading.turn == self._turn:
+            # After its end, the worker may be reading another video.
+            if self._is_reading and not self._ended and reading.turn == self._turn:
                 self._worker.send({"do": "stop"})
         reading.ring.close()
 
@@ -234,9 +237,7 @@ class SandboxedDecoder:
         Args:
             pts_s: where in the video the worker is; None when it is being opened.
         """
-        if self._ended:
-            hint = "open it again."
-            raise DecodeError(f"{self._source.name}: {self._ended}.", hint, pts_s)
+        self._check_open(pts_s)
         try:
             message = self._worker.answer(self._account)
         except WorkerEndedError as cause:
@@ -250,6 +251,11 @@ class SandboxedDecoder:
             self._is_reading = False
             raise self._told(message)
         return message
+
+    def _check_open(self, pts_s: float | None) -> None:
+        if self._ended:
+            hint = "open it again."
+            raise DecodeError(f"{self._source.name}: {self._ended}.", hint, pts_s)
 
     def _told(self, message: Message) -> LlavaVideoError:
         if message.values.get("error"):
