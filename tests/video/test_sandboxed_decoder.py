@@ -143,6 +143,26 @@ def test_a_new_reading_ends_the_last(path: Path) -> None:
             next(first)
 
 
+def test_a_new_reading_does_not_tell_the_lasts_error(path: Path) -> None:
+    with (
+        DecoderPool(QUICK, opener="sandbox_stubs:refuses") as pool,
+        pool.open(open_source(path)) as decoder,
+    ):
+        left = decoder.clips_at([0.0, 0.1, 0.5], chunk_frames=1)
+        assert synthetic.indices([next(left)]) == [0]
+        time.sleep(0.6)  # the error is on its way by then
+        assert synthetic.indices(decoder.clips_at([0.2])) == [6]
+    with (
+        DecoderPool(QUICK, opener="sandbox_stubs:crashes") as pool,
+        pool.open(open_source(path)) as decoder,
+    ):
+        left = decoder.clips_at([0.0, 0.1, 0.5], chunk_frames=1)
+        assert synthetic.indices([next(left)]) == [0]
+        time.sleep(0.6)
+        with pytest.raises(DecodeError, match="crashed"):  # but the end of the worker
+            list(decoder.clips_at([0.2]))
+
+
 @pytest.mark.parametrize("how", ["close", "forget", "go on", "begin"])
 def test_a_closed_decoder_leaves_the_next_video_alone(path: Path, how: str) -> None:
     """The worker reads another video by then."""
