@@ -113,7 +113,7 @@ class DecoderPool:
                 raise CapacityError(
                     f"all {settings.num_workers} decoding workers are busy, and none came free in "
                     f"{settings.wait_timeout_s:g} s.",
-                    "close decoders that are done with, or raise num_workers in SandboxSettings.",
+                    "close decoders that are done with, or pass SandboxSettings(num_workers=…).",
                 )
             self._num_lent += 1
             worker = self._idle.popleft() if self._idle else None

@@ -41,7 +41,7 @@ from llava_video.video.sandbox_channel import (
     unpack_info,
 )
 from llava_video.video.sandbox_memory import is_short_of_memory, status_bytes
-from llava_video.video.settings import SandboxSettings
+from llava_video.video.settings import SandboxSettings, more_of
 from llava_video.video.source import Source
 
 _PULSE_S = 0.5
@@ -113,7 +113,7 @@ class _Walk:
             raise DecodeError(
                 f"{self._name}: more than {self._max_frames:,} frames would have to be decoded for "
                 "those asked for (max_walked_frames).",
-                "ask for a shorter span, or raise max_walked_frames in SandboxSettings.",
+                f"ask for a shorter span; {more_of('max_walked_frames')}.",
             )
 
 
@@ -205,7 +205,7 @@ class _Worker:
             raise DecodeError(
                 f"{self._name}: its frames are {width_px} px wide and {height_px} px high, more "
                 f"than {self._settings.max_pixels:,} pixels (max_pixels).",
-                "raise max_pixels in SandboxSettings if the file is to be trusted.",
+                f"if the file is to be trusted: {more_of('max_pixels')}.",
             )
 
     def _read(self, message: Message) -> None:

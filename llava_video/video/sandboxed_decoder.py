@@ -26,6 +26,7 @@ from llava_video.video.sandbox_channel import (
 )
 from llava_video.video.sandbox_memory import FrameRing, LentFile
 from llava_video.video.sandbox_process import WorkerEndedError, WorkerProcess
+from llava_video.video.settings import more_of
 from llava_video.video.source import Source
 
 # A worker that is in the middle of something is not waited for: a new one takes less time.
@@ -278,7 +279,7 @@ class SandboxedDecoder:
         self._worker.kill()
         most_bytes = self._account.limits.max_memory_bytes
         self._ended = f"decoding took more than {most_bytes:,} bytes (max_memory_bytes)"
-        hint = "raise max_memory_bytes in SandboxSettings if the file is to be trusted."
+        hint = f"if the file is to be trusted: {more_of('max_memory_bytes')}."
         return DecodeError(f"{self._source.name}: {self._ended}.", hint, pts_s)
 
     def _nonsense(self, pts_s: float | None) -> DecodeError:
