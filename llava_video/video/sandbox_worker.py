@@ -283,7 +283,8 @@ def least_walk(info: VideoInfo, times_s: npt.NDArray[np.float64]) -> int:
 def _track(info: VideoInfo) -> TrackInfo:
     if isinstance(info, TrackInfo):
         return info
-    return TrackInfo(**{f.name: getattr(info, f.name) for f in dataclasses.fields(info)})
+    facts = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    return TrackInfo(**facts, packet_idxs=np.arange(info.num_frames))
 
 
 def _declared_size(source: Source) -> tuple[int, int]:

@@ -219,7 +219,10 @@ class SandboxedDecoder:
             message = self._answer(pts_s)
             if message.values.get("is") == "end":
                 self._is_reading = False
-                self._note_choice(message)
+                try:
+                    self._note_choice(message)
+                except KeyError as cause:
+                    raise self._nonsense(pts_s) from cause
                 return None
             idx = reading.take(message)
             if idx is None:

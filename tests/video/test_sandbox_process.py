@@ -33,12 +33,13 @@ MISDEEDS = {
     "fails": (r"not foreseen: KeyError: 'nobody thought of this'", "report it"),
     "floods_bytes": (r"the worker sent a message of \d+ bytes", "convert it"),
     "lies_about_the_frame": ("answer makes no sense", "report it"),
+    "ends_without_a_word": ("answer makes no sense", "report it"),
     "says_something_else": ("answer makes no sense", "report it"),
 }
 
 
 # The others only in `make test-full`: a worker's start each.
-_QUICK = ("sleeps_in_c", "crashes", "fails", "lies_about_the_frame")
+_QUICK = ("sleeps_in_c", "crashes", "fails", "lies_about_the_frame", "ends_without_a_word")
 
 
 @pytest.mark.parametrize(
