@@ -189,12 +189,13 @@ class WorkerProcess:
         return None
 
     def kill(self) -> None:
-        """End the process and all it may have started, and free what it held."""
+        """End the process, with all it started if it still runs, and free what it held."""
         with self._ending:
             if self._lifeline < 0:
                 return
-            with contextlib.suppress(OSError):
-                os.killpg(self._program.pid, signal.SIGKILL)
+            if self._program.returncode is None:  # once reaped, its number may be another's
+                with contextlib.suppress(OSError):
+                    os.killpg(self._program.pid, signal.SIGKILL)
             self._reap()
             self._let_go()
 
