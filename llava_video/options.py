@@ -43,7 +43,7 @@ class Options(TypedDict, total=False):
     How it is read: `reader` ("auto", "decord", "pyav" or "torchcodec"), `allow_private` (whether a
     URL may lead to private and loopback addresses and through the environment's proxies; off),
     `sandbox` (whether videos are read in a process of their own, for files from strangers: True, or
-    a `SandboxSettings` with other limits).
+    a `SandboxSettings` with other limits; still pictures are read by Pillow in the calling one).
     """
 
     start: Time | None
