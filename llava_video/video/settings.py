@@ -71,7 +71,10 @@ class SandboxSettings:
         at_least=2**26,
     )
     max_pixels: int = setting(
-        2**26, "Pixels of one frame, asked before any is decoded; 8K has half of it.", at_least=1
+        2**26,
+        "Pixels of one frame, asked before any is decoded; 8K has half of it. Frames that "
+        "are larger later on are left out.",
+        at_least=1,
     )
     max_walked_frames: int = setting(
         1_000_000,
