@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from llava_video.values import Description as Description
     from llava_video.values import Plan as Plan
     from llava_video.values import VideoInfo as VideoInfo
+    from llava_video.video.sandbox import DecoderPool as DecoderPool
+    from llava_video.video.settings import SandboxSettings as SandboxSettings
 
 __version__ = "0.1.0"
 
@@ -39,6 +41,7 @@ _DEFINED_IN = {
     "CheckpointError": "llava_video.errors",
     "ConfigError": "llava_video.errors",
     "DecodeError": "llava_video.errors",
+    "DecoderPool": "llava_video.video.sandbox",
     "Description": "llava_video.values",
     "LlavaVideo": "llava_video.api",
     "LlavaVideoError": "llava_video.errors",
@@ -46,6 +49,7 @@ _DEFINED_IN = {
     "Picture": "llava_video.inputs",
     "Plan": "llava_video.values",
     "Sampler": "llava_video.planning.settings",
+    "SandboxSettings": "llava_video.video.settings",
     "SourceError": "llava_video.errors",
     "Turn": "llava_video.model.prompt",
     "Video": "llava_video.inputs",
@@ -63,6 +67,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DecodeError",
+    "DecoderPool",
     "Description",
     "LlavaVideo",
     "LlavaVideoError",
@@ -70,6 +75,7 @@ __all__ = [
     "Picture",
     "Plan",
     "Sampler",
+    "SandboxSettings",
     "SourceError",
     "Turn",
     "Video",

@@ -23,7 +23,7 @@ from llava_video.values import Clip, Plan, Segment, VideoInfo, VisualPlan
 from llava_video.video.decoder import BackendName, Decoder, open_decoder
 from llava_video.video.picture import read_picture
 from llava_video.video.sandbox import open_sandboxed
-from llava_video.video.settings import FetchSettings
+from llava_video.video.settings import FetchSettings, SandboxSettings
 from llava_video.video.source import Source, open_source
 from llava_video.video.span import parse_time
 
@@ -192,7 +192,7 @@ def open_visuals(
     sampling: SamplingSettings,
     reader: BackendName = "auto",
     fetch: FetchSettings = _DEFAULT_FETCH,
-    sandbox: bool = False,
+    sandbox: bool | SandboxSettings = False,
 ) -> tuple[Opened, ...]:
     """Open what the user handed over, in order; nothing stays open when one of them fails.
 
@@ -202,7 +202,8 @@ def open_visuals(
         sampling: the request's sampling, for videos that have none of their own.
         reader: which decoder backend reads videos.
         fetch: whom a download may ask, and its limits.
-        sandbox: whether each video is read in a process of its own.
+        sandbox: whether each video is read in a process of its own, and with which limits; True
+            takes the defaults.
 
     Raises:
         SourceError, DecodeError: when an address cannot be read.
@@ -223,7 +224,7 @@ def reopen(
     video: Any,
     reader: BackendName = "auto",
     fetch: FetchSettings = _DEFAULT_FETCH,
-    sandbox: bool = False,
+    sandbox: bool | SandboxSettings = False,
 ) -> tuple[Opened, ...]:
     """Open a plan's visuals again, by the names in it or from what the caller hands over.
 
@@ -308,7 +309,7 @@ def _open_one(
     sampling: SamplingSettings,
     reader: BackendName,
     fetch: FetchSettings,
-    sandbox: bool,
+    sandbox: bool | SandboxSettings,
 ) -> Opened:
     if isinstance(visual, Picture):
         return _open_picture(visual.address, fetch)
@@ -318,8 +319,11 @@ def _open_one(
     source = open_source(video.address, fetch_settings=fetch)
     if not isinstance(visual, Video) and _is_picture(source):
         return _open_picture(source)
-    open_with = open_sandboxed if sandbox else open_decoder
-    decoder = open_with(source, backend=reader, info=video.info)
+    if sandbox:
+        limits = SandboxSettings() if sandbox is True else sandbox
+        decoder = open_sandboxed(source, backend=reader, info=video.info, settings=limits)
+    else:
+        decoder = open_decoder(source, backend=reader, info=video.info)
     identity = _fingerprint(source)
     return OpenedVideo(
         source=source, decoder=decoder, identity=identity, sampling=video.sampled_by(sampling)

@@ -15,7 +15,7 @@ from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
 from llava_video.planning.settings import PlanningSettings, Rule, Sampler, SamplingSettings
 from llava_video.values import Grid, Newline, Plan, PoolMode
-from llava_video.video.settings import FetchSettings
+from llava_video.video.settings import FetchSettings, SandboxSettings
 from llava_video.video.span import parse_time
 
 Time = float | str | timedelta
@@ -42,7 +42,8 @@ class Options(TypedDict, total=False):
 
     How it is read: `reader` ("auto", "decord", "pyav" or "torchcodec"), `allow_private` (whether a
     URL may lead to private and loopback addresses and through the environment's proxies; off),
-    `sandbox` (whether in a process of its own, with limits; for files from strangers).
+    `sandbox` (whether videos are read in a process of their own, for files from strangers: True, or
+    a `SandboxSettings` with other limits; still pictures are read by Pillow in the calling one).
     """
 
     start: Time | None
@@ -77,7 +78,7 @@ class Options(TypedDict, total=False):
     response_format: Mapping[str, Any] | Sequence[str] | None
     reader: Literal["auto", "decord", "pyav", "torchcodec"]
     allow_private: bool
-    sandbox: bool
+    sandbox: bool | SandboxSettings
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +90,14 @@ class Settings:
     generation: GenerationSettings
     reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
-    sandbox: bool = False
+    sandbox: bool | SandboxSettings = False
 
     @property
     def reading(
         self,
-    ) -> tuple[Literal["auto", "decord", "pyav", "torchcodec"], FetchSettings, bool]:
+    ) -> tuple[
+        Literal["auto", "decord", "pyav", "torchcodec"], FetchSettings, bool | SandboxSettings
+    ]:
         """Reader, download and sandbox: what `open_visuals` and `reopen` take last."""
         return self.reader, self.fetch, self.sandbox
 
@@ -130,8 +133,8 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
         hint = "allowed: 'auto', 'decord', 'pyav', 'torchcodec'."
         raise ConfigError(f"reader = {reader!r}.", hint)
     sandbox = values.pop("sandbox", False)
-    if not isinstance(sandbox, bool):
-        raise ConfigError(f"sandbox = {sandbox!r}.", "allowed: true or false.")
+    if not isinstance(sandbox, bool | SandboxSettings):
+        raise ConfigError(f"sandbox = {sandbox!r}.", "allowed: True, False or SandboxSettings(…).")
     stages = [
         _pick(cls, values) for cls in (SamplingSettings, PlanningSettings, GenerationSettings)
     ]

@@ -190,4 +190,5 @@ def _send(**values: Any) -> Callable[[Any], None]:
 floods_pulses = _after_two(_flood_pulses)
 floods_bytes = _after_two(_flood_bytes)
 lies_about_the_frame = _after_two(_send(**{"is": "frame", "idx": 10**6}))
+ends_without_a_word = _after_two(_send(**{"is": "end"}))
 says_something_else = _after_two(_send(**{"is": "opened"}))

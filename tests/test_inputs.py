@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava_video.errors import ConfigError, SourceError
+from llava_video.errors import ConfigError, DecodeError, SourceError
 from llava_video.inputs import OpenedPicture, OpenedVideo, Picture, Video, close_all, open_visuals
 from llava_video.planning.settings import SamplingSettings
 from llava_video.values import Segment
 from llava_video.video.sandboxed_decoder import SandboxedDecoder
-from llava_video.video.settings import FetchSettings
+from llava_video.video.settings import FetchSettings, SandboxSettings
 
 PLAIN = SamplingSettings()
 
@@ -105,6 +105,12 @@ def test_a_process_of_its_own_gives_the_same_frames(tiny_clip: Path) -> None:
         found.append(clip.frames)
         video.close()
     assert np.array_equal(*found)
+
+
+def test_limits_of_the_process_are_the_callers(tiny_clip: Path) -> None:
+    limits = SandboxSettings(max_pixels=1)
+    with pytest.raises(DecodeError, match=r"\(max_pixels\).*sandbox=SandboxSettings\(max_pixels=…"):
+        open_visuals(tiny_clip, PLAIN, sandbox=limits)
 
 
 def test_whom_a_download_may_ask_reaches_videos_and_pictures() -> None:

@@ -7,6 +7,7 @@ import pytest
 from llava_video.errors import ConfigError
 from llava_video.options import PLAN_OPTIONS, answer_settings, settings_of
 from llava_video.values import Grid, Newline
+from llava_video.video.settings import SandboxSettings
 
 pytest_plugins = ["planning_fixtures"]
 
@@ -32,6 +33,8 @@ def test_every_keyword_reaches_its_stage() -> None:
     assert settings.reader == "pyav"
     assert settings.sandbox
     assert not settings_of({}).sandbox
+    limits = SandboxSettings(max_pixels=1)
+    assert settings_of({"sandbox": limits}).sandbox is limits
     assert settings.fetch.allow_private
     assert not settings_of({}).fetch.allow_private
 
@@ -80,6 +83,7 @@ def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest() -> None:
         ("newline", "word"),
         ("reader", "opencv"),
         ("sandbox", 1),
+        ("sandbox", {"max_pixels": 1}),
         ("num_frames", -1),
         ("num_frames", 0),
         ("fps", 0),

@@ -92,8 +92,8 @@ def sandbox_option(section: str = "Options") -> Callable[[F], F]:
         "--sandbox/--no-sandbox",
         section=section,
         default=None,
-        help="Read the video in a process of its own, with limits on time and memory; for files "
-        "from strangers.  [default: off]",
+        help="Read videos in a process of their own, with limits on time and memory, for files "
+        "from strangers; still pictures are read by Pillow in this one.  [default: off]",
     )
 
 

@@ -25,6 +25,8 @@ _FORMATS = (
 
 # Called at every packet, in whatever thread reads it.
 _watches: list[Callable[[], None]] = []
+# Called with every container, before anything is decoded.
+_preparations: list[Callable[["InputContainer"], None]] = []
 
 
 def watch_packets(watch: Callable[[], None]) -> None:
@@ -33,6 +35,11 @@ def watch_packets(watch: Callable[[], None]) -> None:
     For processes that serve one video at a time: what the function raises ends the reading.
     """
     _watches.append(watch)
+
+
+def prepare_containers(prepare: Callable[["InputContainer"], None]) -> None:
+    """Have a function called with every container that this process opens from now on."""
+    _preparations.append(prepare)
 
 
 @contextlib.contextmanager
@@ -52,6 +59,8 @@ def open_container(source: Source) -> Iterator["InputContainer"]:
     except (av.error.FFmpegError, OSError) as cause:
         raise _cannot_open(source, cause) from cause
     with container:
+        for prepare in _preparations:
+            prepare(container)
         yield container
 
 

@@ -41,13 +41,23 @@ def open_sandboxed(
 
     Raises:
         SourceError, DecodeError, BackendMissingError, ConfigError: as `open_decoder`.
+        ConfigError: for torchcodec, which needs torch.
         DecodeError: a limit, a hang or a crash.
         CapacityError: no worker can be started now.
     """
     if source.frames is not None:
         return open_decoder(source, backend=backend, info=info)
+    _check_backend(backend)
     worker = WorkerProcess(settings, _OPENER)
     return SandboxedDecoder(worker, WorkerProcess.kill, source, backend, info)
+
+
+def _check_backend(backend: BackendName) -> None:
+    if backend == "torchcodec":
+        raise ConfigError(
+            "torchcodec needs torch, which the sandbox's workers do not load.",
+            'reader="auto", or sandbox=False.',
+        )
 
 
 class DecoderPool:
@@ -86,10 +96,11 @@ class DecoderPool:
             SourceError, DecodeError, BackendMissingError, ConfigError: as `open_decoder`.
             DecodeError: a limit, a hang or a crash.
             CapacityError: all workers are lent, or none can be started now.
-            ConfigError: the pool is closed.
+            ConfigError: the pool is closed; for torchcodec, which needs torch.
         """
         if source.frames is not None:
             return open_decoder(source, backend=backend, info=info)
+        _check_backend(backend)
         return SandboxedDecoder(self._lend(), self._take_back, source, backend, info)
 
     def close(self) -> None:
@@ -113,7 +124,7 @@ class DecoderPool:
                 raise CapacityError(
                     f"all {settings.num_workers} decoding workers are busy, and none came free in "
                     f"{settings.wait_timeout_s:g} s.",
-                    "close decoders that are done with, or raise num_workers in SandboxSettings.",
+                    "close decoders that are done with, or pass SandboxSettings(num_workers=…).",
                 )
             self._num_lent += 1
             worker = self._idle.popleft() if self._idle else None

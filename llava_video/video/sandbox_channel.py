@@ -32,6 +32,18 @@ _MOST_DESCRIPTORS = 4
 # Longer tuples of whole numbers travel as arrays.
 _SHORT = 32
 
+# What reading values raises that somebody else chose: np.dtype("(1,") is a syntax error, the length
+# 2**70 and Fraction("1/0") are arithmetic.
+_NONSENSE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    SyntaxError,
+    RecursionError,
+)
+
 _ERRORS: dict[str, type[LlavaVideoError]] = {
     name: kind
     for name, kind in vars(errors).items()
@@ -142,7 +154,7 @@ class Channel:
             values = json.loads(self._held[_HEAD.size : body])
             arrays = _arrays(bytes(self._held[body:end]), values.pop("_arrays"))
             num_descriptors = int(values.pop("_descriptors"))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
+        except _NONSENSE as cause:
             raise BrokenMessageError(f"no message ({type(cause).__name__})") from cause
         del self._held[:end]
         descriptors = self._descriptors[:num_descriptors]
@@ -193,18 +205,23 @@ def unpack_info(values: Mapping[str, Any], arrays: Mapping[str, np.ndarray[Any, 
         }
         info = dataclasses.replace(info, **longs)
         _check_info(info)
-    except (LlavaVideoError, ValueError, TypeError, AttributeError, KeyError) as cause:
+    except (LlavaVideoError, *_NONSENSE) as cause:
         raise BrokenMessageError("facts of a video that cannot be") from cause
     return info
 
 
 def _check_info(info: TrackInfo) -> None:
     keys = np.asarray(info.keyframe_idxs, dtype=np.int64)
+    duration_s = 0.0 if info.duration_s is None else info.duration_s
     is_sound = (
         info.num_frames == len(info.pts_s) > 0
         and info.pts_s.dtype == np.float64
         and bool(np.isfinite(info.pts_s).all())
         and bool((np.diff(info.pts_s) > 0).all())
+        and 0 < info.tick_s < np.inf
+        and np.isfinite(duration_s)
+        and info.packet_idxs.dtype == np.int64
+        and info.packet_idxs.shape == (info.num_frames,)
         and min(info.height_px, info.width_px) > 0
         and bool(((keys >= 0) & (keys < info.num_frames)).all())
     )

@@ -25,7 +25,7 @@ from llava_video.config import to_mapping
 from llava_video.errors import BackendMissingError, CapacityError
 from llava_video.video.sandbox_channel import BrokenMessageError, Channel, Message
 from llava_video.video.sandbox_memory import is_short_of_memory, status_bytes
-from llava_video.video.settings import SandboxSettings
+from llava_video.video.settings import SandboxSettings, more_of
 
 # The user's script is not run again, and a module is found where the parent finds it.
 _START = (
@@ -189,12 +189,13 @@ class WorkerProcess:
         return None
 
     def kill(self) -> None:
-        """End the process and all it may have started, and free what it held."""
+        """End the process, with all it started if it still runs, and free what it held."""
         with self._ending:
             if self._lifeline < 0:
                 return
-            with contextlib.suppress(OSError):
-                os.killpg(self._program.pid, signal.SIGKILL)
+            if self._program.returncode is None:  # once reaped, its number may be another's
+                with contextlib.suppress(OSError):
+                    os.killpg(self._program.pid, signal.SIGKILL)
             self._reap()
             self._let_go()
 
@@ -223,16 +224,16 @@ class WorkerProcess:
                 raise self._ended(
                     f"the decoder hangs after taking {limits.max_memory_bytes:,} bytes "
                     "(max_memory_bytes)",
-                    _HANGS.format("max_memory_bytes"),
+                    _HANGS.format(more_of("max_memory_bytes")),
                 )
             raise self._ended(
                 f"the decoder said nothing for {limits.stall_timeout_s:g} s (stall_timeout_s)",
-                _HANGS.format("stall_timeout_s"),
+                _HANGS.format(more_of("stall_timeout_s")),
             )
         if account.waited_s >= limits.video_timeout_s:
             raise self._ended(
                 f"decoding took longer than {limits.video_timeout_s:g} s (video_timeout_s)",
-                _HANGS.format("video_timeout_s"),
+                _HANGS.format(more_of("video_timeout_s")),
             )
 
     def _check_reading(self, account: Account) -> None:
@@ -240,7 +241,7 @@ class WorkerProcess:
         if self._read_bytes() - account.read_before_bytes > most_bytes:
             raise self._ended(
                 f"more than {most_bytes:,} bytes of it were read (max_read_bytes)",
-                "raise max_read_bytes in SandboxSettings if the file is to be trusted.",
+                f"if the file is to be trusted: {more_of('max_read_bytes')}.",
             )
 
     def _read_bytes(self) -> int:
@@ -301,8 +302,8 @@ def _last_words(status: int | None) -> str:
     return f"the decoder crashed ({name})"
 
 
-_HANGS = "leave the file out, or raise {} in SandboxSettings if it is to be trusted."
+_HANGS = "leave the file out, or, if it is to be trusted: {}."
 _CRASHES = (
     "leave the file out, or convert it: damage can bring a decoder down. So can want of memory: "
-    "see max_memory_bytes in SandboxSettings."
+    f"{more_of('max_memory_bytes')}."
 )

@@ -7,6 +7,7 @@ what that reads, and writes frames into memory it shares with its parent. Knows 
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import logging
 import mmap
@@ -19,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ from llava_video.config import from_mapping
 from llava_video.errors import DecodeError, LlavaVideoError
 from llava_video.values import VideoInfo
 from llava_video.video.ahead import read_ahead
-from llava_video.video.container import open_container, watch_packets
+from llava_video.video.container import open_container, prepare_containers, watch_packets
 from llava_video.video.decoder import Decoder
 from llava_video.video.probe import TrackInfo
 from llava_video.video.sandbox_channel import (
@@ -41,11 +42,16 @@ from llava_video.video.sandbox_channel import (
     unpack_info,
 )
 from llava_video.video.sandbox_memory import is_short_of_memory, status_bytes
-from llava_video.video.settings import SandboxSettings
+from llava_video.video.settings import SandboxSettings, more_of
 from llava_video.video.source import Source
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 _PULSE_S = 0.5
 _MOST_LOG_LINES = 100
+_PADDING_PX = 64
+_MOST_PIXELS = 2**31 - 1  # FFmpeg's own default
 
 
 def main(words: Mapping[str, Any]) -> None:
@@ -113,7 +119,7 @@ class _Walk:
             raise DecodeError(
                 f"{self._name}: more than {self._max_frames:,} frames would have to be decoded for "
                 "those asked for (max_walked_frames).",
-                "ask for a shorter span, or raise max_walked_frames in SandboxSettings.",
+                f"ask for a shorter span; {more_of('max_walked_frames')}.",
             )
 
 
@@ -139,6 +145,7 @@ class _Worker:
     ) -> None:
         self._channel, self._settings, self._opener = channel, settings, opener
         self._walk = _Walk(channel, settings.max_walked_frames)
+        prepare_containers(functools.partial(_limit_pixels, settings.max_pixels))
         self._lines = _LogLines(channel)
         logging.getLogger("llava_video").addHandler(self._lines)
         logging.getLogger("llava_video").propagate = False
@@ -205,7 +212,7 @@ class _Worker:
             raise DecodeError(
                 f"{self._name}: its frames are {width_px} px wide and {height_px} px high, more "
                 f"than {self._settings.max_pixels:,} pixels (max_pixels).",
-                "raise max_pixels in SandboxSettings if the file is to be trusted.",
+                f"if the file is to be trusted: {more_of('max_pixels')}.",
             )
 
     def _read(self, message: Message) -> None:
@@ -283,7 +290,8 @@ def least_walk(info: VideoInfo, times_s: npt.NDArray[np.float64]) -> int:
 def _track(info: VideoInfo) -> TrackInfo:
     if isinstance(info, TrackInfo):
         return info
-    return TrackInfo(**{f.name: getattr(info, f.name) for f in dataclasses.fields(info)})
+    facts = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
+    return TrackInfo(**facts, packet_idxs=np.arange(info.num_frames))
 
 
 def _declared_size(source: Source) -> tuple[int, int]:
@@ -292,6 +300,19 @@ def _declared_size(source: Source) -> tuple[int, int]:
         tracks = [track.codec_context for track in container.streams.video if track.codec_context]
         sizes = [(track.height, track.width) for track in tracks]
     return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+
+
+def _limit_pixels(max_pixels: int, container: "InputContainer") -> None:
+    """Have FFmpeg refuse larger frames, for streams that change their size midway."""
+    for track in container.streams.video:
+        context = track.codec_context
+        if context is None:
+            continue
+        most = max_pixels
+        if context.height * context.width <= max_pixels:
+            # FFmpeg counts what it pads: 160 pixels as 192.
+            most = max(most, (context.height + _PADDING_PX) * (context.width + _PADDING_PX))
+        context.options = {**context.options, "max_pixels": str(min(most, _MOST_PIXELS))}
 
 
 def _limit_memory(most_bytes: int) -> None:

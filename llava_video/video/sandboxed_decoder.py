@@ -26,6 +26,7 @@ from llava_video.video.sandbox_channel import (
 )
 from llava_video.video.sandbox_memory import FrameRing, LentFile
 from llava_video.video.sandbox_process import WorkerEndedError, WorkerProcess
+from llava_video.video.settings import more_of
 from llava_video.video.source import Source
 
 # A worker that is in the middle of something is not waited for: a new one takes less time.
@@ -108,6 +109,7 @@ class SandboxedDecoder:
             if not has_lock or not self._has_closed():
                 self._worker.kill()
             self._ended = self._ended or "it was closed"
+            self._is_reading = False
             self._give_back(self._worker)
             self._lent = None
         finally:
@@ -189,9 +191,14 @@ class SandboxedDecoder:
 
     def _begin(self, times: npt.NDArray[np.float64]) -> tuple[int, FrameRing]:
         """Order frames; return whose turn it is and where they will stand."""
+        self._check_open(0.0)
         while self._is_reading:  # what the reading before this one still has to say
             self._worker.send({"do": "stop"})
-            self._is_reading = self._answer(0.0).values.get("is") == "frame"
+            try:
+                self._is_reading = self._answer(0.0).values.get("is") == "frame"
+            except LlavaVideoError:  # what that one came to is nothing to this one
+                if self._ended:
+                    raise
         self._turn += 1
         ring = FrameRing(self.info.height_px, self.info.width_px, len(times))
         order = {"do": "read", "shape": [ring.num_slots, *ring.shape]}
@@ -212,7 +219,10 @@ class SandboxedDecoder:
             message = self._answer(pts_s)
             if message.values.get("is") == "end":
                 self._is_reading = False
-                self._note_choice(message)
+                try:
+                    self._note_choice(message)
+                except KeyError as cause:
+                    raise self._nonsense(pts_s) from cause
                 return None
             idx = reading.take(message)
             if idx is None:
@@ -224,7 +234,8 @@ class SandboxedDecoder:
 
     def _end(self, reading: "_Reading") -> None:
         with self._lock:
-            if self._is_reading and reading.turn == self._turn:
+            # After its end, the worker may be reading another video.
+            if self._is_reading and not self._ended and reading.turn == self._turn:
                 self._worker.send({"do": "stop"})
         reading.ring.close()
 
@@ -234,9 +245,7 @@ class SandboxedDecoder:
         Args:
             pts_s: where in the video the worker is; None when it is being opened.
         """
-        if self._ended:
-            hint = "open it again."
-            raise DecodeError(f"{self._source.name}: {self._ended}.", hint, pts_s)
+        self._check_open(pts_s)
         try:
             message = self._worker.answer(self._account)
         except WorkerEndedError as cause:
@@ -250,6 +259,11 @@ class SandboxedDecoder:
             self._is_reading = False
             raise self._told(message)
         return message
+
+    def _check_open(self, pts_s: float | None) -> None:
+        if self._ended:
+            hint = "open it again."
+            raise DecodeError(f"{self._source.name}: {self._ended}.", hint, pts_s)
 
     def _told(self, message: Message) -> LlavaVideoError:
         if message.values.get("error"):
@@ -268,7 +282,7 @@ class SandboxedDecoder:
         self._worker.kill()
         most_bytes = self._account.limits.max_memory_bytes
         self._ended = f"decoding took more than {most_bytes:,} bytes (max_memory_bytes)"
-        hint = "raise max_memory_bytes in SandboxSettings if the file is to be trusted."
+        hint = f"if the file is to be trusted: {more_of('max_memory_bytes')}."
         return DecodeError(f"{self._source.name}: {self._ended}.", hint, pts_s)
 
     def _nonsense(self, pts_s: float | None) -> DecodeError:

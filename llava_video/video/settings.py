@@ -32,6 +32,17 @@ class FetchSettings:
         check(self)
 
 
+def more_of(limit: str) -> str:
+    """Say for a hint how a limit of the sandbox is raised.
+
+    In quotes, since the command line has no option for it.
+
+    >>> more_of("max_pixels")
+    "in Python, 'sandbox=SandboxSettings(max_pixels=…)' allows more"
+    """
+    return f"in Python, 'sandbox=SandboxSettings({limit}=…)' allows more"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxSettings:
     """Limits of decoding in worker processes; each ends a video with a `DecodeError`.
@@ -60,7 +71,10 @@ class SandboxSettings:
         at_least=2**26,
     )
     max_pixels: int = setting(
-        2**26, "Pixels of one frame, asked before any is decoded; 8K has half of it.", at_least=1
+        2**26,
+        "Pixels of one frame, asked before any is decoded; 8K has half of it. Frames that "
+        "are larger later on are left out.",
+        at_least=1,
     )
     max_walked_frames: int = setting(
         1_000_000,

@@ -10,6 +10,7 @@ from llava_video.cli import words
 from llava_video.cli.words import error_words, in_options
 from llava_video.errors import ConfigError
 from llava_video.options import Options
+from llava_video.video.settings import more_of
 
 
 def test_the_examples_are_true() -> None:
@@ -39,6 +40,7 @@ def test_the_examples_are_true() -> None:
         ("memory = 6.5 GiB.", "--memory 6.5 GiB."),
         ("8.0 GiB of memory hold", "8.0 GiB of memory hold"),
         ("kv_cache='auto' (64 frames)", "--kv-cache auto (64 frames)"),
+        (f"{more_of('max_pixels')}.", f"{more_of('max_pixels')}."),
         ("", ""),
     ],
 )

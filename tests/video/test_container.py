@@ -1,11 +1,17 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import synthetic
 
 from llava_video.errors import BackendMissingError, SourceError
 from llava_video.video import container as container_module
-from llava_video.video.container import open_container, packets_of, watch_packets
+from llava_video.video.container import (
+    open_container,
+    packets_of,
+    prepare_containers,
+    watch_packets,
+)
 from llava_video.video.source import open_source
 
 
@@ -113,3 +119,14 @@ def test_packets_can_be_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with open_container(source) as container, pytest.raises(RuntimeError, match="enough"):
         list(packets_of(container, container.streams.video))
     assert len(seen) == 16
+
+
+def test_containers_are_prepared_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container_module, "_preparations", [])
+    prepared: list[Any] = []
+    prepare_containers(prepared.append)
+    source = open_source(synthetic.write_video(tmp_path / "a.mp4", 3))
+    with open_container(source) as container:
+        assert prepared == [container]

@@ -42,6 +42,15 @@ def test_one_video_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder.close()  # a second time
 
 
+def test_torch_is_not_loaded_for_a_reader(path: Path) -> None:
+    source, refused = open_source(path), r'needs torch.*reader="auto", or sandbox=False'
+    with DecoderPool() as pool, pytest.raises(ConfigError, match=refused):
+        pool.open(source, backend="torchcodec")
+    assert pool._num_lent == 0
+    with pytest.raises(ConfigError, match=refused):
+        open_sandboxed(source, backend="torchcodec")
+
+
 def test_decoded_frames_need_no_worker(path: Path) -> None:
     frames = np.stack([synthetic.paint_frame(idx) for idx in range(3)])
     source = open_source((frames, [0.0, 1.0, 2.0]))

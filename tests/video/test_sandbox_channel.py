@@ -118,6 +118,9 @@ def _raw(values: Any, head: bytes | None = None) -> bytes:
         _raw({"_arrays": {"a": ["<f8", 10]}}),
         _raw({"_arrays": {"a": ["<f8", -1]}}),
         _raw({"_descriptors": "many"}),
+        _raw({"_arrays": {"a": ["<f8", 2**70]}}),
+        _raw({"_arrays": {"a": ["(1,", 1]}}),
+        _raw({"_descriptors": float("inf")}),
     ],
 )
 def test_what_is_no_message(ends: Any, sent: bytes) -> None:
@@ -156,6 +159,13 @@ def test_an_info_comes_back_complete(tmp_path: Path) -> None:
         {"pts_s": np.append(np.arange(99.0), np.inf)},
         {"keyframe_idxs": (100,)},
         {"keyframe_idxs": (-1,)},
+        {"keyframe_idxs": (2**70,)},
+        {"sample_aspect": "1/0"},
+        {"tick_s": 0.0},
+        {"tick_s": float("nan")},
+        {"duration_s": float("nan")},
+        {"packet_idxs": np.arange(99)},
+        {"packet_idxs": np.arange(100.0)},
         {"unheard_of": 1},
     ],
 )

@@ -1,6 +1,8 @@
 """Every way a worker can misbehave ends it within a second of the limit, and the next one works."""
 
 import contextlib
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -12,6 +14,7 @@ from sandbox_cases import QUICK, STALL_S, assert_error, given_and_raised
 
 from llava_video.errors import DecodeError
 from llava_video.video.sandbox import DecoderPool, open_sandboxed
+from llava_video.video.sandbox_process import WorkerProcess
 from llava_video.video.settings import SandboxSettings
 from llava_video.video.source import open_source
 
@@ -33,12 +36,13 @@ MISDEEDS = {
     "fails": (r"not foreseen: KeyError: 'nobody thought of this'", "report it"),
     "floods_bytes": (r"the worker sent a message of \d+ bytes", "convert it"),
     "lies_about_the_frame": ("answer makes no sense", "report it"),
+    "ends_without_a_word": ("answer makes no sense", "report it"),
     "says_something_else": ("answer makes no sense", "report it"),
 }
 
 
 # The others only in `make test-full`: a worker's start each.
-_QUICK = ("sleeps_in_c", "crashes", "fails", "lies_about_the_frame")
+_QUICK = ("sleeps_in_c", "crashes", "fails", "lies_about_the_frame", "ends_without_a_word")
 
 
 @pytest.mark.parametrize(
@@ -90,9 +94,25 @@ def test_limits(path: Path, stub: str, changes: dict[str, Any], found: str) -> N
         assert given == [0, 3]
         assert isinstance(caught, DecodeError)
         assert took_s < settings.video_timeout_s + 1
-        assert_error(caught, found, "SandboxSettings")
+        assert_error(caught, found, rf"sandbox=SandboxSettings\({next(iter(changes))}=…\)")
         with pool.open(open_source(path)) as again:
             assert synthetic.indices(again.clips_at([0.0, 0.1])) == [0, 3]
+
+
+def test_a_process_that_is_gone_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number may be another's."""
+    killed: list[int] = []
+    worker = WorkerProcess(QUICK, "sandbox_stubs:tells")
+    os.kill(worker.pid, signal.SIGKILL)
+    until_s = time.monotonic() + 5
+    while worker.is_alive and time.monotonic() < until_s:
+        time.sleep(0.01)
+    monkeypatch.setattr(os, "killpg", lambda pid, _: killed.append(pid))
+    worker.kill()
+    assert killed == []
+    worker = WorkerProcess(QUICK, "sandbox_stubs:tells")
+    worker.kill()  # one that runs is, with all it started
+    assert killed == [worker.pid]
 
 
 @pytest.mark.parametrize("stub", ["hangs_at_once", "crashes_at_once"])
@@ -122,7 +142,7 @@ def test_a_decoder_short_of_memory_is_told_apart_from_damage(tmp_path: Path) -> 
         assert given == ([0, 3] if is_enough else [])
         assert (caught is None) == is_enough
         if not is_enough:
-            assert_error(caught, "4k.mp4: ", "max_memory_bytes in SandboxSettings")
+            assert_error(caught, "4k.mp4: ", r"SandboxSettings\(max_memory_bytes=…\)")
 
 
 def test_a_size_that_cannot_be_is_not_believed(path: Path) -> None:

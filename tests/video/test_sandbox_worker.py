@@ -40,6 +40,31 @@ def test_large_frames_are_refused_from_the_header(path: Path) -> None:
         assert synthetic.indices(decoder.clips_at([0.5])) == [15]
 
 
+def test_frames_that_grow_midway_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten frames of 96 x 160 and ten of a hundred times as many pixels."""
+    parts = [
+        synthetic.write_video(
+            tmp_path / f"{part}.ts",
+            10,
+            height_px=96 * scale,
+            width_px=160 * scale,
+            times_s=[part * 2 + idx / 10 for idx in range(10)],
+        ).read_bytes()
+        for part, scale in ((0, 1), (1, 10))
+    ]
+    path = tmp_path / "grows.ts"
+    path.write_bytes(b"".join(parts))
+    for most, num_given in ((96 * 160 * 100, 20), (96 * 160, 10)):
+        settings = SandboxSettings(max_pixels=most)
+        with open_sandboxed(open_source(path), settings=settings) as decoder:
+            assert decoder.info.num_frames == 20
+            clips = decoder.clips_at(decoder.info.pts_s.tolist())
+            assert [int(idx) for clip in clips for idx in clip.frame_idxs] == [*range(num_given)]
+        assert ("10 of 20 frames cannot be decoded" in caplog.text) == (num_given == 10)
+
+
 @pytest.mark.parametrize("backend", ["pyav", "decord"])
 def test_frames_thrown_away_count(tmp_path: Path, backend: Any) -> None:
     """One keyframe: frame 29 takes 30 decoded frames; two of reordering may be read beyond."""

@@ -1,5 +1,6 @@
 """The same facts, frames and errors as in process, and one reading after the other."""
 
+import gc
 import sys
 import threading
 import time
@@ -140,6 +141,48 @@ def test_a_new_reading_ends_the_last(path: Path) -> None:
         assert synthetic.indices(decoder.clips_at([0.1])) == [3]
         with pytest.raises(ConfigError, match="another reading of this decoder"):
             next(first)
+
+
+def test_a_new_reading_does_not_tell_the_lasts_error(path: Path) -> None:
+    with (
+        DecoderPool(QUICK, opener="sandbox_stubs:refuses") as pool,
+        pool.open(open_source(path)) as decoder,
+    ):
+        left = decoder.clips_at([0.0, 0.1, 0.5], chunk_frames=1)
+        assert synthetic.indices([next(left)]) == [0]
+        time.sleep(0.6)  # the error is on its way by then
+        assert synthetic.indices(decoder.clips_at([0.2])) == [6]
+    with (
+        DecoderPool(QUICK, opener="sandbox_stubs:crashes") as pool,
+        pool.open(open_source(path)) as decoder,
+    ):
+        left = decoder.clips_at([0.0, 0.1, 0.5], chunk_frames=1)
+        assert synthetic.indices([next(left)]) == [0]
+        time.sleep(0.6)
+        with pytest.raises(DecodeError, match="crashed"):  # but the end of the worker
+            list(decoder.clips_at([0.2]))
+
+
+@pytest.mark.parametrize("how", ["close", "forget", "go on", "begin"])
+def test_a_closed_decoder_leaves_the_next_video_alone(path: Path, how: str) -> None:
+    """The worker reads another video by then."""
+    with DecoderPool(SandboxSettings(num_workers=1)) as pool:
+        with pool.open(open_source(path)) as closed:
+            old: Any = closed.clips_at(closed.info.pts_s.tolist(), chunk_frames=1)
+            assert synthetic.indices([next(old)]) == [0]
+        with pool.open(open_source(path)) as decoder:
+            assert decoder.pid == closed.pid  # type: ignore[attr-defined]
+            clips = decoder.clips_at(decoder.info.pts_s.tolist(), chunk_frames=1)
+            found = synthetic.indices([next(clips)])
+            if how == "close":
+                old.close()
+            elif how == "forget":
+                del old
+                gc.collect()
+            else:
+                with pytest.raises(DecodeError, match=r"it was closed.*open it again"):
+                    next(old if how == "go on" else closed.clips_at([0.0]))
+            assert found + synthetic.indices(clips) == list(range(30))
 
 
 def test_clips_are_the_consumers_own(path: Path) -> None:
