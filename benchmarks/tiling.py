@@ -129,7 +129,8 @@ def _natives(frames: Pixels, tiling: Tiling) -> Runs:
 
 def _one_tile(frames: Pixels, tile_px: int) -> Case:
     tiling = Tiling("squeeze", Grid(1, 1), tile_px, HALF, HALF)
-    theirs = {"SigLIP": by_processor, "Pillow's resize": by_pillow, "torch": by_torch}
+    # Pillow last: torch's threads spin for a while after their work, on cores that we take next.
+    theirs = {"SigLIP": by_processor, "torch": by_torch, "Pillow's resize": by_pillow}
     runs = {
         name: _each(frames, functools.partial(tiles_of, tile_px=tile_px))
         for name, tiles_of in theirs.items()

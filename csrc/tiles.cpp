@@ -107,9 +107,10 @@ void Tiler::run(const Frames& frames, uint8_t* out, int num_threads) const {
   const int64_t px = int64_t{field_.height} * field_.width;
   const int threads = static_cast<int>(std::min<int64_t>(
       std::max(num_threads, 1), 1 + num_frames * px / kThreadPixels));
-  // Whole frames where they come out even; a band reads a few rows twice.
-  const int bands =
-      num_frames >= 4 * threads || num_frames % threads == 0 ? 1 : threads;
+  // Whole frames where they come out even. Else two bands a thread, although
+  // each reads a few rows twice: a thread that starts late then takes fewer.
+  const bool is_even = num_frames >= 4 * threads || num_frames % threads == 0;
+  const int bands = is_even ? 1 : 2 * threads;
   const size_t frame_values =
       size_t{kChannels} * num_tiles_ * tile_px_ * tile_px_;
 
