@@ -20,10 +20,10 @@ from llava_video.planning.moments import video_end_s
 from llava_video.planning.planner import ImageItem, VideoItem
 from llava_video.planning.settings import Rule, Sampler, SamplingSettings
 from llava_video.values import Clip, Plan, Segment, VideoInfo, VisualPlan
-from llava_video.video.decoder import BackendName, Decoder, open_decoder
+from llava_video.video.decoder import Decoder, open_decoder
 from llava_video.video.picture import read_picture
 from llava_video.video.sandbox import open_sandboxed
-from llava_video.video.settings import FetchSettings, SandboxSettings
+from llava_video.video.settings import BackendName, FetchSettings, SandboxSettings
 from llava_video.video.source import Source, open_source
 from llava_video.video.span import parse_time
 

@@ -9,13 +9,13 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
 from llava_video.planning.settings import PlanningSettings, Rule, Sampler, SamplingSettings
 from llava_video.values import Grid, Newline, Plan, PoolMode
-from llava_video.video.settings import FetchSettings, SandboxSettings
+from llava_video.video.settings import BackendName, FetchSettings, SandboxSettings
 from llava_video.video.span import parse_time
 
 Time = float | str | timedelta
@@ -76,7 +76,7 @@ class Options(TypedDict, total=False):
     stop: str | Sequence[str]
     loop_guard: bool
     response_format: Mapping[str, Any] | Sequence[str] | None
-    reader: Literal["auto", "decord", "pyav", "torchcodec"]
+    reader: BackendName
     allow_private: bool
     sandbox: bool | SandboxSettings
 
@@ -88,16 +88,14 @@ class Settings:
     sampling: SamplingSettings
     planning: PlanningSettings
     generation: GenerationSettings
-    reader: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
+    reader: BackendName = "auto"
     fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
     sandbox: bool | SandboxSettings = False
 
     @property
     def reading(
         self,
-    ) -> tuple[
-        Literal["auto", "decord", "pyav", "torchcodec"], FetchSettings, bool | SandboxSettings
-    ]:
+    ) -> tuple[BackendName, FetchSettings, bool | SandboxSettings]:
         """Reader, download and sandbox: what `open_visuals` and `reopen` take last."""
         return self.reader, self.fetch, self.sandbox
 
@@ -129,8 +127,8 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
             raise TypeError(f"unknown option {name!r}{hint}")
     values = {_RENAMED.get(name, name): _parsed(name, value) for name, value in options.items()}
     reader = values.pop("reader", "auto")
-    if reader not in ("auto", "decord", "pyav", "torchcodec"):
-        hint = "allowed: 'auto', 'decord', 'pyav', 'torchcodec'."
+    if reader not in get_args(BackendName):
+        hint = f"allowed: {', '.join(map(repr, get_args(BackendName)))}."
         raise ConfigError(f"reader = {reader!r}.", hint)
     sandbox = values.pop("sandbox", False)
     if not isinstance(sandbox, bool | SandboxSettings):

@@ -16,7 +16,8 @@ from llava_video import __version__, backends
 from llava_video.backends import BACKENDS, Backend
 from llava_video.errors import BackendMissingError, LlavaVideoError
 from llava_video.ops.native import native_words
-from llava_video.video.decoder import BackendName, open_decoder
+from llava_video.video.decoder import open_decoder
+from llava_video.video.settings import BackendName
 from llava_video.video.source import open_source
 from llava_video.world.bars import paint_index, read_index
 from llava_video.world.clip import write_clip

@@ -8,7 +8,7 @@ and stands in `backend` and `reason`.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol, Self, get_args
+from typing import Protocol, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,8 @@ from llava_video.errors import ConfigError, DecodeError
 from llava_video.values import Clip, VideoInfo
 from llava_video.video.clips import Frame, clips_at
 from llava_video.video.probe import TrackInfo, probe
+from llava_video.video.settings import BackendName
 from llava_video.video.source import Source
-
-BackendName = Literal["auto", "decord", "pyav", "torchcodec"]
 
 _DECORD_CODECS = frozenset({"h264", "vp9"})
 _DECORD_FORMATS = frozenset({"mov", "matroska"})  # PyAV's names of the MP4 and the WebM family

@@ -11,10 +11,10 @@ from typing import Self
 
 from llava_video.errors import CapacityError, ConfigError
 from llava_video.values import VideoInfo
-from llava_video.video.decoder import BackendName, Decoder, open_decoder
+from llava_video.video.decoder import Decoder, open_decoder
 from llava_video.video.sandbox_process import WorkerProcess
 from llava_video.video.sandboxed_decoder import SandboxedDecoder
-from llava_video.video.settings import SandboxSettings
+from llava_video.video.settings import BackendName, SandboxSettings
 from llava_video.video.source import Source
 
 _DEFAULT = SandboxSettings()

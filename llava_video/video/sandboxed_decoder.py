@@ -15,7 +15,6 @@ import numpy.typing as npt
 from llava_video.errors import ConfigError, DecodeError, LlavaVideoError
 from llava_video.values import Clip, VideoInfo
 from llava_video.video.clips import Frame, checked_times, clip_frames
-from llava_video.video.decoder import BackendName
 from llava_video.video.probe import TrackInfo
 from llava_video.video.sandbox_channel import (
     BrokenMessageError,
@@ -26,7 +25,7 @@ from llava_video.video.sandbox_channel import (
 )
 from llava_video.video.sandbox_memory import FrameRing, LentFile
 from llava_video.video.sandbox_process import WorkerEndedError, WorkerProcess
-from llava_video.video.settings import more_of
+from llava_video.video.settings import BackendName, more_of
 from llava_video.video.source import Source
 
 # A worker that is in the middle of something is not waited for: a new one takes less time.

@@ -4,8 +4,11 @@ Knows no decoder; how many frames are read is the planner's business.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from llava_video.config import check, setting
+
+BackendName = Literal["auto", "decord", "pyav", "torchcodec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
