@@ -135,11 +135,22 @@ def sandbox_lines(rows: Sequence[Row]) -> Iterator[str]:
     yield f"| a worker's start, once | {start_ms:.0f} ms, {idle_mb:.0f} MB |"
 
 
+def bad_file_lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield how bad files end."""
+    yield "| files | how many | refused | in part | whole | frames given / asked | longest |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, found in rows[-1]["kinds"].items():
+        counts = (f"{found.get(key, 0):,}" for key in ("files", "refused", "part", "whole"))
+        frames = f"{found['frames_given']:,} / {found['frames_asked']:,}"
+        yield f"| {name} | {' | '.join(counts)} | {frames} | {found['longest_s']:.2f} s |"
+
+
 TABLES: dict[str, Callable[[Sequence[Row]], Iterator[str]]] = {
     "readers": reader_lines,
     "decoding": decoding_lines,
     "reading_memory": memory_lines,
     "sandbox": sandbox_lines,
+    "bad_files": bad_file_lines,
     "tiling": tiling_lines,
 }
 
