@@ -112,7 +112,7 @@ def test_keyframes_are_keyframes(tmp_path: Path, tiny_folder: Path) -> None:
         keys = decoder.info.keyframe_idxs
     plan = plan_video(path, model=tiny_folder, sampling="keyframe", num_frames=16)
     assert plan.visuals[0].frame_idxs == keys == (0, 12, 24, 36)
-    assert "moved to the nearest keyframes, by 0.37 s at most" in plan.reasons[0]  # 47 to 36 of 30
+    assert "moved to the nearest keyframes, by 0.37 s at most" in plan.reasons[1]  # 47 to 36 of 30
     assert plan.warnings == ("16 moments lie nearest to 4 keyframes: these are used.",)
 
 

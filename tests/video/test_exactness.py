@@ -147,14 +147,17 @@ def _check(path: Path, encoder: str, odd: Oddity) -> None:
 def _is_plain(path: Path, encoder: str, odd: Oddity) -> bool:
     """Say whether a file is one that every reader reads exactly."""
     is_stored_even = not (odd.size_px[0] % 2 or odd.size_px[1] % 2)
-    has_index = path.suffix in (".mp4", ".mkv", ".mov", ".webm")
+    is_mp4 = path.suffix in (".mp4", ".mov")
     is_early = not odd.starts_late  # an edit list says when the first frame is shown
+    # decord turns what an MP4 asks it to, and measures nothing of a single frame.
+    is_told = not odd.mirrored and (is_mp4 or not odd.rotation_deg)
     return (
         encoder in ("libx264", "libvpx-vp9")
-        and has_index
+        and (is_mp4 or path.suffix in (".mkv", ".webm"))
         and is_stored_even
         and is_early
-        and not odd.mirrored
+        and is_told
+        and odd.num_frames > 1
     )
 
 
