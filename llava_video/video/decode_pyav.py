@@ -35,8 +35,9 @@ _log = logging.getLogger(__name__)
 
 # Emptying and refilling a codec's threads costs about as much as decoding this many pictures.
 _SEEK_WORTH_PACKETS = 12
-# Decoded and not yet taken, of all runs together; stored pixels are half as large as RGB.
-_MOST_HELD_BYTES = 64 * 2**20
+# Decoded and not yet taken, of all runs together: more would make memory grow with the number of
+# frames of a slow consumer. Stored pixels are half as large as RGB.
+_MOST_HELD_FRAMES, _MOST_HELD_BYTES = 16, 64 * 2**20
 # A codec holds up to 16 pictures to refer to: 50 MB of 1080p.
 _MOST_WORKERS = 8
 
@@ -74,7 +75,8 @@ class PyavReader:
         """
         info = self._info
         # Stored as 4:2:0, mostly: one level for each pixel and half a level for its colour.
-        max_items = max(2, _MOST_HELD_BYTES * 2 // max(1, info.height_px * info.width_px * 3))
+        fitting = _MOST_HELD_BYTES * 2 // max(1, info.height_px * info.width_px * 3)
+        max_items = max(2, min(_MOST_HELD_FRAMES, fitting))
         runs, num_workers = self._runs(idxs, max_items, is_linear=cares[0] is Care.LINEAR)
         wanted = threading.Event()
         wanted.set()
