@@ -149,7 +149,7 @@ def _is_plain(path: Path, encoder: str, odd: Oddity) -> bool:
     is_stored_even = not (odd.size_px[0] % 2 or odd.size_px[1] % 2)
     is_mp4 = path.suffix in (".mp4", ".mov")
     is_early = not odd.starts_late  # an edit list says when the first frame is shown
-    # decord turns what an MP4 asks it to, and measures nothing of a single frame.
+    # decord turns what an MP4 asks it to, and mistakes the times of a few frames in Matroska.
     is_told = not odd.mirrored and (is_mp4 or not odd.rotation_deg)
     return (
         encoder in ("libx264", "libvpx-vp9")
@@ -157,7 +157,7 @@ def _is_plain(path: Path, encoder: str, odd: Oddity) -> bool:
         and is_stored_even
         and is_early
         and is_told
-        and odd.num_frames > 1
+        and odd.num_frames == NUM_FRAMES
     )
 
 
