@@ -10,7 +10,7 @@ measured (the newest row of each section in results/gpu.jsonl), or that it was n
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,26 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, or write."""
-    parser = parser_of(__doc__)
+    return compare_or_write(__doc__, "performance_page", PAGE, rewritten, arguments)
+
+
+def compare_or_write(
+    documentation: str | None,
+    question: str,
+    page: Path,
+    rewrite: Callable[[str], str],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Say whether a page's tables are up to date, or write them; return 1 where they are not."""
+    parser = parser_of(documentation)
     parser.add_argument("--write", action="store_true", help="rewrite the tables")
     asked = parser.parse_args(arguments)
-    before = PAGE.read_text(encoding="utf-8")
-    after = rewritten(before)
+    before = page.read_text(encoding="utf-8")
+    after = rewrite(before)
     if asked.write:
-        PAGE.write_text(after, encoding="utf-8")
+        page.write_text(after, encoding="utf-8")
     is_new = before == after
-    print(json.dumps({"question": "performance_page", "up_to_date": is_new, "wrote": asked.write}))
+    print(json.dumps({"question": question, "up_to_date": is_new, "wrote": asked.write}))
     return 0 if is_new or asked.write else 1
 
 

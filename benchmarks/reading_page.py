@@ -7,14 +7,13 @@ results/; what was not measured says so.
     python benchmarks/reading_page.py --write
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import RESULTS, parser_of
-from performance_page import rows_of, with_tables
+from harness import RESULTS
+from performance_page import compare_or_write, rows_of, with_tables
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reading.md"
 
@@ -23,16 +22,7 @@ Row = dict[str, Any]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, or write."""
-    parser = parser_of(__doc__)
-    parser.add_argument("--write", action="store_true", help="rewrite the tables")
-    asked = parser.parse_args(arguments)
-    before = PAGE.read_text(encoding="utf-8")
-    after = rewritten(before)
-    if asked.write:
-        PAGE.write_text(after, encoding="utf-8")
-    is_new = before == after
-    print(json.dumps({"question": "reading_page", "up_to_date": is_new, "wrote": asked.write}))
-    return 0 if is_new or asked.write else 1
+    return compare_or_write(__doc__, "reading_page", PAGE, rewritten, arguments)
 
 
 def rewritten(page: str, folder: Path = RESULTS) -> str:

@@ -4,6 +4,7 @@ import importlib
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -51,8 +52,8 @@ def test_the_instructions_are_those_the_system_lists():
     module = native()
     if module is None or not sys.platform.startswith("linux"):
         pytest.skip("needs the native part and Linux")
-    with open("/proc/cpuinfo", encoding="ascii") as file:  # noqa: PTH123  # no file of ours
-        flags = next((set(line.split()) for line in file if line.startswith("flags")), set())
+    lines = Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines()
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
     assert ("avx2" in module.instruction_sets()) == ({"avx2", "fma", "f16c"} <= flags)
     needed = {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"}
     assert ("avx512" in module.instruction_sets()) == (needed <= flags)

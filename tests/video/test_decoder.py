@@ -90,6 +90,22 @@ def test_interlaced_pictures_go_to_pyav(tmp_path: Path) -> None:
     assert "its pictures are interlaced" in decoder.reason
 
 
+@needs_decord
+def test_a_first_frame_that_differs_refuses_decord(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava_video.video.decode_pyav import PyavReader
+
+    real = PyavReader.frames
+
+    def turned(self: Any, idxs: Sequence[int]) -> Any:
+        return ((idx, frame[::-1]) for idx, frame in real(self, idxs))
+
+    monkeypatch.setattr(PyavReader, "frames", turned)
+    with pytest.raises(DecodeError, match="its first frame differs from PyAV's"):
+        open_decoder(open_source(path), backend="decord")
+
+
 def test_truncated_files_go_to_pyav(tmp_path: Path) -> None:
     content = synthetic.write_video(tmp_path / "a.mkv", 60).read_bytes()
     decoder = open_decoder(open_source(content[: len(content) // 2]))
