@@ -18,7 +18,9 @@ from llava_video.config import to_mapping
 from llava_video.errors import ConfigError
 
 PoolMode = Literal["bilinear", "average", "max"]
-Fit = Literal["squeeze", "letterbox", "pad", "crop"]
+Fit = Literal["squeeze", "letterbox", "pad", "crop", "nearest"]
+# Which rows pooling reads: what the projector made of the features, or the features themselves.
+PoolOf = Literal["tokens", "features"]
 FinishReason = Literal["stop", "length", "loop", "cancelled"]
 # How keys and values are stored, and the weights of the decoder's linear layers: "plain" is the
 # model's own dtype.
@@ -181,11 +183,14 @@ class VisualPlan:
         frame_idxs: the frames' indices, one per time. Equal neighbours only under
             compat="reference".
         fit: how a frame reaches its tiles: "squeeze" to one tile, "letterbox" on the canvas of the
-            grid, "pad" to a square of grey and then squeeze.
+            grid, "pad" to a square of the mean colour and then squeeze, "crop" the middle of the
+            short side's resize, "nearest" to one tile without a filter.
         grid: tiles laid over each frame.
         overview: whether the squeezed whole frame goes before the grid's tiles.
         pool_mode: how maps are pooled.
         pool_stride: side reduction of a map; 1 leaves it as it is.
+        pool_of: what is pooled: "tokens" of the language model's width (as a linear layer permits),
+            or the tower's "features", which the projector sees afterwards.
         newline: where newline tokens stand.
         crop: (top, bottom, left, right) half-open window of the merged map left after unpadding.
         map_size: (rows, cols) of the merged map after cropping and pooling.
@@ -197,6 +202,8 @@ class VisualPlan:
         duration_s: how long the model is told that the video lasts, s; None for a picture.
         end_s: where the span that was looked at ends, s; None for a picture.
         note_every: 0 without a time sentence, or k: the sentence lists every k-th time.
+        is_fused: LLaVA-Mini: `map_size` queries read all of a frame's tiles, and are then fused
+            with the prompt, so the rows are another prompt's no longer. Nothing is pooled.
     """
 
     kind: Literal["video", "image"]
@@ -220,6 +227,8 @@ class VisualPlan:
     duration_s: float | None = None
     end_s: float | None = None
     note_every: int = 0
+    pool_of: PoolOf = "tokens"
+    is_fused: bool = False
 
     @property
     def num_frames(self) -> int:
@@ -271,6 +280,8 @@ class Plan:
         kv_format: how keys and values are stored.
         weight_format: how the decoder's linear weights are stored.
         memory: predicted bytes.
+        reusable_prefix: whether another question about the same visuals may begin with their cache;
+            not where visuals are fused with the prompt.
         reasons: what was chosen or given up, and why, one sentence each.
         warnings: what the user should know before believing the answer.
     """
@@ -286,6 +297,7 @@ class Plan:
     kv_format: KvFormat = "plain"
     weight_format: WeightFormat = "plain"
     memory: MemoryEstimate
+    reusable_prefix: bool = True
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 

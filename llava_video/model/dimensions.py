@@ -6,10 +6,18 @@ Imports no torch, so that plans and tables can be made from it; knows no checkpo
 from dataclasses import dataclass
 from typing import Literal
 
+from llava_video.ops.frequency_bands import FrequencyBands
+
+TowerKind = Literal["siglip", "clip"]
+TowerActivation = Literal["gelu_tanh", "quick_gelu", "gelu"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionConfig:
     """Sizes of the vision tower; the defaults are SigLIP so400m/14 at 384 px as the family uses it.
+
+    A CLIP tower has a class token in front of the patches and a norm before its layers; the token
+    is dropped from the feature.
 
     Attributes:
         hidden_size: channels of a feature.
@@ -20,6 +28,7 @@ class VisionConfig:
         patch_px: side of a patch, px.
         layer_norm_eps: epsilon of the layer norms.
         kind: which tower.
+        activation: inside the MLP.
         pixel_mean: what is subtracted from a channel in 0..1, red, green, blue.
         pixel_std: what it is divided by after that.
     """
@@ -31,7 +40,8 @@ class VisionConfig:
     image_px: int = 384
     patch_px: int = 14
     layer_norm_eps: float = 1e-6
-    kind: Literal["siglip"] = "siglip"
+    kind: TowerKind = "siglip"
+    activation: TowerActivation = "gelu_tanh"
     pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
@@ -43,7 +53,7 @@ class VisionConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig:
-    """Sizes of the language model (Qwen2 and its relatives).
+    """Sizes of the language model: Qwen1.5, Qwen2, Llama, Mistral, Yi.
 
     Attributes:
         hidden_size: channels of a token.
@@ -56,6 +66,7 @@ class TextConfig:
         rms_norm_eps: epsilon of the RMS norms.
         rope_theta: base of the rotary embedding.
         rope_scale: position = index / rope_scale (linear scaling of the configuration).
+        rope_bands: Llama 3's change of the frequencies; None without.
         max_positions: positions the model was made for.
         tie_embeddings: whether the head is the embedding matrix.
         qkv_bias: whether the query, key and value projections have a bias.
@@ -71,9 +82,27 @@ class TextConfig:
     rms_norm_eps: float
     rope_theta: float
     rope_scale: float = 1.0
+    rope_bands: FrequencyBands | None = None
     max_positions: int
     tie_embeddings: bool
     qkv_bias: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusionConfig:
+    """Sizes of LLaVA-Mini's compressor and pre-fusion, beside those of tower and language model.
+
+    Attributes:
+        side: rows and columns of the queries; a frame becomes side x side tokens.
+        num_layers: decoder layers that fuse patches, queries and prompt.
+        split: the frame is cut into split x split tiles beside the whole; 1 for the whole alone.
+        num_heads: attention heads of the compressor.
+    """
+
+    side: int
+    num_layers: int
+    split: int = 1
+    num_heads: int = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +114,13 @@ class ModelDimensions:
         text: the language model.
         has_newline: whether there is a learned newline token.
         has_separator: whether there is a learned separator token (slow-fast layout).
+        projector_layers: linear layers of the projector, a GELU between each two.
+        fusion: LLaVA-Mini's; None for every other member.
     """
 
     vision: VisionConfig
     text: TextConfig
     has_newline: bool = True
     has_separator: bool = False
+    projector_layers: int = 2
+    fusion: FusionConfig | None = None

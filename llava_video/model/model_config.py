@@ -112,6 +112,10 @@ class ModelConfig:
 
     Attributes:
         layout: whose config.json it is.
+        member: which line of the family it belongs to, and so its conversation template and what it
+            does with a video.
+        template: of its conversations, unless the user names another.
+        has_mark_ends: whether `<im_start>` and `<im_end>` stand around every visual.
         dimensions: every size of the model.
         visual: how features become rows of the prompt.
         context_tokens: positions the model accepts: the smaller of `tokenizer_model_max_length`
@@ -124,6 +128,9 @@ class ModelConfig:
     """
 
     layout: FileFormat
+    member: str = "LLaVA-OneVision"
+    template: str = "qwen_1_5"
+    has_mark_ends: bool = False
     dimensions: ModelDimensions
     visual: VisualLayout
     context_tokens: int

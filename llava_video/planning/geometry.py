@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llava_video.errors import ConfigError
-from llava_video.values import Newline, PoolMode
+from llava_video.values import Fit, Newline, PoolMode, PoolOf
 
 Aspect = Literal["anyres", "pad", "square"]
 Merge = Literal["spatial", "flat"]
+# Whose arithmetic compat="reference" repeats: LLaVA-Video's loader (a step of whole seconds, or
+# evenly spread), LLaVA-NeXT-Video's first release (evenly spread), LLaVA-Mini's midpoints.
+ReferenceRule = Literal["steps", "spread", "midpoints"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,19 +26,32 @@ class Geometry:
         tile_px: side of the square the vision tower sees, px.
         patch_px: side of one patch, px; pixels beyond the last whole patch of a tile are unused.
         canvases: (height, width) in px, in the checkpoint's order (the first of equals wins).
-        aspect: what becomes of one still picture: tiles on a canvas, a padded square, a squeeze.
+        aspect: what becomes of one still picture: tiles on a canvas, a padded square, a square.
+        square_fit: how "square" is made: SigLIP's processor squeezes, CLIP's crops the middle.
+        video_fit: how a video's frame reaches its one tile.
         anyres_max: N of "anyres_max_N": a picture's map is shrunk to about N tiles; None for no
             limit.
+        keeps_line: whether a sliver of a picture keeps one line of its map that the reference's
+            rounding would cut; there, later stages cannot do without.
         unpad: whether the canvas's border is cut off the map (merge types with "unpad").
         merge: "spatial" arranges tiles as one map; "flat" concatenates them, without any newline.
         newline: where the newline token stands in a video.
         has_newline: whether the checkpoint has a newline token at all.
         pool_mode: how a video's maps are pooled.
         pool_stride: side reduction of a video's maps.
+        pool_of: what is pooled, see `VisualPlan`.
         slow_every: 0, or k: the slow-fast layout (see `VisualPlan.slow_every`); only with ROW.
         context_tokens: positions the model accepts, its own `rope_scale` included.
         rope_scale: linear scaling of positions that the checkpoint brings itself; 1 for none.
         max_frames: frames of a video when nothing else is asked for.
+        fps: frames per second of a video when nothing else is asked for; None spreads `max_frames`.
+        reference_rule: which frames compat="reference" takes.
+        is_video_trained: whether the model was trained on videos; others get frames as pictures.
+        stretches: whether positions are scaled unasked where the context is too short.
+        compressed_side: rows and columns of tokens of a frame that are fused with the prompt
+            (LLaVA-Mini); 0 for maps that are pooled.
+        split: a fused frame is cut into split x split tiles beside the whole.
+        fusion_layers: decoder layers a fused frame and the prompt go through together.
         time_instruction: whether the model was trained with the time sentence.
         num_layers: decoder layers.
         num_heads: query heads of a layer.
@@ -55,6 +71,9 @@ class Geometry:
     patch_px: int = 14
     canvases: tuple[tuple[int, int], ...]
     aspect: Aspect
+    square_fit: Fit = "squeeze"
+    video_fit: Fit = "squeeze"
+    keeps_line: bool = True
     anyres_max: int | None
     unpad: bool
     merge: Merge
@@ -62,10 +81,18 @@ class Geometry:
     has_newline: bool
     pool_mode: PoolMode
     pool_stride: int = 2
+    pool_of: PoolOf = "tokens"
     slow_every: int = 0
     context_tokens: int
     rope_scale: float = 1.0
     max_frames: int
+    fps: float | None = None
+    reference_rule: ReferenceRule = "steps"
+    is_video_trained: bool = True
+    stretches: bool = False
+    compressed_side: int = 0
+    split: int = 1
+    fusion_layers: int = 0
     time_instruction: bool
     num_layers: int
     num_heads: int
