@@ -22,11 +22,11 @@ from llava_video.engine.request import (
     Event,
     Failed,
     Finished,
+    Part,
     Progress,
     Request,
     TextPart,
     TextPiece,
-    VisualPart,
 )
 from llava_video.engine.rows import PromptRows
 from llava_video.engine.sequence import Element, VisualRun, tokens_of
@@ -88,13 +88,13 @@ class Job:
         self._frames_told = self._num_told = 0
         self._is_prefilled = False
         self._marks_s = [time.perf_counter()]  # asked, admitted, prefilled
-        _check_ids(self._elements, tools.model.language_model.config.vocab_size)
+        _check_ids(request.text_ids, tools.model.language_model.config.vocab_size)
         _check_choices(request.generation, self._choices)
 
     @property
     def prefill_left_tokens(self) -> int:
-        """Prompt tokens not computed yet."""
-        return self._rows.num_left if self._rows else 0
+        """Prompt tokens not computed yet; 0 as long as there is no row of them."""
+        return self._rows.num_left if self._rows and not self._rows.is_fusing else 0
 
     @property
     def is_cancelled(self) -> bool:
@@ -156,6 +156,9 @@ class Job:
     def works(self, prefill_tokens: int) -> list[Work]:
         """Return what the request brings to the next step.
 
+        A prompt that is fused with its frames takes in those of one vision call, and brings nothing
+        before it has all of them.
+
         Args:
             prefill_tokens: most prompt tokens it may bring; 0 leaves a prefilling request out.
 
@@ -164,6 +167,10 @@ class Job:
         """
         model, sequence, rows = self._tools.model, self._sequence, self._rows
         if sequence is None or rows is None:
+            return []
+        if rows.is_fusing:
+            rows.fuse()
+            self._tell_vision(rows)
             return []
         if rows.num_left:
             num_tokens = min(prefill_tokens, rows.num_left)
@@ -266,15 +273,19 @@ class Job:
         """Note that a piece of the prompt was read, and tell how far it is."""
         named = () if rows.num_left else self._elements[len(sequence.elements) :]
         sequence.append(num_tokens, completes=named)
-        request_id = self.request.request_id
-        if rows.frames_done > self._frames_told:
-            self._frames_told = rows.frames_done
-            self._tell(Progress(request_id, "vision", rows.frames_done, rows.num_frames))
-        self._tell(Progress(request_id, "prefill", sequence.num_tokens, self._prompt_tokens))
+        self._tell_vision(rows)
+        done, total = sequence.num_tokens, self._prompt_tokens
+        self._tell(Progress(self.request.request_id, "prefill", done, total))
         if not rows.num_left:
             self._is_prefilled = True
             self._marks_s.append(time.perf_counter())
             rows.close()
+
+    def _tell_vision(self, rows: PromptRows) -> None:
+        done, total = rows.frames_done, rows.num_frames
+        if done > self._frames_told:
+            self._frames_told = done
+            self._tell(Progress(self.request.request_id, "vision", done, total))
 
     def _tell_written(self, piece: str) -> None:
         """Tell what the writer wrote, and end the request where it ended the answer."""
@@ -305,7 +316,7 @@ class Job:
         kept = None
         if self._sequence and self._is_prefilled:
             self._sequence.trim()
-            if reason != "cancelled":
+            if reason != "cancelled" and not self.request.is_fused:
                 self._tools.prefixes.keep(self._sequence, self._elements)
             if self.request.keep:
                 kept, self._sequence = self._sequence, None
@@ -349,24 +360,21 @@ def _writer(request: Request, tools: Tools) -> AnswerWriter:
     )
 
 
-def _parts_after(
-    parts: Sequence[TextPart | VisualPart], num_elements: int
-) -> list[TextPart | VisualPart]:
+def _parts_after(parts: Sequence[Part], num_elements: int) -> list[Part]:
     """Return the parts without their first elements."""
-    left: list[TextPart | VisualPart] = []
+    left: list[Part] = []
     for part in parts:
-        if isinstance(part, VisualPart):
+        if isinstance(part, TextPart):
+            left.append(TextPart(part.ids[num_elements:]))
+            num_elements = max(0, num_elements - len(part.ids))
+        else:
             if not num_elements:
                 left.append(part)
             num_elements = max(0, num_elements - 1)
-        else:
-            left.append(TextPart(part.ids[num_elements:]))
-            num_elements = max(0, num_elements - len(part.ids))
     return left
 
 
-def _check_ids(elements: Sequence[Element], vocab_size: int) -> None:
-    ids = [element for element in elements if isinstance(element, int)]
+def _check_ids(ids: Sequence[int], vocab_size: int) -> None:
     if ids and not 0 <= min(ids) <= max(ids) < vocab_size:
         raise ConfigError(
             f"the prompt has ids from {min(ids)} to {max(ids)}, the model knows {vocab_size}.",

@@ -34,9 +34,7 @@ from llava_video.engine.request import (
     Finished,
     Progress,
     Request,
-    TextPart,
     TextPiece,
-    VisualPart,
 )
 from llava_video.engine.stop import StopText
 from llava_video.errors import ConfigError, DecodeError
@@ -150,8 +148,7 @@ class OracleEngine:
 
     def _say(self, request: Request, seen: _Seen) -> tuple[str, Any, float | None]:
         """Return the answer's text, its typed value, and the confidence of a choice."""
-        ids = [i for part in request.parts if isinstance(part, TextPart) for i in part.ids]
-        value = seen.answer(self._tokenizer.decode(ids))
+        value = seen.answer(self._tokenizer.decode(request.text_ids))
         if request.generation.choices:
             for choice in request.generation.choices:
                 if choice.casefold() == _text_of(value).casefold():
@@ -184,12 +181,11 @@ class OracleEngine:
 
 def _look(request: Request) -> Generator[Event, None, _Seen | None]:
     """Read every frame of a request; return None when it was cancelled meanwhile."""
-    visuals = [part for part in request.parts if isinstance(part, VisualPart)]
-    num_frames = sum(part.plan.num_frames for part in visuals)
+    num_frames = sum(visual.plan.num_frames for visual in request.visuals)
     idxs: list[int] = []
     times_s: list[float] = []
-    for part in visuals:
-        for clip in part.clips():
+    for visual in request.visuals:
+        for clip in visual.clips():
             if request.cancelled():
                 return None
             idxs += [read_index(frame) for frame in clip.frames]

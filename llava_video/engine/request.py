@@ -4,6 +4,7 @@ A request is a list of parts in the order of the prompt; its visuals are plans w
 their frames, so a request holds no pixels. Knows no model, no cache and no scheduler.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -26,6 +27,11 @@ class TextPart:
 
     ids: tuple[int, ...]
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the prompt that it makes."""
+        return len(self.ids)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisualPart:
@@ -42,13 +48,49 @@ class VisualPart:
     clips: Callable[[], Iterator[Clip]] = field(repr=False)
     key: str
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the prompt that it makes."""
+        return self.plan.num_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedPart:
+    """A whole prompt about one visual, for a model that fuses the two (LLaVA-Mini).
+
+    Every row depends on all frames and on all words, so a cache holds all of it or nothing: it is
+    one visual to it, whose key names the words too.
+
+    Attributes:
+        before: ids before the visual.
+        visual: the visual.
+        after: ids after it.
+    """
+
+    before: tuple[int, ...]
+    visual: VisualPart
+    after: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the prompt that it makes."""
+        return len(self.before) + self.visual.num_tokens + len(self.after)
+
+    @property
+    def key(self) -> str:
+        """What names its rows."""
+        words = repr((self.before, self.visual.key, self.after))
+        return hashlib.sha256(words.encode()).hexdigest()
+
+
+Part = TextPart | VisualPart | FusedPart
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One answer to be made.
 
     Attributes:
-        parts: the prompt, in order; at least one token in all.
+        parts: the prompt, in order; at least one token in all. A `FusedPart` is alone.
         generation: how to answer.
         request_id: names the request in its events; unique within one `run`.
         position_scale: positions are index / position_scale, on top of the checkpoint's own scale.
@@ -59,7 +101,7 @@ class Request:
         cancelled: asked before every step, from any thread; True ends the answer there.
     """
 
-    parts: tuple[TextPart | VisualPart, ...]
+    parts: tuple[Part, ...]
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     request_id: int = 0
     position_scale: float = 1.0
@@ -75,25 +117,52 @@ class Request:
             )
         if not self.position_scale > 0.0:
             raise ConfigError(f"position_scale = {self.position_scale!r}.", "above 0; 1 for none.")
+        if self.is_fused and len(self.parts) > 1:
+            raise ConfigError(
+                f"request {self.request_id} has {len(self.parts)} parts, one of them fused.",
+                "a visual that is fused with its prompt is one part with all of it.",
+            )
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the prompt is one that is fused with its visual."""
+        return any(isinstance(part, FusedPart) for part in self.parts)
+
+    @property
+    def visuals(self) -> tuple[VisualPart, ...]:
+        """The visuals of the prompt, in order."""
+        found = (part.visual if isinstance(part, FusedPart) else part for part in self.parts)
+        return tuple(part for part in found if isinstance(part, VisualPart))
+
+    @property
+    def text_ids(self) -> tuple[int, ...]:
+        """The text tokens of the prompt, in order."""
+        ids: list[int] = []
+        for part in self.parts:
+            if isinstance(part, TextPart):
+                ids += part.ids
+            elif isinstance(part, FusedPart):
+                ids += (*part.before, *part.after)
+        return tuple(ids)
 
     @property
     def text_tokens(self) -> int:
         """Text tokens of the prompt."""
-        return sum(len(part.ids) for part in self.parts if isinstance(part, TextPart))
+        return sum(part.num_tokens for part in self.parts) - self.visual_tokens
 
     @property
     def visual_tokens(self) -> int:
         """Visual tokens of the prompt."""
-        return sum(part.plan.num_tokens for part in self.parts if isinstance(part, VisualPart))
+        return sum(visual.num_tokens for visual in self.visuals)
 
     def elements(self) -> list[Element]:
-        """Return the prompt as a cache names it: ids, and whole visuals."""
+        """Return the prompt as a cache names it: ids, and whole visuals or fused prompts."""
         elements: list[Element] = []
         for part in self.parts:
             if isinstance(part, TextPart):
                 elements.extend(part.ids)
             else:
-                elements.append(VisualRun(part.key, part.plan.num_tokens))
+                elements.append(VisualRun(part.key, part.num_tokens))
         return elements
 
 

@@ -1,21 +1,26 @@
 """A prompt → the rows the language model reads, pulled in pieces of any size.
 
 Text ids become embedding rows, visuals become the model's rows, in order and only when asked for:
-at most what was asked for and the rest of one vision call's rows are held. Knows no cache and no
-loop.
+at most what was asked for and the rest of one vision call's rows are held. A prompt that is fused
+with its visual has no row before the last frame has passed: `fuse` takes its frames in, a vision
+call at a time, and its rows are held until they are taken. Knows no cache and no loop.
 """
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from llava_video.engine.request import TextPart, VisualPart
+from llava_video.engine.request import FusedPart, Part, TextPart, VisualPart
 from llava_video.model.llava import LlavaModel
 
 # Ids embedded at once: a long prompt's embeddings are never all held.
 _TEXT_BLOCK_TOKENS = 512
+_Made = TypeVar("_Made")
+# Stands for the visual among the ids of a fused prompt.
+_VISUAL_ID = -1
 
 
 class PromptRows:
@@ -29,23 +34,35 @@ class PromptRows:
     Attributes:
         num_left: rows not taken yet.
         num_frames: frames of all visuals.
-        frames_done: frames whose rows were made.
+        frames_done: frames whose rows were made, or that were fused.
+        is_fusing: whether there is no row before `fuse` has taken in more frames.
         vision_s: seconds spent on them, decoding and encoding.
     """
 
-    def __init__(
-        self, model: LlavaModel, parts: list[TextPart | VisualPart], tile_chunk: int
-    ) -> None:
+    def __init__(self, model: LlavaModel, parts: Sequence[Part], tile_chunk: int) -> None:
         self._model = model
         self._tile_chunk = tile_chunk
         self._ready: list[Tensor] = []
-        visuals = [part.plan for part in parts if isinstance(part, VisualPart)]
-        num_ids = sum(len(part.ids) for part in parts if isinstance(part, TextPart))
-        self.num_left = num_ids + sum(plan.num_tokens for plan in visuals)
-        self.num_frames = sum(plan.num_frames for plan in visuals)
+        visuals = [part.visual if isinstance(part, FusedPart) else part for part in parts]
+        self.num_left = sum(part.num_tokens for part in parts)
+        self.num_frames = sum(v.plan.num_frames for v in visuals if isinstance(v, VisualPart))
         self.frames_done = 0
+        self.is_fusing = any(isinstance(part, FusedPart) for part in parts)
         self.vision_s = 0.0
         self._source = self._pieces(parts)
+
+    def fuse(self) -> None:
+        """Take in the frames of one vision call; the last one ends `is_fusing`.
+
+        Raises:
+            CapacityError: there is no memory for one tile.
+            CheckpointError: the model fuses nothing.
+            ConfigError, DecodeError: as `take`.
+        """
+        piece = next(self._source)
+        if piece is not None:
+            self._ready.append(piece)
+            self.is_fusing = False
 
     def take(self, num_tokens: int) -> Tensor:
         """Return the next rows, pulling frames as needed.
@@ -60,10 +77,13 @@ class PromptRows:
             ConfigError: a visual gives more or fewer rows than its plan says.
             DecodeError: its frames cannot be decoded.
         """
+        while self.is_fusing:
+            self.fuse()
         pieces: list[Tensor] = []
         missing = num_tokens
         while missing:
             piece = self._ready.pop() if self._ready else next(self._source)
+            assert piece is not None  # nothing is fused any more
             pieces.append(piece[:missing])
             if len(piece) > missing:
                 self._ready.append(piece[missing:])
@@ -76,10 +96,13 @@ class PromptRows:
         self._ready.clear()
         self._source.close()
 
-    def _pieces(self, parts: list[TextPart | VisualPart]) -> Generator[Tensor]:
+    def _pieces(self, parts: Sequence[Part]) -> Generator[Tensor | None]:
+        """Yield rows in order, and None after each vision call that made none yet."""
         for part in parts:
             if isinstance(part, TextPart):
                 yield from self._text_rows(part.ids)
+            elif isinstance(part, FusedPart):
+                yield from self._fused_rows(part)
             else:
                 yield from self._visual_rows(part)
 
@@ -101,11 +124,32 @@ class PromptRows:
                     self._timed_next(rows)  # one row more is an error, found before the answer
                 yield piece
         finally:
-            for source in (rows, clips):  # a decoder stops now, not when memory is collected
-                getattr(source, "close", lambda: None)()
+            _close(rows, clips)
 
-    def _timed_next(self, rows: Iterator[Tensor]) -> Tensor | None:
+    def _fused_rows(self, part: FusedPart) -> Iterator[Tensor | None]:
+        """Yield None while frames are taken in, then all rows."""
+        plan, clips = part.visual.plan, part.visual.clips()
+        prompt = self._model.fused_prompt(
+            (*part.before, _VISUAL_ID, *part.after), plan.num_frames
+        )
+        calls = self._model.fuse(prompt, plan, clips, self._tile_chunk)
+        try:
+            while (num_frames := self._timed_next(calls)) is not None:
+                self.frames_done = num_frames
+                if num_frames < plan.num_frames:
+                    yield None
+        finally:
+            _close(calls, clips)
+        yield prompt.rows()
+
+    def _timed_next(self, rows: Iterator[_Made]) -> _Made | None:
         before_s = time.perf_counter()
         piece = next(rows, None)
         self.vision_s += time.perf_counter() - before_s
         return piece
+
+
+def _close(*sources: Iterator[Any]) -> None:
+    """Close iterators: a decoder stops now, not when memory is collected."""
+    for source in sources:
+        getattr(source, "close", lambda: None)()

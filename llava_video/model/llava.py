@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import nn
 
-from llava_video.errors import CheckpointError, DecodeError
+from llava_video.errors import CheckpointError, ConfigError, DecodeError
 from llava_video.model.decoder import LanguageModel
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.frame_rows import FrameGroup, grouped, pooled_rows
+from llava_video.model.fusion import FusedPrompt, Fusion
 from llava_video.model.preprocess import make_tiles
 from llava_video.model.projector import Projector
 from llava_video.model.vision_calls import VisionCalls
@@ -46,6 +47,7 @@ class LlavaModel(nn.Module):
             nn.Parameter(torch.empty(text_size)) if dimensions.has_newline else None
         )
         self.separator = nn.Parameter(torch.empty(text_size)) if dimensions.has_separator else None
+        self.fusion = Fusion(dimensions) if dimensions.fusion else None
         self.language_model = LanguageModel(dimensions.text, attn=attn)
 
     @property
@@ -98,6 +100,66 @@ class LlavaModel(nn.Module):
         calls = VisionCalls(tile_chunk, plan.tiles_per_frame, self._vision_device)
         frames = _planned_frames(plan, clips)
         yield from exactly(self._all_rows(plan, frames, calls), plan.num_tokens, "visual tokens")
+
+    def fused_prompt(
+        self, ids: Sequence[int], num_frames: int, labels: Sequence[int] | None = None
+    ) -> FusedPrompt:
+        """Return a prompt that waits for the frames it is fused with (`fuse`).
+
+        Args:
+            ids: its tokens, one of them negative: the visual's place.
+            num_frames: frames there will be.
+            labels: of training, see `fusion.hidden_positions`.
+
+        Raises:
+            CheckpointError: the model has no fusion.
+        """
+        if self.fusion is None:
+            raise CheckpointError(
+                "the plan fuses frames with the prompt, the checkpoint has no layers for it.",
+                "plan with this checkpoint's own configuration.",
+            )
+        embeddings = self.language_model.embed(torch.tensor([max(0, id_) for id_ in ids]))
+        return FusedPrompt(
+            self.fusion, self.projector, embeddings, ids, num_frames, labels=labels
+        )
+
+    @torch.inference_mode()
+    def fuse(
+        self, prompt: FusedPrompt, plan: VisualPlan, clips: Iterable[Clip], tile_chunk: int
+    ) -> Iterator[int]:
+        """Give a prompt its frames, one call of tower and fusion at a time.
+
+        Args:
+            prompt: of `fused_prompt`; its rows are there at the end.
+            plan: how a frame is cut, and how many frames there are.
+            clips: as in `visual_rows`.
+            tile_chunk: as in `visual_rows`; fewer where the prompt is long.
+
+        Yields:
+            The frames taken in so far, after each call.
+
+        Raises:
+            CapacityError, ConfigError, DecodeError: as `visual_rows`.
+        """
+        num_patches = plan.tiles_per_frame * self.dimensions.vision.patches_per_side**2
+        if prompt.num_visual != plan.num_tokens:
+            raise ConfigError(
+                f"{plan.num_tokens} visual tokens were planned, {prompt.num_visual} are made.",
+                "plan again: the plan does not describe what is built from it.",
+            )
+        most_tiles = prompt.frames_at_once(num_patches) * plan.tiles_per_frame
+        calls = VisionCalls(min(tile_chunk, most_tiles), plan.tiles_per_frame, self._vision_device)
+
+        def call(frames: list[Clip]) -> int:
+            tiles = self._tiles(frames, plan)
+            chunks = torch.split(tiles, calls.tile_chunk)
+            features = [self.vision_tower(chunk.to(self._vision_device)) for chunk in chunks]
+            del tiles, chunks
+            prompt.add(torch.cat(features).unflatten(0, (len(frames), -1)))
+            return prompt.num_done
+
+        yield from calls.over(_planned_frames(plan, clips), call)
 
     @property
     def _vision_device(self) -> torch.device:

@@ -4,9 +4,11 @@ The number is halved whenever a call finds none, down to one, and stays so for t
 a smaller call gives the same rows. Knows no model and no tensor.
 """
 
+import functools
+import itertools
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -15,6 +17,7 @@ from llava_video.errors import CapacityError, ConfigError
 from llava_video.model.memory import free_words, is_out_of_memory
 
 _LOGGER = logging.getLogger(__name__)
+_Frame = TypeVar("_Frame")
 _Result = TypeVar("_Result")
 
 
@@ -44,6 +47,29 @@ class VisionCalls:
     def num_frames(self) -> int:
         """Frames that are encoded together; a frame of many tiles is one, in several calls."""
         return max(1, self.tile_chunk // self._tiles_per_frame)
+
+    def over(
+        self, frames: Iterator[_Frame], call: Callable[[list[_Frame]], _Result]
+    ) -> Iterator[_Result]:
+        """Yield what the call returns of as many frames at a time as it takes, in order.
+
+        Args:
+            frames: pulled as they are needed.
+            call: encodes some frames, `tile_chunk` tiles at a time; made again with fewer where
+                there is no memory.
+
+        Raises:
+            CapacityError: there is no memory for a call of one tile.
+        """
+        waiting: list[_Frame] = []
+        while waiting := waiting or list(itertools.islice(frames, self.num_frames)):
+            together = waiting[: self.num_frames]
+            result = self.attempt(functools.partial(call, together), len(together))
+            if result is None:
+                continue
+            yield result
+            del result  # the reader's alone while the next is made
+            waiting = waiting[len(together) :]
 
     def attempt(self, call: Callable[[], _Result], num_frames: int) -> _Result | None:
         """Return what the call returns, or None when it has to be made again, smaller.
