@@ -28,7 +28,7 @@ from llava_video.plan_table import bytes_words
 from llava_video.planning.memory import weights_bytes
 from llava_video.planning.settings import MemorySettings
 from llava_video.preview import DEFAULT_MODEL, Prompt, Quantize, check_planned_for, turns_of
-from llava_video.running import OnEvent, Stream, answer_one, descriptions_in_order
+from llava_video.running import OnEvent, Stream, answer_many, answer_one, descriptions_in_order
 from llava_video.seen import SeenVisuals
 from llava_video.session import Session, load_session
 from llava_video.timeline import WINDOW_PROMPT, Timeline, make_timeline, windows
@@ -123,7 +123,7 @@ class LlavaVideo:
     ) -> list[Description]:
         """Ask several questions of one video: it is decoded, encoded and prefilled once.
 
-        All share the plan made for the longest question. Answers come in the order of questions.
+        A model that fuses it with the question (LLaVA-Mini) sees it anew for each. All share the plan made for the longest question. Answers come in the order of questions.
 
         Raises:
             ConfigError: no question. Otherwise as `describe`; the first error ends the call.
@@ -136,27 +136,8 @@ class LlavaVideo:
         # Beside the first question's cache, which is kept, that of any other has to fit.
         spare = self.spec.tokenizer.num_text_tokens(longest) + settings.planning.max_new_tokens
         with self._open(video, longest, settings, spare=spare) as shared:
-            leader = shared.follow(turns_of(questions[0], shared.opened), settings)
-            first = answer_one(self.engine, leader, keep=True, on_event=self.on_event)
-            shared.take_frames_of(leader)
-            others = (
-                shared.follow(turns_of(question, shared.opened), settings, request_id)
-                for request_id, question in enumerate(questions[1:], 1)
-            )
-            results = [leader.description(first)]
-            try:
-                answers = descriptions_in_order(
-                    self.engine,
-                    others,
-                    first_id=1,
-                    reuse=first.sequence,
-                    on_event=self.on_event,
-                )
-                results += [_checked(answer) for answer in answers]
-            finally:
-                if first.sequence is not None:
-                    first.sequence.release()
-        return results
+            turns = [turns_of(question, shared.opened) for question in questions]
+            return answer_many(self.engine, shared, turns, settings, self.on_event)
 
     def stream(self, video: Any, prompt: Prompt = None, **options: Unpack[Options]) -> Stream:
         """Answer in pieces of text as they come; `.description` of the stream has the rest."""

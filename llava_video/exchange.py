@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from llava_video import backends
 from llava_video.config import to_mapping
-from llava_video.engine.request import Answer, Request, TextPart, VisualPart
+from llava_video.engine.request import Answer, FusedPart, Part, Request, TextPart, VisualPart
 from llava_video.engine.sequence import Sequence as KvSequence
+from llava_video.errors import ConfigError
 from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
 from llava_video.model.hub import commit_of
 from llava_video.model.prompt import Turn
@@ -90,7 +91,9 @@ class Exchange:
             request_id=request_id,
             seen=self.seen,
         )
-        other.evidence, other._asked = self.evidence, self._asked
+        other._asked = self._asked
+        if plan.reusable_prefix:  # otherwise it looks at all frames itself
+            other.evidence = self.evidence
         return other
 
     def take_frames_of(self, other: "Exchange") -> None:
@@ -120,8 +123,12 @@ class Exchange:
         return True
 
     def request(self, *, reuse: KvSequence | None = None, keep: bool = False) -> Request:
-        """Make the engine's request: the prompt's text ids with the visuals at their marks."""
-        parts: list[TextPart | VisualPart] = []
+        """Make the engine's request: the prompt's text ids with the visuals at their marks.
+
+        Raises:
+            ConfigError: a model that fuses its prompt with a visual is shown more than one.
+        """
+        parts: list[Part] = []
         self._visual_stops, num_tokens = [], 0
         for piece in self.spec.tokenizer.encode_prompt(self.plan.prompt):
             if isinstance(piece, list):
@@ -132,6 +139,8 @@ class Exchange:
                 parts.append(part)
                 num_tokens += part.plan.num_tokens
                 self._visual_stops.append(num_tokens)
+        if any(visual.is_fused for visual in self.plan.visuals):
+            parts = [_fused(parts)]
         return Request(
             parts=tuple(parts),
             generation=self.settings.generation,
@@ -289,3 +298,22 @@ def _visual_key(identity: str, plan: VisualPlan) -> str:
     """Name the rows a visual gives: the same bytes planned the same way give the same rows."""
     facts = to_mapping(dataclasses.replace(plan, source=""))
     return hashlib.sha256(json.dumps([identity, facts]).encode()).hexdigest()
+
+
+def _fused(parts: Sequence[Part]) -> FusedPart:
+    """Return a prompt about one visual as the one part that it is where the two are fused."""
+    sides: list[list[int]] = [[]]
+    visuals: list[VisualPart] = []
+    for part in parts:
+        if isinstance(part, TextPart):
+            sides[-1] += part.ids
+        elif isinstance(part, VisualPart):
+            visuals.append(part)
+            sides.append([])
+    if len(visuals) > 1:
+        raise ConfigError(
+            f"the prompt shows {len(visuals)} videos or pictures; this model fuses it with one.",
+            "ask of each by itself.",
+        )
+    before, after = map(tuple, sides)
+    return FusedPart(before=before, visual=visuals[0], after=after)

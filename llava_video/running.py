@@ -4,13 +4,15 @@ The only place that reads an engine's events on the user's side. Knows no video,
 """
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Self
 
 from llava_video.engine.request import Answer, Engine, Event, Failed, Finished, Request, TextPiece
 from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.errors import ConfigError, DecodeError
 from llava_video.exchange import Exchange
+from llava_video.model.prompt import Turn
+from llava_video.options import Settings
 from llava_video.values import Description
 
 OnEvent = Callable[[Event], None]
@@ -70,6 +72,51 @@ def answer_one(
         if isinstance(event, Failed):
             raise event.error
     raise AssertionError("an engine ended without finishing its request")
+
+
+def answer_many(
+    engine: Engine,
+    shared: Exchange,
+    conversations: Sequence[Sequence[Turn]],
+    settings: Settings,
+    on_event: OnEvent | None = None,
+) -> list[Description]:
+    """Ask several things of the same visuals; the first error ends the call.
+
+    The first answer's cache serves the others. Where a plan has no prefix that can be shared, each
+    sees the visuals anew, one after another: a decoder serves one request at a time.
+
+    Args:
+        engine: runs them.
+        shared: the visuals, opened and planned for the longest of the conversations.
+        conversations: what is asked, at least one.
+        settings: of all.
+        on_event: called with every event.
+
+    Raises:
+        LlavaVideoError: a request's own error.
+    """
+    results: list[Description] = []
+    is_shared = shared.plan.reusable_prefix
+    for idx, turns in enumerate(conversations[: 1 if is_shared else None]):
+        exchange = shared.follow(turns, settings, idx)
+        first = answer_one(engine, exchange, keep=is_shared, on_event=on_event)
+        shared.take_frames_of(exchange)
+        results.append(exchange.description(first))
+    if not is_shared:
+        return results
+    others = (shared.follow(turns, settings, i) for i, turns in enumerate(conversations[1:], 1))
+    try:
+        for answer in descriptions_in_order(
+            engine, others, first_id=1, reuse=first.sequence, on_event=on_event
+        ):
+            if isinstance(answer, Exception):
+                raise answer
+            results.append(answer)
+    finally:
+        if first.sequence is not None:
+            first.sequence.release()
+    return results
 
 
 def descriptions_in_order(

@@ -1,7 +1,8 @@
 """A conversation about the same visuals: the cache of the last turn is kept and continued.
 
 Each turn renders the whole conversation anew and reuses the longest common prefix of tokens, so an
-answer equals the one a fresh request would give. The visuals are planned and encoded once.
+answer equals the one a fresh request would give. The visuals are planned and encoded once, except
+by a model that fuses them with the prompt: there each turn sees them anew.
 """
 
 import dataclasses
@@ -90,6 +91,8 @@ class Session:
             question = question.replace("<image>", "< image >")
         turns = (*self._turns, Turn("user", question))
         exchange = self._exchange(turns)
+        if not exchange.plan.reusable_prefix:
+            self._release()  # no turn goes on with it, and this one needs the room
         answer = answer_one(
             self._engine, exchange, reuse=self._cache, keep=True, on_event=self._on_event
         )
@@ -219,7 +222,8 @@ def _facts_of(
 def _weights_of(spec: ModelSpec) -> str:
     """Name the weights a cache was computed by: checkpoint, revision, precision."""
     digest = hashlib.sha256()
-    for path in sorted(spec.folder.glob("*.safetensors")):
+    kinds = ("*.safetensors", "*.bin")
+    for path in sorted(path for kind in kinds for path in spec.folder.rglob(kind)):
         with path.open("rb") as file:  # the end of each file: other weights end otherwise
             num_bytes = file.seek(0, os.SEEK_END)
             file.seek(max(0, num_bytes - _SAMPLE_BYTES))

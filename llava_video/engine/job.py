@@ -29,8 +29,8 @@ from llava_video.engine.request import (
     TextPiece,
 )
 from llava_video.engine.rows import PromptRows
-from llava_video.engine.sequence import Element, VisualRun, tokens_of
 from llava_video.engine.sequence import Sequence as KvSequence
+from llava_video.engine.sequence import VisualRun, tokens_of
 from llava_video.engine.settings import GenerationSettings
 from llava_video.engine.step import Work
 from llava_video.engine.writer import AnswerWriter

@@ -85,6 +85,7 @@ class FusedPart:
 
 Part = TextPart | VisualPart | FusedPart
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One answer to be made.

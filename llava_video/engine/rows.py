@@ -129,9 +129,7 @@ class PromptRows:
     def _fused_rows(self, part: FusedPart) -> Iterator[Tensor | None]:
         """Yield None while frames are taken in, then all rows."""
         plan, clips = part.visual.plan, part.visual.clips()
-        prompt = self._model.fused_prompt(
-            (*part.before, _VISUAL_ID, *part.after), plan.num_frames
-        )
+        prompt = self._model.fused_prompt((*part.before, _VISUAL_ID, *part.after), plan.num_frames)
         calls = self._model.fuse(prompt, plan, clips, self._tile_chunk)
         try:
             while (num_frames := self._timed_next(calls)) is not None:

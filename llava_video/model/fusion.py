@@ -52,7 +52,9 @@ def hidden_positions(ids: Sequence[int], labels: Sequence[int] | None = None) ->
         >>> hidden_positions([5, -200, 0, 7], labels=[-100, -100, -100, 7])
         [False, True, True, True]
     """
-    answers = [label != _NO_ANSWER for label in labels] if labels is not None else [False] * len(ids)
+    answers = (
+        [label != _NO_ANSWER for label in labels] if labels is not None else [False] * len(ids)
+    )
     return [id_ <= 0 or is_answer for id_, is_answer in zip(ids, answers, strict=True)]
 
 
@@ -72,11 +74,15 @@ class QueryAttention(nn.Module):
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return (F, Q, w) of queries (Q, w), and keys and values (F, K, w) of F frames."""
-        weights, biases = (x.chunk(3) for x in (self.in_proj.weight, self.in_proj.bias))
-        q, k, v = (linear(*each) for each in zip((q, k, v), weights, biases, strict=True))
-        q = q.expand(k.shape[0], *q.shape)
-        heads = [x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v)]
-        mixed = F.scaled_dot_product_attention(*heads)  # (F, H, Q, w / H)
+        bias = self.in_proj.bias
+        assert bias is not None  # it was made with one
+        parts = zip((q, k, v), self.in_proj.weight.chunk(3), bias.chunk(3), strict=True)
+        q, k, v = (linear(*part) for part in parts)
+        q, k, v = (
+            x.view(*x.shape[:-1], self.num_heads, -1).transpose(1, 2)
+            for x in (q.expand(len(k), *q.shape), k, v)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (F, H, Q, w / H)
         out: torch.Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -106,8 +112,10 @@ class _FrameKeys:
         own = StoredKv(torch.empty_like(k), torch.empty_like(v))
         slots = torch.arange(len(q), device=q.device)
         q = rotate_and_store(q, k, v, self.rotation, own, slots)
-        frames = [x.unflatten(0, (self.num_frames, -1)).transpose(1, 2) for x in (q, own.k, own.v)]
-        out = F.scaled_dot_product_attention(*frames, is_causal=True, enable_gqa=True)
+        q, k, v = (
+            x.view(self.num_frames, -1, *x.shape[1:]).transpose(1, 2) for x in (q, own.k, own.v)
+        )  # (F, H, L, d)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         return out.transpose(1, 2).flatten(0, 1)
 
     def to(self, device: torch.device) -> "_FrameKeys":
@@ -151,9 +159,9 @@ class Fusion(nn.Module):
             (F, Q, C), Q = side x side, row by row.
         """
         side = self.config.side
+        own = self.position.T.float().reshape(1, -1, side, side)
         size = maps.shape[1:3]
-        own = self.position.T.unflatten(1, (side, side))[None]
-        spread = F.interpolate(own.float(), size=size, mode="bicubic", align_corners=False)
+        spread = F.interpolate(own, size=size, mode="bicubic", align_corners=False)
         values = self.norm_kv(maps.flatten(1, 2))
         keys = values + spread[0].flatten(1).T.to(values)
         found: torch.Tensor = self.attention(self.norm_q(self.query) + self.position, keys, values)
@@ -187,9 +195,9 @@ class Fusion(nn.Module):
         rows = rows.flatten(0, 1)  # (F L, D)
         for layer_idx, layer in enumerate(self.layers):
             rows = layer(rows, keys, None, layer_idx)  # a cache would store what nobody reads again
-        rows = rows.unflatten(0, (num_frames, length))
-        _, found, fused = rows.split([num_patches, found.shape[1], len(text)], dim=1)
-        return found, fused
+        rows = rows.view(num_frames, length, -1)
+        stop = length - len(text)
+        return rows[:, num_patches:stop], rows[:, stop:]
 
 
 class FusedPrompt:

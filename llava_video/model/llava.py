@@ -5,8 +5,6 @@ memory does not depend on how many there are. Is built from sizes alone and read
 tokenizer, no sequence and no sampling.
 """
 
-import functools
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -121,9 +119,7 @@ class LlavaModel(nn.Module):
                 "plan with this checkpoint's own configuration.",
             )
         embeddings = self.language_model.embed(torch.tensor([max(0, id_) for id_ in ids]))
-        return FusedPrompt(
-            self.fusion, self.projector, embeddings, ids, num_frames, labels=labels
-        )
+        return FusedPrompt(self.fusion, self.projector, embeddings, ids, num_frames, labels=labels)
 
     @torch.inference_mode()
     def fuse(
@@ -153,11 +149,8 @@ class LlavaModel(nn.Module):
         calls = VisionCalls(min(tile_chunk, most_tiles), plan.tiles_per_frame, self._vision_device)
 
         def call(frames: list[Clip]) -> int:
-            tiles = self._tiles(frames, plan)
-            chunks = torch.split(tiles, calls.tile_chunk)
-            features = [self.vision_tower(chunk.to(self._vision_device)) for chunk in chunks]
-            del tiles, chunks
-            prompt.add(torch.cat(features).unflatten(0, (len(frames), -1)))
+            features = self._unpooled(self._tiles(frames, plan), calls.tile_chunk, 0)
+            prompt.add(features.view(len(frames), -1, *features.shape[1:]))
             return prompt.num_done
 
         yield from calls.over(_planned_frames(plan, clips), call)
@@ -170,29 +163,23 @@ class LlavaModel(nn.Module):
         self, plan: VisualPlan, frames: Iterator[Clip], calls: VisionCalls
     ) -> Iterator[torch.Tensor]:
         """Yield the rows of each frame, in order."""
-        first_idx = 0
-        waiting: list[Clip] = []
-        while waiting := waiting or list(itertools.islice(frames, calls.num_frames)):
-            together = waiting[: calls.num_frames]
-            groups = grouped(plan, range(first_idx, first_idx + len(together)))
-            encode = functools.partial(self._rows_of, together, plan, groups, calls.tile_chunk)
-            rows = calls.attempt(encode, len(together))
-            if rows is None:
-                continue
+
+        def call(numbered: list[tuple[int, Clip]]) -> tuple[torch.Tensor, list[FrameGroup]]:
+            groups = grouped(plan, [idx for idx, _ in numbered])
+            return self._rows_of(dict(numbered), plan, groups, calls.tile_chunk), groups
+
+        for rows, groups in calls.over(enumerate(frames), call):
             yield from _in_order(rows, groups)
             del rows  # the reader's alone while the next are made
-            first_idx += len(together)
-            waiting = waiting[len(together) :]
 
     def _rows_of(
-        self, frames: list[Clip], plan: VisualPlan, groups: list[FrameGroup], tile_chunk: int
+        self, frames: dict[int, Clip], plan: VisualPlan, groups: list[FrameGroup], tile_chunk: int
     ) -> torch.Tensor:
-        """Return the rows (R, D) of some consecutive frames, group by group."""
+        """Return the rows (R, D) of some frames, group by group."""
         order = [idx for group in groups for idx in group.frame_idxs]
-        first_idx = min(order)
         is_linear = all(group.layout.is_linear for group in groups)
         num_before = self.projector.num_before_pooling(plan.pool_of, is_linear=is_linear)
-        tiles = self._tiles([frames[idx - first_idx] for idx in order], plan)
+        tiles = self._tiles([frames[idx] for idx in order], plan)
         maps = self._unpooled(tiles, tile_chunk, num_before)  # (N, P, C or D)
         del tiles
         rows = pooled_rows(maps, groups, gelu=0 < num_before < self.projector.num_layers)
