@@ -88,6 +88,6 @@ def _quick_gelu_(x: torch.Tensor) -> torch.Tensor:
     """Overwrite x by parts. By silu nothing beside x were needed, but 16 bits rounded once more."""
     lines = x if x.dim() else x[None]
     num_lines = max(1, _PART // max(1, lines[:1].numel()))
-    for part in lines.split(num_lines):
+    for part in torch.split(lines, num_lines):
         part.mul_((_QUICK * part).sigmoid_())
     return x
