@@ -123,7 +123,8 @@ class LlavaVideo:
     ) -> list[Description]:
         """Ask several questions of one video: it is decoded, encoded and prefilled once.
 
-        A model that fuses it with the question (LLaVA-Mini) sees it anew for each. All share the plan made for the longest question. Answers come in the order of questions.
+        All share the plan made for the longest question. Answers come in the order of questions. A
+        model that fuses a video with the question (LLaVA-Mini) sees it anew for each.
 
         Raises:
             ConfigError: no question. Otherwise as `describe`; the first error ends the call.

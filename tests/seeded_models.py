@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from llava_video.model.decoder import LanguageModel
-from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
+from llava_video.model.dimensions import FusionConfig, ModelDimensions, TextConfig, VisionConfig
 from llava_video.model.kv_cache import KvCache, KvSpan
 from llava_video.model.step_rows import Row
 from llava_video.values import Clip, Grid, KvFormat, Newline, VisualPlan
@@ -31,6 +31,10 @@ TEXT = TextConfig(
     tie_embeddings=False,
 )
 DIMENSIONS = ModelDimensions(vision=VISION, text=TEXT)
+# LLaVA-Mini: four queries a frame, two layers of pre-fusion.
+MINI = ModelDimensions(
+    vision=VISION, text=TEXT, has_newline=False, fusion=FusionConfig(side=2, num_layers=2)
+)
 
 
 def filled(module: nn.Module, seed: int = 0, spread: float = 0.3) -> nn.Module:

@@ -109,3 +109,28 @@ def test_other_errors_are_not_caught(error: Exception):
 def test_no_tiles_are_refused(tile_chunk: int):
     with pytest.raises(ConfigError, match="tile_chunk"):
         VisionCalls(tile_chunk, 1, CPU)
+
+
+def test_frames_go_together_in_order_and_are_pulled_as_they_are_needed():
+    """Ten frames of two tiles, no memory for more than three tiles: eight tiles, then four, two."""
+    pulled: list[int] = []
+    calls = VisionCalls(8, 2, CPU)
+
+    def frames():
+        for idx in range(10):
+            pulled.append(idx)
+            yield idx
+
+    def encode(together: list[int]) -> tuple[list[int], int]:
+        if min(calls.tile_chunk, 2 * len(together)) > 3:
+            raise torch.OutOfMemoryError("tried to allocate 2.00 GiB.")
+        return together, calls.tile_chunk
+
+    results = calls.over(frames(), encode)
+    assert next(results) == ([0], 2)
+    assert pulled == [0, 1, 2, 3]
+    assert [together for together, _ in results] == [[idx] for idx in range(1, 10)]
+
+
+def test_no_frame_is_no_call():
+    assert list(VisionCalls(2, 1, CPU).over(iter(()), len)) == []
