@@ -1,12 +1,14 @@
 """Loading takes the memory of the weights and one shard, not of the weights twice."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from llava_video.model.checkpoint import save_model
 from llava_video.model.llava import LlavaModel
@@ -36,7 +38,13 @@ before = status("VmRSS")
 if how == "shard by shard":
     model = load_model(folder, config=config, device="cpu", dtype=dtype)
 else:
-    read = {n: t for p in sorted(folder.glob("*.safetensors")) for n, t in load_file(p).items()}
+    open_file = {".safetensors": load_file, ".bin": torch.load}
+    read = {
+        name: tensor
+        for path in sorted(folder.iterdir())
+        if path.suffix in open_file
+        for name, tensor in open_file[path.suffix](path).items()
+    }
     model = {n: t.to(dtype, copy=True) for n, t in read.items()}
 print(status("VmHWM") - before)
 """
@@ -66,15 +74,36 @@ def large_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(model, folder / "large", config=config, shard_bytes=36_000_000)
 
 
+@pytest.fixture(scope="module")
+def pickled_folder(large_folder: Path) -> Path:
+    """Write the same shards as `.bin` files."""
+    folder = large_folder.parent / "pickled"
+    folder.mkdir()
+    shutil.copy(large_folder / "config.json", folder)
+    weight_map = {}
+    for idx, path in enumerate(sorted(large_folder.glob("*.safetensors"))):
+        tensors = load_file(path)
+        name = f"pytorch_model-{idx:05}.bin"
+        torch.save(tensors, folder / name)
+        weight_map |= dict.fromkeys(tensors, name)
+    index = json.dumps({"weight_map": weight_map})
+    (folder / "pytorch_model.bin.index.json").write_text(index)
+    return folder
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("large_folder", "safetensors"), ("pickled_folder", "bin")]
+)
 def test_loading_peaks_at_the_weights_and_one_shard(
-    large_folder: Path, tiny_folder: Path, dtype: str
+    request: pytest.FixtureRequest, tiny_folder: Path, dtype: str, kind: str, suffix: str
 ):
-    files = [path.stat().st_size for path in large_folder.glob("*.safetensors")]
+    folder: Path = request.getfixturevalue(kind)
+    files = [path.stat().st_size for path in folder.glob(f"*.{suffix}")]
     kept_bytes = sum(files) * (1.0 if dtype == "float32" else 0.5)
     limit_bytes = 1.1 * kept_bytes + max(files)
     assert len(files) >= 6
     assert sum(files) > 200_000_000
-    assert peak_bytes(large_folder, tiny_folder, "shard by shard", dtype) <= limit_bytes
-    assert peak_bytes(large_folder, tiny_folder, "all at once", dtype) > limit_bytes
+    assert peak_bytes(folder, tiny_folder, "shard by shard", dtype) <= limit_bytes
+    assert peak_bytes(folder, tiny_folder, "all at once", dtype) > limit_bytes
