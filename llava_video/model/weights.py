@@ -1,7 +1,7 @@
 """The folders of a checkpoint → the shards to load, in order, and the change they go through.
 
-Every tensor gets the name it would have in a whole checkpoint: those of a tower's own folder, of an
-adapter's wrapped modules and of a delta's base alike. Reads headers only.
+An adapter's tensors get the names that what they change has in a whole checkpoint. Reads headers
+only.
 """
 
 import re
@@ -24,9 +24,6 @@ from llava_video.model.json_fields import JsonFields, read_json_object
 from llava_video.model.names import is_ignored, our_names, parameter_shapes
 from llava_video.model.shards import Shard, find_shards, read_header, shortened
 from llava_video.model.sources import ADAPTER_CONFIG, Sources
-
-# What a file of the whole CLIP or SigLIP holds beside the tower.
-_BESIDE_TOWER = ("text_model.", "visual_projection.", "text_projection.", "logit_")
 
 _LOW_RANK = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
 # How the module that an adapter wraps is spelled in its file; the first that gives a known name.
@@ -63,7 +60,7 @@ def open_weights(sources: Sources, dimensions: ModelDimensions) -> Weights:
         CheckpointError: a file is missing or damaged, an adapter or delta does not fit, or it is of
             a kind this library does not merge.
     """
-    tower = () if sources.tower is None else _tower_shards(sources.tower)
+    tower = () if sources.tower is None else find_shards(sources.tower)
     place = str(sources.folder) if sources.base is None else f"{sources.folder} over {sources.base}"
     if sources.base is None:
         return Weights(place=place, shards=(*find_shards(sources.folder), *tower))
@@ -79,15 +76,6 @@ def open_weights(sources: Sources, dimensions: ModelDimensions) -> Weights:
     else:
         change, over = _without_rows(_unwrapped(own[0], dimensions), dimensions)
     return Weights(place=place, shards=(*base, *tower), over=over, change=change)
-
-
-def _tower_shards(folder: Path) -> Iterable[Shard]:
-    def rename(name: str) -> str | None:
-        if name.startswith(_BESIDE_TOWER):
-            return None
-        return "vision_tower.vision_model." + name.removeprefix("vision_model.")
-
-    return (shard.renamed(rename) for shard in find_shards(folder))
 
 
 def _unwrapped(shard: Shard, dimensions: ModelDimensions) -> Shard:
