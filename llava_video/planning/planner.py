@@ -20,8 +20,8 @@ from llava_video.planning.layout import (
     layout_tokens,
     visual_plan,
 )
-from llava_video.planning.model_notes import check_visuals, model_reasons
 from llava_video.planning.memory import Setup, plan_memory
+from llava_video.planning.model_notes import check_visuals, model_reasons
 from llava_video.planning.precision import draft_in_memory, lighter_setups
 from llava_video.planning.sacrifice import (
     Choice,
