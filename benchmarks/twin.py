@@ -15,8 +15,8 @@ from llava_video.model.export import config_values
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import ModelConfig, parse_model_config
 from llava_video.model.names import file_names
-from llava_video.model.original_config import SO400M
 from llava_video.model.tiny import draw_tensors
+from llava_video.model.tower_config import SO400M
 
 # Qwen2-0.5B with SigLIP so400m: LLaVA-OneVision 0.5B.
 HALF_B: dict[str, Any] = {

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from llava_video.errors import CheckpointError
 from llava_video.model.dimensions import VisionConfig
-from llava_video.model.hf_config import hf_from_original, vision_values
+from llava_video.model.hf_config import hf_from_original
 from llava_video.model.model_config import FileFormat, GenerationDefaults, ModelConfig
 from llava_video.model.names import file_names, unused_tower_shapes
 from llava_video.model.shards import INDEX_FILE, SINGLE_FILE
+from llava_video.model.tower_config import vision_values
 
 DEFAULT_SHARD_BYTES: Final = 5_000_000_000
 

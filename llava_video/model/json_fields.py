@@ -99,7 +99,7 @@ class JsonFields:
         """Build the error of one bad value."""
         return CheckpointError(
             f"{self.place} has {key} = {value!r}, expected {expected}.",
-            "check that the file belongs to a LLaVA-OneVision or LLaVA-Video checkpoint.",
+            "check that the file belongs to a checkpoint of the LLaVA family.",
         )
 
     def _value(self, key: str, default: Any) -> Any:

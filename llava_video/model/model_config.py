@@ -1,11 +1,13 @@
 """A checkpoint's config.json and generation_config.json → one `ModelConfig`.
 
-Original configurations (LlavaQwenForCausalLM) and transformers' own (LlavaOnevision, 4.45 to 5.x)
-are told apart by `architectures` and the `mm_` keys, not by `model_type`: the hub says "llava" for
-most originals. Imports neither torch nor transformers; reads no weight.
+Original configurations (LlavaLlamaForCausalLM and its kin) and transformers' own (Llava, LlavaNext,
+LlavaNextVideo, LlavaOnevision, 4.36 to 5.x) are told apart by `architectures` and the `mm_` keys,
+not by `model_type`: the hub says "llava" for most originals, and transformers means its own class
+by it. Imports neither torch nor transformers; reads no weight.
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,71 +15,29 @@ from typing import Any, Literal
 
 from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
+from llava_video.model.hf_classes import HF_CLASSES
 from llava_video.model.hf_config import original_from_hf
+from llava_video.model.hub import resolve_checkpoint
 from llava_video.model.json_fields import JsonFields, read_json_object
 from llava_video.model.known_models import find_known
+from llava_video.model.members import MEMBERS, Member, member_of, template_of
 from llava_video.model.names import num_parameters
 from llava_video.model.original_config import (
-    VisualLayout,
+    READ_KEYS,
     check_supported,
     context_of,
     dimensions_of,
-    visual_layout_of,
 )
+from llava_video.model.tower_config import tower_to_find, tower_values
+from llava_video.model.visual_layout import VisualLayout, visual_layout_of
 from llava_video.planning.geometry import Geometry
-from llava_video.values import Newline
+from llava_video.values import Fit
 
 # How a checkpoint's files are spelled: lmms-lab's own, or transformers'.
 FileFormat = Literal["original", "hf"]
 
+_ORIGINAL = re.compile(r"Llava(Llama|Mistral|Qwen|MiniLlama|MPT|Mpt)ForCausalLM")
 _VALUE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-# The frames the checkpoints were trained with: config.json does not store them.
-_MAX_FRAMES_TIMED, _MAX_FRAMES_PLAIN = 64, 32
-
-# What `with_overrides` may change: keys whose values reach the model or the plan, and those that
-# only say what the reference does (force_sample, tokenizer_padding_side).
-READ_KEYS = frozenset(
-    (
-        "add_faster_video",
-        "add_time_instruction",
-        "bos_token_id",
-        "eos_token_id",
-        "faster_token_stride",
-        "force_sample",
-        "head_dim",
-        "hidden_act",
-        "hidden_size",
-        "image_aspect_ratio",
-        "image_grid_pinpoints",
-        "intermediate_size",
-        "max_position_embeddings",
-        "max_window_layers",
-        "mm_newline_position",
-        "mm_patch_merge_type",
-        "mm_projector_type",
-        "mm_resampler_type",
-        "mm_spatial_pool_mode",
-        "mm_spatial_pool_stride",
-        "mm_use_im_start_end",
-        "mm_vision_tower",
-        "num_attention_heads",
-        "num_hidden_layers",
-        "num_key_value_heads",
-        "pad_token_id",
-        "quantization_config",
-        "rms_norm_eps",
-        "rope_scaling",
-        "rope_theta",
-        "tie_word_embeddings",
-        "tokenizer_model_max_length",
-        "tokenizer_padding_side",
-        "torch_dtype",
-        "use_sliding_window",
-        "vision_config",
-        "vocab_size",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +72,7 @@ class ModelConfig:
 
     Attributes:
         layout: whose config.json it is.
+        name: the checkpoint's, as far as it is known.
         member: which line of the family it belongs to, and so its conversation template and what it
             does with a video.
         template: of its conversations, unless the user names another.
@@ -128,6 +89,7 @@ class ModelConfig:
     """
 
     layout: FileFormat
+    name: str = ""
     member: str = "LLaVA-OneVision"
     template: str = "qwen_1_5"
     has_mark_ends: bool = False
@@ -151,33 +113,59 @@ class ModelConfig:
         return self.dimensions.text
 
 
-def read_model_config(folder: str | Path) -> ModelConfig:
+def read_model_config(folder: str | Path, *, tower: str | Path | None = None) -> ModelConfig:
     """Read config.json and, where it is there, generation_config.json of a checkpoint folder.
 
+    Args:
+        folder: the checkpoint's.
+        tower: a folder or hub id of the vision tower, instead of the one an original config.json
+            names.
+
     Raises:
-        CheckpointError: missing, damaged, or of a model this version does not build.
+        CheckpointError: missing, damaged, of a model this version does not build, or of a vision
+            tower that is neither here nor can be fetched.
     """
-    path = Path(folder) / "config.json"
+    folder = Path(folder)
+    path = folder / "config.json"
     if not path.is_file():
-        hint = "point to a folder with config.json, tokenizer.json and *.safetensors, or a hub id."
-        raise CheckpointError(f"no config.json in {Path(folder)}.", hint)
+        hint = "point to a folder with config.json, a tokenizer and weights, or a hub id."
+        raise CheckpointError(f"no config.json in {folder}.", hint)
     values = read_json_object(path)
-    generation_path = Path(folder) / "generation_config.json"
+    generation_path = folder / "generation_config.json"
     generation = read_json_object(generation_path) if generation_path.is_file() else {}
-    return parse_model_config(values, generation)
+    if _layout_of(values) == "original":
+        values = _with_tower(values, folder, tower)
+    config = parse_model_config(values, generation, name=_name_of(folder))
+    is_first_stage = config.values.get("tune_mm_mlp_adapter") is True
+    if is_first_stage and (folder / "mm_projector.bin").is_file():
+        return replace(config, template="plain")
+    return config
+
+
+def find_tower(folder: str | Path, name: str) -> Path | None:
+    """Find a vision tower's folder on this machine.
+
+    Args:
+        folder: the checkpoint's, beside which the tower may lie.
+        name: a path, or a hub id that a folder beside the checkpoint is named by.
+    """
+    for place in (Path(name).expanduser(), Path(folder).resolve().parent / name):
+        if name and (place / "config.json").is_file():
+            return place
+    return None
 
 
 def parse_model_config(
-    values: Mapping[str, Any], generation: Mapping[str, Any] | None = None
+    values: Mapping[str, Any], generation: Mapping[str, Any] | None = None, *, name: str = ""
 ) -> ModelConfig:
     """Turn the objects of config.json and generation_config.json into a `ModelConfig`.
 
     Raises:
-        CheckpointError: as `read_model_config`.
+        CheckpointError: as `read_model_config`; a tower that is only named must be a known one.
     """
     layout = _layout_of(values)
     original = original_from_hf(values) if layout == "hf" else values
-    config = _parse(original, layout)
+    config = _parse(original, layout, name)
     return replace(config, generation=_generation(generation or {}, original))
 
 
@@ -198,7 +186,9 @@ def with_overrides(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelCo
             near = difflib.get_close_matches(key, READ_KEYS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(READ_KEYS))}."
             raise ConfigError(f"config.json key {key!r} changes nothing.", hint)
-    changed = _parse({**config.values, **overrides}, config.layout)
+    changed = _parse({**config.values, **overrides}, config.layout, config.name)
+    if changed.member == config.member:
+        changed = replace(changed, template=config.template)
     ids = {"eos_token_id", "bos_token_id", "pad_token_id"} & set(overrides)
     generation = _generation({}, changed.values) if ids else config.generation
     return replace(changed, generation=generation)
@@ -207,8 +197,7 @@ def with_overrides(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelCo
 def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
     """Return what the planner must know of a model.
 
-    The frame limit is the one of the known checkpoint of this name; for others 64 where the
-    configuration has the marks of LLaVA-Video (time sentence or newlines per row), else 32.
+    The frame limit is the one of the known checkpoint of this name, for others that of the member.
 
     Args:
         config: what was read.
@@ -222,14 +211,17 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
     if value_bytes is None:
         raise ConfigError(f"dtype = {dtype!r}.", f"allowed: {', '.join(_VALUE_BYTES)}.")
     vision, text, visual = config.vision, config.text, config.visual
-    known = find_known(model_name)
-    is_timed = config.time_instruction or visual.newline is Newline.ROW
+    known, member, fusion = find_known(model_name), MEMBERS[config.member], config.dimensions.fusion
+    square_fit: Fit = "crop" if vision.kind == "clip" else "squeeze"
     return Geometry(
         model=model_name,
         tile_px=vision.image_px,
         patch_px=vision.patch_px,
         canvases=visual.canvases,
         aspect=visual.aspect,
+        square_fit=square_fit,
+        video_fit="nearest" if fusion else _frame_fit(config, member, square_fit),
+        keeps_line=member.keeps_line,
         anyres_max=visual.anyres_max,
         unpad=visual.unpad,
         merge=visual.merge,
@@ -237,14 +229,18 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
         has_newline=config.dimensions.has_newline,
         pool_mode=visual.pool_mode,
         pool_stride=visual.pool_stride,
+        pool_of=visual.pool_of,
         slow_every=visual.slow_every,
         context_tokens=config.context_tokens,
         rope_scale=text.rope_scale,
-        max_frames=known.max_frames
-        if known
-        else _MAX_FRAMES_TIMED
-        if is_timed
-        else _MAX_FRAMES_PLAIN,
+        max_frames=known.max_frames if known else member.max_frames or config.context_tokens,
+        fps=member.fps,
+        reference_rule=member.reference_rule,
+        is_video_trained=member.is_video_trained,
+        stretches=member.stretches,
+        compressed_side=fusion.side if fusion else 0,
+        split=fusion.split if fusion else 1,
+        fusion_layers=fusion.num_layers if fusion else 0,
         time_instruction=config.time_instruction,
         num_layers=text.num_layers,
         num_heads=text.num_heads,
@@ -260,35 +256,82 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
     )
 
 
+def _frame_fit(config: ModelConfig, member: Member, square_fit: Fit) -> Fit:
+    """Return how a frame reaches its one tile: as a picture does that is not tiled."""
+    is_padded = config.visual.aspect == "pad" and not member.is_video_trained
+    return "pad" if is_padded else square_fit
+
+
+def _with_tower(values: dict[str, Any], folder: Path, tower: str | Path | None) -> dict[str, Any]:
+    """Return an original configuration with the sizes of a tower that it only names."""
+    if tower is not None:
+        values = {**values, "mm_vision_tower": str(tower), "vision_config": None}
+    name = tower_to_find(values)
+    if name is None:
+        return values
+    found = find_tower(folder, name)
+    if found is None and (tower is not None or "clip" in name.lower()):
+        found = _fetched_tower(name)
+    if found is None:  # a path of somebody's machine, or a SigLIP: the family's is so400m
+        return values
+    path = found / "config.json"
+    return {**values, "vision_config": tower_values(read_json_object(path), str(path))}
+
+
+def _fetched_tower(name: str) -> Path:
+    try:
+        return resolve_checkpoint(name, files="config")
+    except CheckpointError as cause:
+        raise CheckpointError(
+            f"config.json only names its vision tower, {name!r}; it is not here: {cause.message}",
+            f"fetch {name} into a folder of that name beside the checkpoint, or pass tower=FOLDER.",
+        ) from cause
+
+
+def _name_of(folder: Path) -> str:
+    """Return a folder's name; the hub's cache calls a snapshot by its commit."""
+    parts = folder.absolute().parts
+    is_snapshot = len(parts) > 2 and parts[-2] == "snapshots"
+    return parts[-3].rpartition("--")[2] if is_snapshot else parts[-1]
+
+
 def _layout_of(values: Mapping[str, Any]) -> FileFormat:
     architectures = values.get("architectures") or []
     names = [name for name in architectures if isinstance(name, str)]
     model_type = values.get("model_type")
-    if "LlavaOnevisionForConditionalGeneration" in names or model_type == "llava_onevision":
-        return "hf"
     has_mm_keys = "mm_vision_tower" in values or "mm_projector_type" in values
-    if "LlavaQwenForCausalLM" in names or (not names and has_mm_keys):
+    is_hf = model_type in HF_CLASSES and "vision_config" in values and not has_mm_keys
+    if any(kind.architecture in names for kind in HF_CLASSES.values()) or (is_hf and not names):
+        return "hf"
+    if any(_ORIGINAL.fullmatch(name) for name in names) or (not names and has_mm_keys):
         return "original"
     found = f"architectures = {names}, model_type = {model_type!r}"
     raise CheckpointError(
         f"config.json describes another kind of model: {found}; this version reads "
-        "LlavaQwenForCausalLM and LlavaOnevisionForConditionalGeneration.",
-        "use a LLaVA-OneVision or LLaVA-Video checkpoint; `llava-video models` lists some.",
+        "LlavaLlamaForCausalLM, LlavaMistralForCausalLM, LlavaQwenForCausalLM, "
+        "LlavaMiniLlamaForCausalLM and, of transformers, "
+        f"{', '.join(kind.architecture for kind in HF_CLASSES.values())}.",
+        "use a checkpoint of the LLaVA family; `llava-video models` lists them.",
     )
 
 
-def _parse(original: Mapping[str, Any], layout: FileFormat) -> ModelConfig:
+def _parse(original: Mapping[str, Any], layout: FileFormat, name: str) -> ModelConfig:
     fields = JsonFields(original, "config.json")
     check_supported(fields)
     dimensions = dimensions_of(fields)
+    member, _ = member_of(original, name)
     side = fields.text("tokenizer_padding_side", "right")
     if side not in ("left", "right"):
         raise fields.wrong("tokenizer_padding_side", side, "'left' or 'right'")
     stored = str(original.get("torch_dtype") or original.get("dtype") or "float32")
     return ModelConfig(
         layout=layout,
+        name=name,
+        member=member.name,
+        template=template_of(member, fields, name),
+        has_mark_ends=fields.flag("mm_use_im_start_end", False),
         dimensions=dimensions,
-        visual=visual_layout_of(fields, dimensions.vision.image_px),
+        visual=visual_layout_of(fields, dimensions.vision.image_px, member),
         context_tokens=context_of(fields, dimensions.text),
         time_instruction=fields.flag("add_time_instruction", False),
         padding_side="left" if side == "left" else "right",

@@ -43,6 +43,7 @@ def read_spec(
     name_or_path: str | Path,
     *,
     revision: str | None = None,
+    tower: str | Path | None = None,
     files: Literal["all", "config"] = "config",
     dtype: str = "bfloat16",
 ) -> ModelSpec:
@@ -51,6 +52,7 @@ def read_spec(
     Args:
         name_or_path: a folder or a hub id.
         revision: hub revision.
+        tower: a folder or hub id of the vision tower, where config.json only names one.
         files: "config" fetches only the small files of a hub id, "all" its weights too.
         dtype: the dtype the memory estimate counts weights and cache in.
 
@@ -59,7 +61,7 @@ def read_spec(
     """
     name = str(name_or_path)
     folder = resolve_checkpoint(name, revision=revision, files=files)
-    config = read_model_config(folder)
+    config = read_model_config(folder, tower=tower)
     return ModelSpec(
         name=name,
         folder=folder,

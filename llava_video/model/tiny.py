@@ -21,7 +21,7 @@ from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.export import write_checkpoint
 from llava_video.model.model_config import FileFormat, parse_model_config
 from llava_video.model.names import parameter_shapes
-from llava_video.model.original_config import SO400M
+from llava_video.model.tower_config import SO400M
 from llava_video.values import PoolMode
 
 _SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -169,9 +169,9 @@ def test_kind_is_decided_by_architecture_or_mm_keys(changed: dict[str, object]):
 @pytest.mark.parametrize(
     "config",
     [
-        {"architectures": ["LlavaLlamaForCausalLM"], "mm_vision_tower": "openai/clip"},
         {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"},
-        {"architectures": ["LlavaNextVideoForConditionalGeneration"]},
+        {"architectures": ["LlavaNextVideoModel"], "mm_vision_tower": "openai/clip"},
+        {"model_type": "llava"},  # transformers' own, or an original without its keys?
         {"model_type": "bert"},
         {},
     ],

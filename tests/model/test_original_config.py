@@ -1,16 +1,14 @@
-"""The original keys: the defaults of the original code, and what is refused."""
+"""The original keys: the sizes they mean, the defaults of the original code, what is refused."""
 
 import pytest
 
 from llava_video.errors import CheckpointError
-from llava_video.model.dimensions import VisionConfig
+from llava_video.model.dimensions import FusionConfig, ModelDimensions, VisionConfig
 from llava_video.model.json_fields import JsonFields
-from llava_video.model.original_config import (
-    check_supported,
-    context_of,
-    dimensions_of,
-    visual_layout_of,
-)
+from llava_video.model.members import LLAVA_ONEVISION
+from llava_video.model.original_config import check_supported, context_of, dimensions_of
+from llava_video.model.visual_layout import visual_layout_of
+from llava_video.ops.frequency_bands import FrequencyBands
 from llava_video.values import Newline
 
 # The sizes of llava-onevision-qwen2-7b-ov, and nothing else.
@@ -23,17 +21,41 @@ BARE = {
     "vocab_size": 152064,
     "mm_projector_type": "mlp2x_gelu",
 }
-SPATIAL = {**BARE, "mm_patch_merge_type": "spatial_unpad"}
+# The sizes of llava-v1.5-7b.
+LLAMA = {
+    "architectures": ["LlavaLlamaForCausalLM"],
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "mm_projector_type": "mlp2x_gelu",
+    "mm_vision_tower": "openai/clip-vit-large-patch14-336",
+}
+MISTRAL = {**LLAMA, "architectures": ["LlavaMistralForCausalLM"], "intermediate_size": 14336}
 
 
 def fields(**values: object) -> JsonFields:
     return JsonFields({**BARE, **values}, "config.json")
 
 
+def read(found: JsonFields) -> ModelDimensions:
+    check_supported(found)
+    return dimensions_of(found)
+
+
+def llama(**values: object) -> JsonFields:
+    return JsonFields({**LLAMA, **values}, "config.json")
+
+
+def mistral(**values: object) -> JsonFields:
+    return JsonFields({**MISTRAL, **values}, "config.json")
+
+
 def test_defaults_of_missing_keys():
     bare = fields()
     check_supported(bare)
-    dimensions, visual = dimensions_of(bare), visual_layout_of(bare, 384)
+    dimensions, visual = dimensions_of(bare), visual_layout_of(bare, 384, LLAVA_ONEVISION)
     text = dimensions.text
     assert dimensions.vision == VisionConfig()  # so400m: no vision_config in public checkpoints
     assert (text.rms_norm_eps, text.rope_theta, text.max_positions) == (1e-6, 10_000.0, 32_768)
@@ -44,93 +66,6 @@ def test_defaults_of_missing_keys():
     assert (visual.pool_mode, visual.pool_stride, visual.slow_every) == ("bilinear", 2, 0)
     assert not dimensions.has_newline
     assert not dimensions.has_separator
-
-
-@pytest.mark.parametrize(
-    ("position", "newline"),
-    [
-        (None, Newline.CLIP),  # mm_newline_position -> one_token
-        ("grid", Newline.ROW),
-        ("frame", Newline.FRAME),
-        ("one_token", Newline.CLIP),
-        ("no_token", Newline.NONE),
-    ],
-)
-def test_newline_positions(position: str | None, newline: Newline):
-    found = JsonFields({**SPATIAL, "mm_newline_position": position}, "config.json")
-    assert visual_layout_of(found, 384).newline is newline
-    assert dimensions_of(found).has_newline
-
-
-def test_without_unpad_there_is_no_newline_vector_to_place():
-    one = fields(mm_patch_merge_type="spatial", mm_newline_position="one_token")
-    assert visual_layout_of(one, 384).newline is Newline.NONE
-    flat = fields(mm_patch_merge_type="flat", mm_newline_position="grid")
-    assert visual_layout_of(flat, 384).newline is Newline.NONE
-    with pytest.raises(CheckpointError, match="need 'unpad'"):
-        visual_layout_of(fields(mm_patch_merge_type="spatial", mm_newline_position="grid"), 384)
-
-
-@pytest.mark.parametrize(
-    ("ratio", "aspect", "anyres_max"),
-    [
-        ("anyres", "anyres", None),
-        ("anyres_max_9", "anyres", 9),
-        ("anyres_max_4", "anyres", 4),
-        ("pad", "pad", None),
-        ("square", "square", None),
-        ("any other word", "square", None),
-    ],
-)
-def test_aspect_ratios(ratio: str, aspect: str, anyres_max: int | None):
-    pinpoints = [[384, 768], [768, 384]]
-    visual = visual_layout_of(fields(image_aspect_ratio=ratio, image_grid_pinpoints=pinpoints), 384)
-    assert (visual.aspect, visual.anyres_max) == (aspect, anyres_max)
-    assert visual.canvases == ((768, 384), (384, 768))  # stored (width, height), in their order
-
-
-def test_pinpoints_as_text_name_the_first_and_last_pair_in_tiles():
-    visual = visual_layout_of(fields(image_grid_pinpoints="(1x1),...,(6x6)"), 384)
-    sides = [384 * count for count in range(1, 7)]
-    assert visual.canvases == tuple((b, a) for a in sides for b in sides)
-    assert len(visual.canvases) == 36
-    tiny = visual_layout_of(fields(image_grid_pinpoints="(1x1),...,(2x3)"), 56)
-    assert tiny.canvases == ((56, 56), (112, 56), (168, 56), (56, 112), (112, 112), (168, 112))
-    listed = visual_layout_of(fields(image_grid_pinpoints="[[384, 768]]"), 384)
-    assert listed.canvases == ((768, 384),)
-
-
-@pytest.mark.parametrize(
-    "pinpoints",
-    [[[384, 700]], [[384]], [384], "nonsense(", "7", [["384", "384"]], [[0, 384]], {"a": 1}],
-)
-def test_pinpoints_that_are_no_canvases_are_refused(pinpoints: object):
-    with pytest.raises(CheckpointError, match="image_grid_pinpoints"):
-        visual_layout_of(fields(image_grid_pinpoints=pinpoints), 384)
-
-
-def test_anyres_without_canvases_is_refused():
-    with pytest.raises(CheckpointError, match="image_grid_pinpoints"):
-        visual_layout_of(fields(image_aspect_ratio="anyres"), 384)
-
-
-def test_the_pool_stride_is_two_unless_slow_fast_reads_it():
-    ignored = fields(mm_spatial_pool_stride=4, mm_patch_merge_type="spatial_unpad")
-    assert visual_layout_of(ignored, 384).pool_stride == 2
-    slow_fast = {
-        "mm_spatial_pool_stride": 3,
-        "mm_patch_merge_type": "spatial_unpad",
-        "add_faster_video": True,
-    }
-    not_grid = fields(**slow_fast)  # only the branch of newlines per row reads add_faster_video
-    assert visual_layout_of(not_grid, 384).slow_every == 0
-    assert not dimensions_of(not_grid).has_separator
-    grid = fields(**slow_fast, mm_newline_position="grid")
-    assert visual_layout_of(grid, 384).pool_stride == 3
-    assert visual_layout_of(grid, 384).slow_every == 10
-    assert dimensions_of(grid).has_separator
-    every = fields(**slow_fast, mm_newline_position="grid", faster_token_stride=4)
-    assert visual_layout_of(every, 384).slow_every == 4
 
 
 @pytest.mark.parametrize(
@@ -146,7 +81,7 @@ def test_rope_scaling(scaling: object, scale: float):
     assert dimensions_of(fields(rope_scaling=scaling)).text.rope_scale == scale
 
 
-@pytest.mark.parametrize("kind", ["yarn", "dynamic", "llama3", "longrope"])
+@pytest.mark.parametrize("kind", ["yarn", "dynamic", "longrope"])
 def test_other_rope_scaling_is_refused_by_name(kind: str):
     with pytest.raises(CheckpointError, match=f"rope_scaling = '{kind}'"):
         dimensions_of(fields(rope_scaling={"type": kind, "factor": 4.0}))
@@ -175,19 +110,22 @@ def test_vision_config_replaces_so400m():
 @pytest.mark.parametrize(
     ("values", "found"),
     [
-        ({"mm_vision_tower": "openai/clip-vit-large-patch14-336"}, "clip-vit-large"),
-        ({"mm_projector_type": "linear"}, "'linear'"),
-        ({"mm_projector_type": None}, "mm_projector_type = None"),
+        ({"mm_vision_tower": "EVA02-CLIP-L-14-336"}, "eva02"),
+        ({"vision_config": {"model_type": "dinov2"}}, "dinov2"),
+        ({"mm_projector_type": "identity"}, "'identity'"),
+        ({"mm_projector_type": "mlp2x_relu"}, "'mlp2x_relu'"),
         ({"mm_resampler_type": "perceiver"}, "perceiver"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
-        ({"mm_use_im_start_end": True}, "mm_use_im_start_end = True"),
+        ({"mlp_bias": True}, "mlp_bias = True"),
+        ({"architectures": ["LlavaMptForCausalLM"]}, "no MPT"),
+        ({"architectures": ["LlavaLlamaForCausalLM"], "attention_bias": True}, "attention_bias"),
         ({"use_sliding_window": True, "max_window_layers": 14}, "use_sliding_window"),
     ],
 )
 def test_unsupported_parts_are_refused_with_a_way_out(values: dict[str, object], found: str):
     with pytest.raises(CheckpointError, match=found) as caught:
-        check_supported(fields(**values))
+        read(fields(**values))
     assert "llava-video models" in caught.value.hint
 
 
@@ -197,6 +135,8 @@ def test_unsupported_parts_are_refused_with_a_way_out(values: dict[str, object],
         {"mm_vision_tower": "checkpoints/siglip"},
         {"mm_vision_tower": "a/local/tower"},  # the weights decide, not a path's name
         {"mm_resampler_type": None},
+        {"mm_resampler_type": "spatial_pool"},
+        {"mm_use_im_start_end": True},
         {"use_sliding_window": True, "max_window_layers": 28},  # no layer slides
     ],
 )
@@ -224,16 +164,73 @@ def test_impossible_sizes_are_refused(key: str, value: object):
         dimensions_of(fields(**{key: value}))
 
 
+def test_a_llama_has_no_biases_and_its_classes_defaults():
+    text = dimensions_of(llama()).text
+    assert not text.qkv_bias
+    assert (text.num_kv_heads, text.head_dim, text.max_positions) == (32, 128, 2048)
+    assert not dimensions_of(llama(attention_bias=False)).text.qkv_bias
+    text = dimensions_of(mistral()).text
+    assert (text.num_kv_heads, text.max_positions, text.qkv_bias) == (8, 131_072, False)
+    assert dimensions_of(fields()).text.qkv_bias
+    assert not dimensions_of(fields(attention_bias=False)).text.qkv_bias
+
+
+@pytest.mark.parametrize("key", ["rope_type", "type"])
+def test_llama_3_stretches_long_waves_only(key: str):
+    scaling = {
+        key: "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    found = llama(rope_scaling=scaling, max_position_embeddings=131_072)
+    text = dimensions_of(found).text
+    bands = FrequencyBands(factor=8.0, low_factor=1.0, high_factor=4.0, positions=8192)
+    assert text.rope_bands == bands
+    assert text.rope_scale == 1.0
+    assert context_of(found, text) == 131_072  # which has the factor in it already
+    with pytest.raises(CheckpointError, match="low_freq_factor"):
+        dimensions_of(llama(rope_scaling={key: "llama3", "factor": 8.0}))
+
+
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("mm_patch_merge_type", "spatial_maxpool2x2"),
-        ("mm_newline_position", "nowhere"),
-        ("mm_spatial_pool_mode", "conv"),
-        ("image_aspect_ratio", "highres"),
-        ("image_aspect_ratio", "anyres_max_x"),
-    ],
+    ("window", "limit", "context"),
+    [(None, 32_768, 32_768), (4096, 4096, 4096), (8192, 4096, 4096)],
 )
-def test_layouts_this_library_does_not_build_are_refused(key: str, value: str):
-    with pytest.raises(CheckpointError, match=value):
-        visual_layout_of(fields(**{key: value}), 384)
+def test_a_window_that_nothing_leaves_is_none(window: int | None, limit: int, context: int):
+    found = mistral(sliding_window=window, tokenizer_model_max_length=limit)
+    assert context_of(found, dimensions_of(found).text) == context
+
+
+@pytest.mark.parametrize("stated", [{"sliding_window": 4096}, {}])  # 4096 is the class's default
+def test_a_window_smaller_than_the_context_is_refused(stated: dict[str, object]):
+    found = mistral(tokenizer_model_max_length=32_768, **stated)
+    with pytest.raises(CheckpointError, match="sliding_window = 4096"):
+        context_of(found, dimensions_of(found).text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers"),
+    [(None, 1), ("linear", 1), ("mlp1x_gelu", 1), ("mlp2x_gelu", 2), ("mlp3x_gelu", 3)],
+)
+def test_layers_of_the_projector(kind: str | None, layers: int):
+    assert dimensions_of(llama(mm_projector_type=kind)).projector_layers == layers
+
+
+def test_a_compressor_makes_a_mini_and_lifts_the_cut():
+    assert dimensions_of(llama()).fusion is None
+    found = llama(compressor_size=1)
+    assert dimensions_of(found).fusion == FusionConfig(side=1, num_layers=4, split=1)
+    given = {"compressor_size": 8, "prefusion_layer_num": 2, "resolution_ratio": 2}
+    assert dimensions_of(llama(**given)).fusion == FusionConfig(side=8, num_layers=2, split=2)
+    long = {"max_position_embeddings": 131_072, "tokenizer_model_max_length": 4096}
+    for values, context in ((given, 131_072), ({}, 4096)):
+        found = llama(**values, **long)
+        assert context_of(found, dimensions_of(found).text) == context
+
+
+def test_the_compressors_heads_divide_the_towers_width():
+    tower = {"model_type": "clip_vision_model", "hidden_size": 36, "num_attention_heads": 4}
+    with pytest.raises(CheckpointError, match="8 heads"):
+        dimensions_of(llama(compressor_size=1, vision_config=tower))
