@@ -13,7 +13,13 @@ from typing import Any, Literal, TypedDict, get_args
 
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
-from llava_video.planning.settings import PlanningSettings, Rule, Sampler, SamplingSettings
+from llava_video.planning.settings import (
+    PlanningSettings,
+    PositionScale,
+    Rule,
+    Sampler,
+    SamplingSettings,
+)
 from llava_video.values import Grid, Newline, Plan, PoolMode
 from llava_video.video.settings import BackendName, FetchSettings, SandboxSettings
 from llava_video.video.span import parse_time
@@ -31,8 +37,9 @@ class Options(TypedDict, total=False):
     look at the video first `scan_fps`, `max_scan_frames` and `dedupe_threshold`.
 
     How they fit: `grid` ("auto", (rows, cols) or "off"), `pool_stride`, `pool_mode`, `newline`,
-    `detail` ("low", "medium", "high"), `max_video_tokens`, `position_scale` (a number, or "auto"
-    for the smallest that holds what was asked), `kv_cache` ("auto", "plain", "int8" or "int4"),
+    `detail` ("low", "medium", "high"), `max_video_tokens`, `position_scale` (a number, "auto" for
+    the smallest that holds what was asked, "reference" for LLaVA-NeXT-Video's rule, or None for the
+    model's own way), `kv_cache` ("auto", "plain", "int8" or "int4"),
     `image_aspect` (of still pictures: "anyres", "pad", "square"), `time_instruction` (whether the
     prompt says times).
 
@@ -63,7 +70,7 @@ class Options(TypedDict, total=False):
     newline: Newline | Literal["row", "frame", "clip", "none"] | None
     detail: Literal["low", "medium", "high"] | None
     max_video_tokens: int | None
-    position_scale: float | Literal["auto"]
+    position_scale: PositionScale | None
     kv_cache: Literal["auto", "plain", "int8", "int4"]
     image_aspect: Literal["anyres", "pad", "square"] | None
     time_instruction: bool | None

@@ -21,6 +21,8 @@ _FITS = {
     "squeeze": "squeezed to a square",
     "pad": "padded to a square",
     "letterbox": "fitted to its grid",
+    "crop": "its middle cropped to a square",
+    "nearest": "squeezed to a square, without a filter",
 }
 
 
@@ -82,25 +84,28 @@ def _tiles_words(visual: VisualPlan) -> str:
     if visual.grid == Grid(1, 1) and not visual.overview:
         return f"1 per {noun}, {fit}"
     grid = f"{visual.grid.rows} x {visual.grid.cols}"
-    overview = " and an overview" if visual.overview else ""
+    overview = " and the whole" if visual.is_fused else " and an overview" * visual.overview
     return f"{visual.tiles_per_frame} per {noun}: {grid} (rows x columns){overview}, {fit}"
 
 
 def _rows_words(visual: VisualPlan) -> str:
     top, bottom, left, right = visual.crop
     pooling = "not pooled"
-    if visual.pool_stride > 1:
-        pooling = f"{visual.pool_mode} pooling by {visual.pool_stride}"
+    if visual.is_fused:
+        pooling = f"compressed from {bottom - top} x {right - left}, fused with the prompt"
+    elif visual.pool_stride > 1:
+        before = " before the projector" * (visual.pool_of == "features")
+        pooling = f"{visual.pool_mode} pooling by {visual.pool_stride}{before}"
     elif visual.map_size != (bottom - top, right - left):
         pooling = f"shrunk from {bottom - top} x {right - left}"
     parts = [f"{visual.map_size[0]} x {visual.map_size[1]} map"]
-    if visual.overview:
+    if visual.overview_side:
         parts.append(f"{visual.overview_side} x {visual.overview_side} overview")
     if visual.slow_every:
         side = visual.fast_side
         slow = "every" if visual.slow_every == 1 else f"every {ordinal(visual.slow_every)}"
         parts.append(f"{slow} frame so, the others {side} x {side}, a separator after each")
-    total = f"{visual.num_tokens:,} tokens"
+    total = f"{visual.num_tokens:,} token{'s'[: visual.num_tokens != 1]}"
     if visual.num_frames > 1:
         each, rest = divmod(visual.num_tokens, visual.num_frames)
         total = f"{'about ' if rest else ''}{each:,} per frame, {visual.num_tokens:,} in all"

@@ -42,6 +42,84 @@ LLAVA_VIDEO_7B = Geometry(
     weights_bytes=16_060_693_056,
 )
 
+# What CLIP's tower at 336 px and the 7B decoders of 4,096 channels share.
+_CLIP = Geometry(
+    model="llava-v1.5-7b",
+    tile_px=336,
+    canvases=(),
+    aspect="pad",
+    square_fit="crop",
+    video_fit="pad",
+    keeps_line=False,
+    pads_several=False,
+    anyres_max=None,
+    unpad=False,
+    merge="flat",
+    newline=Newline.NONE,
+    has_newline=False,
+    pool_mode="average",
+    pool_stride=1,
+    context_tokens=4096,
+    max_frames=8,
+    is_video_trained=False,
+    stretches=True,
+    time_instruction=False,
+    num_layers=32,
+    num_heads=32,
+    num_kv_heads=32,
+    head_dim=128,
+    hidden_size=4096,
+    intermediate_size=11_008,
+    vocab_size=32_000,
+    vision_width=1024,
+    vision_intermediate_size=4096,
+    weights_bytes=2 * 7_050_304_512,
+)
+LLAVA_15_7B = _CLIP
+LLAVA_1_7B = replace(
+    _CLIP, model="llava-7b-v1", tile_px=224, aspect="square", video_fit="crop", context_tokens=2048
+)
+NEXT_7B = replace(
+    _CLIP,
+    model="llava-v1.6-vicuna-7b",
+    aspect="anyres",
+    canvases=((672, 336), (336, 672), (672, 672), (336, 1008), (1008, 336)),
+    video_fit="crop",
+    unpad=True,
+    merge="spatial",
+    newline=Newline.FRAME,
+    has_newline=True,
+)
+NEXT_VIDEO_7B = replace(
+    NEXT_7B,
+    model="LLaVA-NeXT-Video-7B",
+    newline=Newline.NONE,
+    pool_stride=2,
+    pool_of="features",
+    max_frames=32,
+    reference_rule="spread",
+    is_video_trained=True,
+)
+MINI_8B = replace(
+    _CLIP,
+    model="llava-mini-llama-3.1-8b",
+    video_fit="nearest",
+    context_tokens=131_072,
+    max_frames=131_072,
+    fps=1.0,
+    reference_rule="midpoints",
+    is_video_trained=True,
+    stretches=False,
+    compressed_side=1,
+    fusion_layers=4,
+    num_kv_heads=8,
+    intermediate_size=14_336,
+    vocab_size=128_256,
+    weights_bytes=2 * 9_218_802_688,
+)
+MINI_HD_8B = replace(MINI_8B, model="llava-mini-hd-8b", compressed_side=8, split=2)
+FAMILY = (LLAVA_1_7B, LLAVA_15_7B, NEXT_7B, NEXT_VIDEO_7B, MINI_8B, MINI_HD_8B)
+
 # The engine's own chunk sizes, on a GPU.
 SETUP = Setup(prefill_chunk_tokens=2048, tile_chunk=16)
 
@@ -77,6 +155,30 @@ def one_vision() -> Geometry:
         time_instruction=False,
         max_frames=32,
     )
+
+
+@pytest.fixture(scope="session")
+def next_pictures() -> Geometry:
+    """LLaVA-NeXT-7B: tiled pictures, not trained on video."""
+    return NEXT_7B
+
+
+@pytest.fixture(scope="session")
+def next_video() -> Geometry:
+    """LLaVA-NeXT-Video-7B, as it was released."""
+    return NEXT_VIDEO_7B
+
+
+@pytest.fixture(scope="session")
+def mini() -> Geometry:
+    """LLaVA-Mini of Llama-3.1-8B: a frame is one token, fused with the prompt."""
+    return MINI_8B
+
+
+@pytest.fixture(scope="session")
+def mini_hd() -> Geometry:
+    """Its high-resolution variant: 64 tokens of 2 x 2 parts and the whole."""
+    return MINI_HD_8B
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ _WRITTEN = {
     "end": "TIME",
     "times": "TIME,TIME,...",
     "grid": "auto|off|ROWSxCOLS",
-    "position_scale": "auto|X",
+    "position_scale": "auto|reference|X",
     "memory": "AMOUNT",
 }
 _HELP = {
@@ -214,12 +214,12 @@ def _grid(written: str) -> str | tuple[int, int]:
 
 
 def _scale(written: str) -> str | float:
-    if written == "auto":
+    if written in ("auto", "reference"):
         return written
     try:
         return float(written)
     except ValueError as cause:
-        hint = "auto, or a number that positions are divided by."
+        hint = "auto, reference, or a number that positions are divided by."
         raise ConfigError(f"--position-scale {written}.", hint) from cause
 
 

@@ -24,6 +24,19 @@ query heads, v all value heads):
               quantised weights: the largest linear layer plain, up to 256 MiB, beside either
     logits    one row of the vocabulary, as it comes and in float32
 
+Frames that are fused with the prompt are encoded, and then go through the fusion's own decoder
+layers: of each frame the P patches of its tiles, its queries and the prompt's text tokens, together
+S rows; as many frames of a call at a time as have 8,192 rows, or one. The prefill begins when all
+frames are through, so that these stand beside each phase:
+
+    held      the rows of all frames and of the text                          D
+              the text before it is fused, and its running sum in float32     D each
+    fusion    a call's features, w; of the frames of a pass their map and all patches, 2 w, and
+              these projected, D per patch; and of each row the larger of
+              attention: rows, norm, q, k and v twice (as projected, rotated),
+              K and V for every head, mixed                         2 D + 5 q + 4 v
+              MLP: rows, norm, gate, up, out                        3 D + 2 F
+
 Knows no tensor; the terms are those of the code in `model/` and `ops/`, and a test compares the
 sums with what that code holds at real sizes.
 """
@@ -36,6 +49,9 @@ from llava_video.values import KvFormat, WeightFormat
 # Tokens of a quantised cache that are made plain at once, and bytes of a quantised weight.
 BLOCK_TOKENS = 32_768
 WEIGHT_BLOCK_BYTES = 2**28
+
+# Rows of one pass through the layers that fuse frames with the prompt, unless one frame has more.
+FUSION_ROWS = 8192
 
 _FLOAT_BYTES = 4
 
@@ -50,6 +66,8 @@ class Chunks:
         frame_tiles: of one frame or picture; at least one where there are tiles.
         rows_per_tile: visual tokens that a tile gives, at most.
         seen_tokens: in the cache in the end.
+        text_tokens: of the prompt, fused with every frame; 0 where nothing is fused.
+        held_rows: visual and text rows that wait for the last frame's; 0 where nothing is fused.
     """
 
     tokens: int
@@ -57,6 +75,8 @@ class Chunks:
     frame_tiles: int
     rows_per_tile: int
     seen_tokens: int
+    text_tokens: int = 0
+    held_rows: int = 0
 
     @property
     def call_rows(self) -> int:
@@ -78,10 +98,17 @@ def activation_bytes(
     block_tokens = 0 if kv_format == "plain" else min(chunks.seen_tokens, BLOCK_TOKENS)
     weight = geometry.hidden_size * geometry.intermediate_size * geometry.value_bytes
     dequantised = 0 if weight_format == "plain" else min(weight, WEIGHT_BLOCK_BYTES)
-    return max(
-        _vision_bytes(geometry, chunks) if chunks.tiles else 0,
-        _prefill_bytes(geometry, chunks, block_tokens) + dequantised,
-        geometry.vocab_size * (geometry.value_bytes + _FLOAT_BYTES),
+    held = (chunks.held_rows + chunks.text_tokens) * geometry.hidden_size * geometry.value_bytes
+    summed = chunks.text_tokens * geometry.hidden_size * _FLOAT_BYTES
+    return (
+        held
+        + summed
+        + max(
+            _vision_bytes(geometry, chunks) if chunks.tiles else 0,
+            _fusion_bytes(geometry, chunks) if geometry.compressed_side and chunks.tiles else 0,
+            _prefill_bytes(geometry, chunks, block_tokens) + dequantised,
+            geometry.vocab_size * (geometry.value_bytes + _FLOAT_BYTES),
+        )
     )
 
 
@@ -95,8 +122,12 @@ def _vision_bytes(geometry: Geometry, chunks: Chunks) -> int:
     # Of more than one frame, each is copied to where the tiles of all stand.
     copied = chunks.frame_tiles if chunks.frame_tiles < chunks.tiles else 0
     cutting = cut + tile * (chunks.frame_tiles * _FLOAT_BYTES + copied * geometry.value_bytes)
-    waiting = max(chunks.tokens, chunks.call_rows) * hidden
     tower = max(7 * width, 2 * width + geometry.vision_intermediate_size)
+    if geometry.compressed_side:
+        features = most_tiles * patches * width if chunks.frame_tiles > chunks.tiles else 0
+        encoded = chunks.tiles * patches * tower + features
+        return max(cutting, pixels + encoded * geometry.value_bytes)
+    waiting = max(chunks.tokens, chunks.call_rows) * hidden
     in_call = chunks.tiles * patches * max(tower, width + 2 * hidden)
     maps = most_tiles * patches * hidden
     if chunks.frame_tiles > chunks.tiles:
@@ -105,6 +136,22 @@ def _vision_bytes(geometry: Geometry, chunks: Chunks) -> int:
     pooling = max(maps, made) + made
     most = max(cutting, pixels + in_call * geometry.value_bytes, pooling * geometry.value_bytes)
     return waiting * geometry.value_bytes + most
+
+
+def _fusion_bytes(geometry: Geometry, chunks: Chunks) -> int:
+    hidden, width = geometry.hidden_size, geometry.vision_width
+    query = geometry.num_heads * geometry.head_dim
+    value = geometry.num_kv_heads * geometry.head_dim
+    tile_patches = geometry.patches_per_side**2
+    patches = chunks.frame_tiles * tile_patches
+    length = patches + geometry.compressed_side**2 + chunks.text_tokens
+    in_call = max(1, chunks.tiles // chunks.frame_tiles)
+    frames = min(in_call, max(1, FUSION_ROWS // length))
+    features = max(chunks.tiles, chunks.frame_tiles) * tile_patches * width
+    row = max(2 * hidden + 5 * query + 4 * value, 3 * hidden + 2 * geometry.intermediate_size)
+    numbers = features + frames * (patches * (hidden + 2 * width) + length * row)
+    tables = frames * length * geometry.head_dim * _FLOAT_BYTES
+    return tables + numbers * geometry.value_bytes
 
 
 def _prefill_bytes(geometry: Geometry, chunks: Chunks, block_tokens: int) -> int:

@@ -20,13 +20,15 @@ class Limit:
     Attributes:
         tokens: text, visual and answer tokens together.
         kv_format: how they are cached.
-        token_bytes: bytes of one cached token where memory sets the limit; None where the positions
-            do.
+        token_bytes: bytes of one cached token where memory sets the limit, with its row where that
+            waits; None where the positions do.
+        has_rows: whether it waits.
     """
 
     tokens: int
     kv_format: KvFormat = "plain"
     token_bytes: int | None = None
+    has_rows: bool = False
 
     @property
     def holder(self) -> str:
@@ -37,7 +39,8 @@ class Limit:
         """Return the bytes of so many tokens as a note behind their number; "" without bytes."""
         if self.token_bytes is None:
             return ""
-        return f" ({bytes_words(num_tokens * self.token_bytes)} of {self.kv_format} cache)"
+        what = f"{self.kv_format} cache{' and waiting rows' * self.has_rows}"
+        return f" ({bytes_words(num_tokens * self.token_bytes)} of {what})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

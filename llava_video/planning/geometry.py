@@ -27,6 +27,7 @@ class Geometry:
         patch_px: side of one patch, px; pixels beyond the last whole patch of a tile are unused.
         canvases: (height, width) in px, in the checkpoint's order (the first of equals wins).
         aspect: what becomes of one still picture: tiles on a canvas, a padded square, a square.
+        pads_several: whether each of several pictures is one padded tile, where one is tiled.
         square_fit: how "square" is made: SigLIP's processor squeezes, CLIP's crops the middle.
         video_fit: how a video's frame reaches its one tile.
         anyres_max: N of "anyres_max_N": a picture's map is shrunk to about N tiles; None for no
@@ -71,6 +72,7 @@ class Geometry:
     patch_px: int = 14
     canvases: tuple[tuple[int, int], ...]
     aspect: Aspect
+    pads_several: bool = True
     square_fit: Fit = "squeeze"
     video_fit: Fit = "squeeze"
     keeps_line: bool = True
@@ -127,3 +129,8 @@ class Geometry:
     def patches_per_side(self) -> int:
         """Rows and columns of one tile's map: 384 // 14 = 27."""
         return self.tile_px // self.patch_px
+
+    @property
+    def frame_tiles(self) -> int:
+        """Tiles of a frame unless a grid is asked for: 1, or the parts and the whole of one."""
+        return self.split**2 + 1 if self.split > 1 else 1

@@ -71,12 +71,20 @@ def coarser_grids(
 
 
 def unpad_window(
-    height_px: int, width_px: int, map_rows: int, map_cols: int
+    height_px: int, width_px: int, map_rows: int, map_cols: int, *, keeps_line: bool = True
 ) -> tuple[int, int, int, int]:
     """Return (top, bottom, left, right) of the part of a merged map that shows the picture.
 
     The product is truncated as it stands (transformers rounds it to 7 decimals first, which is two
     rows off for 832 x 1872 pictures).
+
+    Args:
+        height_px: of the picture.
+        width_px: of the picture.
+        map_rows: of the whole canvas.
+        map_cols: of the whole canvas.
+        keeps_line: keep one line of a sliver that rounds to nothing; the reference keeps none of an
+            even side.
 
     Source: LLaVA-NeXT, llava/model/llava_arch.py, unpad_image.
 
@@ -85,16 +93,16 @@ def unpad_window(
     """
     if width_px / height_px > map_cols / map_rows:
         kept = int(height_px * (map_cols / width_px))
-        border = _border(map_rows, kept)
+        border = _border(map_rows, kept, keeps_line=keeps_line)
         return border, map_rows - border, 0, map_cols
     kept = int(width_px * (map_rows / height_px))
-    border = _border(map_cols, kept)
+    border = _border(map_cols, kept, keeps_line=keeps_line)
     return 0, map_rows, border, map_cols - border
 
 
-def _border(side: int, kept: int) -> int:
-    # A sliver of a picture may keep 0 of an even side; one line of it must stay.
-    return min((side - kept) // 2, (side - 1) // 2)
+def _border(side: int, kept: int, *, keeps_line: bool) -> int:
+    border = (side - kept) // 2
+    return min(border, (side - 1) // 2) if keeps_line else border
 
 
 def shrunk_size(

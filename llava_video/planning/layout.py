@@ -21,6 +21,9 @@ The layout videos were trained with is one squeezed tile without an overview: 14
 >>> layout_tokens(single_layout(patches_per_side=27, pool_stride=2), 64)
 13440
 
+A frame that is fused with the prompt (LLaVA-Mini) is side x side rows, whatever its size and
+however many tiles it is cut into: C * C tokens.
+
 Knows no budget, no times and no pixels.
 """
 
@@ -30,7 +33,7 @@ from typing import Literal
 from llava_video.errors import ConfigError
 from llava_video.planning.geometry import Aspect, Geometry
 from llava_video.planning.grid import choose_grid, pooled_side, shrunk_size, unpad_window
-from llava_video.values import Fit, Grid, Newline, PoolMode, VisualPlan
+from llava_video.values import Fit, Grid, Newline, PoolMode, PoolOf, VisualPlan
 
 ONE_TILE = Grid(1, 1)
 
@@ -50,6 +53,8 @@ class Layout:
     overview_side: int = 0
     slow_every: int = 0
     fast_side: int = 0
+    pool_of: PoolOf = "tokens"
+    is_fused: bool = False
 
 
 def layout_tokens(layout: Layout | VisualPlan, num_frames: int) -> int:
@@ -77,6 +82,7 @@ def single_layout(
     newline: Newline = Newline.ROW,
     slow_every: int = 0,
     fit: Fit = "squeeze",
+    pool_of: PoolOf = "tokens",
 ) -> Layout:
     """Return the layout of one tile per frame.
 
@@ -99,6 +105,7 @@ def single_layout(
         map_size=(side, side),
         slow_every=slow_every,
         fast_side=fast_side,
+        pool_of=pool_of,
     )
 
 
@@ -112,6 +119,7 @@ def tiled_layout(
     pool_mode: PoolMode = "bilinear",
     newline: Newline = Newline.ROW,
     unpad: bool = True,
+    pool_of: PoolOf = "tokens",
 ) -> Layout:
     """Return the layout of an overview tile and a grid of tiles per frame.
 
@@ -137,7 +145,48 @@ def tiled_layout(
             _pooled_or_refuse(right - left, pool_stride, pool_mode),
         ),
         overview_side=_pooled_or_refuse(patches_per_side, pool_stride, pool_mode),
+        pool_of=pool_of,
     )
+
+
+def fused_layout(geometry: Geometry, fit: Fit) -> Layout:
+    """Return the only layout of a model that compresses each frame and fuses it with the prompt.
+
+    Split x split parts and the whole frame, or the whole alone; all their patches become one map of
+    compressed_side rows and columns.
+    """
+    side = geometry.split * geometry.patches_per_side
+    return Layout(
+        fit=fit,
+        grid=Grid(geometry.split, geometry.split),
+        overview=geometry.split > 1,
+        pool_mode=geometry.pool_mode,
+        pool_stride=1,
+        newline=Newline.NONE,
+        crop=(0, side, 0, side),
+        map_size=(geometry.compressed_side, geometry.compressed_side),
+        is_fused=True,
+    )
+
+
+def refuse_knobs(geometry: Geometry, **asked: object) -> None:
+    """See that no other layout is asked of a model that has only one.
+
+    Args:
+        geometry: of a model that compresses its frames.
+        asked: the knobs as users call them; None where one was left out.
+
+    Raises:
+        ConfigError: one was given.
+    """
+    given = {name: _shown(value) for name, value in asked.items() if value is not None}
+    if given:
+        side = geometry.compressed_side
+        raise ConfigError(
+            f"{', '.join(f'{name} = {value}' for name, value in given.items())}, and "
+            f"{geometry.model} makes {side} x {side} tokens of every frame, whatever its size.",
+            f"leave {' and '.join(given)} out; fewer frames take fewer tokens.",
+        )
 
 
 def video_layout(
@@ -156,15 +205,21 @@ def video_layout(
         height_px: of the frames as shown.
         width_px: of the frames as shown.
         geometry: the model.
-        grid: (1, 1) is the trained layout, one squeezed tile; more tiles are AnyRes-Video, which
-            has no fast frames.
+        grid: (1, 1) is the trained layout, one tile; more tiles are AnyRes-Video, which has no fast
+            frames.
         pool_stride: side reduction.
         pool_mode: how.
         newline: where newline tokens stand.
 
     Raises:
-        ConfigError: the model has no newline token or joins tiles flat, or nothing is left.
+        ConfigError: the model has no newline token, joins tiles flat or has one layout only, or
+            nothing is left.
     """
+    if geometry.compressed_side:
+        tiles = None if grid == ONE_TILE else grid
+        knobs = {"pool_stride": pool_stride, "pool_mode": pool_mode, "newline": newline}
+        refuse_knobs(geometry, grid=tiles, **knobs)
+        return fused_layout(geometry, geometry.video_fit)
     pool_stride = geometry.pool_stride if pool_stride is None else pool_stride
     pool_mode = geometry.pool_mode if pool_mode is None else pool_mode
     newline = _video_newline(geometry, newline)
@@ -176,6 +231,8 @@ def video_layout(
             pool_mode=pool_mode,
             newline=newline,
             slow_every=geometry.slow_every,
+            fit=geometry.video_fit,
+            pool_of=geometry.pool_of,
         )
     _require_maps(geometry)
     return tiled_layout(
@@ -187,6 +244,7 @@ def video_layout(
         pool_mode=pool_mode,
         newline=newline,
         unpad=geometry.unpad,
+        pool_of=geometry.pool_of,
     )
 
 
@@ -194,8 +252,14 @@ def image_layout(height_px: int, width_px: int, geometry: Geometry, aspect: Aspe
     """Return the layout of a still picture: never pooled, perhaps shrunk by `anyres_max`.
 
     Raises:
-        ConfigError: tiles are asked of a model without canvases, or that joins them flat.
+        ConfigError: tiles are asked of a model without canvases, or that joins them flat or
+            compresses a picture whole.
     """
+    fit: Fit = "pad" if aspect == "pad" else geometry.square_fit
+    if geometry.compressed_side:
+        if aspect == "anyres":
+            refuse_knobs(geometry, image_aspect=aspect)
+        return fused_layout(geometry, fit)
     side = geometry.patches_per_side
     has_newline = geometry.has_newline and geometry.unpad and geometry.merge == "spatial"
     if aspect != "anyres":
@@ -203,7 +267,7 @@ def image_layout(height_px: int, width_px: int, geometry: Geometry, aspect: Aspe
             patches_per_side=side,
             pool_stride=1,
             newline=Newline.CLIP if has_newline else Newline.NONE,
-            fit="pad" if aspect == "pad" else "squeeze",
+            fit=fit,
         )
     _require_maps(geometry)
     if not geometry.canvases:
@@ -213,7 +277,7 @@ def image_layout(height_px: int, width_px: int, geometry: Geometry, aspect: Aspe
     crop = (0, map_rows, 0, map_cols)
     map_size = (map_rows, map_cols)
     if geometry.unpad:
-        crop = unpad_window(height_px, width_px, map_rows, map_cols)
+        crop = unpad_window(height_px, width_px, map_rows, map_cols, keeps_line=geometry.keeps_line)
         window = (crop[1] - crop[0], crop[3] - crop[2])
         map_size = shrunk_size(*window, geometry.anyres_max, side)
     return Layout(
@@ -255,6 +319,12 @@ def visual_plan(
         note_every=note_every,
         **{field.name: getattr(layout, field.name) for field in fields(layout)},
     )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Grid):
+        return f"{value.rows} x {value.cols}"
+    return repr(value.value if isinstance(value, Newline) else value)
 
 
 def _map_tokens(rows: int, cols: int, newline: Newline) -> int:

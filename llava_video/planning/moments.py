@@ -66,6 +66,26 @@ def cap_of(sampling: SamplingSettings, default_cap: int) -> int:
     return min(sampling.num_frames, sampling.max_frames or sampling.num_frames)
 
 
+def rate_of(sampling: SamplingSettings, default_fps: float | None) -> float | None:
+    """Return the frames per second; the model's own where neither rate nor number is asked."""
+    has_number = sampling.num_frames is not None
+    return sampling.fps if has_number or sampling.fps is not None else default_fps
+
+
+def stated_rate_hz(info: VideoInfo) -> float:
+    """Return the rate the container states, which compat="reference" divides by.
+
+    Raises:
+        ConfigError: it states none.
+    """
+    if not info.frame_rate_hz or info.frame_rate_hz <= 0:
+        raise ConfigError(
+            "compat = 'reference' divides by the frame rate, and this video states none.",
+            "use compat='pts'.",
+        )
+    return info.frame_rate_hz
+
+
 def spread(info: VideoInfo, span: tuple[int, int], num_frames: int) -> Indices:
     """Return distinct frames, evenly spread in time from the span's first to its last."""
     first_idx, end_idx = span

@@ -21,11 +21,24 @@ from llava_video.planning.layout import (
     visual_plan,
 )
 from llava_video.planning.memory import Setup, plan_memory
+from llava_video.planning.model_notes import check_visuals, model_reasons
 from llava_video.planning.precision import draft_in_memory, lighter_setups
-from llava_video.planning.sacrifice import Choice, NoteCost, fit_video, layout_steps, whole_note
+from llava_video.planning.sacrifice import (
+    Choice,
+    NoteCost,
+    fit_video,
+    layout_steps,
+    wanted_stride,
+    whole_note,
+)
 from llava_video.planning.sampler import Sample, sample_frames
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
-from llava_video.planning.stretch import scale_reasons, scale_warnings, smallest_scale
+from llava_video.planning.stretch import (
+    scale_range,
+    scale_reasons,
+    scale_warnings,
+    smallest_scale,
+)
 from llava_video.planning.time_note import TimeNote
 from llava_video.planning.way_out import way_out
 from llava_video.values import MemoryEstimate, Plan, Scan, VideoInfo, VisualPlan
@@ -89,8 +102,9 @@ def plan_request(
         ConfigError: a setting is impossible for this video or model.
         DecodeError: a video has no frames.
     """
+    check_visuals(geometry, len(items))
     counted, lighter = _remembered(text_of), lighter_setups(geometry, setup)
-    samples = _samples(items, sampling, geometry.max_frames)
+    samples = _samples(items, sampling, geometry)
 
     def draft_with(changed: PlanningSettings, own: Setup, shorter_by: int = 0) -> Draft:
         def shorter(notes: Sequence[TimeNote | None]) -> tuple[str, int]:
@@ -104,9 +118,15 @@ def plan_request(
 
             return draft_in_memory(changed, position_scale, geometry, own, draft_within)
 
-        if changed.position_scale == "auto":
-            return smallest_scale(geometry.context_tokens, draft_at)
-        return draft_at(changed.position_scale)
+        low, high = scale_range(
+            changed.position_scale,
+            geometry,
+            num_frames=sum(sample.num_frames for sample in samples if sample),
+            pool_stride=wanted_stride(geometry, changed),
+        )
+        if low == high:
+            return draft_at(low)
+        return smallest_scale(geometry.context_tokens, draft_at, high)
 
     try:
         draft = draft_with(planning, setup)
@@ -120,17 +140,25 @@ def plan_request(
         raise BudgetError(
             refusal.message, hint, refusal.need_tokens, refusal.have_tokens
         ) from refusal
-    reasons = scale_reasons(geometry, draft.plan, is_auto=planning.position_scale == "auto")
-    draft = draft.saying(*reasons, warnings=tuple(scale_warnings(draft.plan.position_scale)))
+    reasons = scale_reasons(geometry, draft.plan, planning.position_scale)
+    warnings = scale_warnings(geometry, draft.plan.position_scale)
+    draft = draft.saying(*reasons, warnings=tuple(warnings))
     return draft.saying(*hints(draft, planning, setup, lighter, draft_with), *setup.reasons).plan
 
 
 def _samples(
-    items: Sequence[Item], sampling: SamplingSettings, max_frames: int
+    items: Sequence[Item], sampling: SamplingSettings, geometry: Geometry
 ) -> tuple[Sample | None, ...]:
     """Choose the frames of each video, once: a user's sampler may not say the same twice."""
     return tuple(
-        sample_frames(item.info, item.sampling or sampling, max_frames=max_frames, scan=item.scan)
+        sample_frames(
+            item.info,
+            item.sampling or sampling,
+            max_frames=geometry.max_frames,
+            fps=geometry.fps,
+            reference_rule=geometry.reference_rule,
+            scan=item.scan,
+        )
         if isinstance(item, VideoItem)
         else None
         for item in items
@@ -175,7 +203,8 @@ class _Request:
         self._planning = planning
         self._text_of = text_of
         self._notes: list[TimeNote | None] = [None] * len(items)
-        self._reasons: list[str] = []
+        has_video = any(isinstance(item, VideoItem) for item in items)
+        self._reasons = [*model_reasons(geometry, has_video=has_video, has_visual=bool(items))]
         self._warnings: list[str] = []
         self._is_whole = True
         asked = planning.time_instruction
@@ -209,6 +238,7 @@ class _Request:
             kv_format=limit.kv_format,
             weight_format=setup.weight_format,
             memory=_UNKNOWN,
+            reusable_prefix=not any(visual.is_fused for visual in visuals if visual),
             reasons=tuple(self._reasons),
             warnings=tuple(self._warnings),
         )
@@ -232,7 +262,8 @@ class _Request:
         if self._planning.image_aspect is not None:
             return self._planning.image_aspect
         num_images = sum(isinstance(item, ImageItem) for item in self._items)
-        if num_images < 2 or self._geometry.aspect != "anyres":
+        is_tiled = self._geometry.aspect == "anyres" and self._geometry.pads_several
+        if num_images < 2 or not is_tiled:
             return self._geometry.aspect
         reason = f"Each of {num_images} pictures is one padded tile, as several are trained."
         if reason not in self._reasons:
@@ -260,7 +291,13 @@ class _Request:
                 limit=limit,
             )
             note_cost = self._note_cost(wish.idx)
-            choice = fit_video(wish.sample, wish.steps, room, note_cost)
+            choice = fit_video(
+                wish.sample,
+                wish.steps,
+                room,
+                note_cost,
+                is_trained=self._geometry.is_video_trained,
+            )
             visual = self._visual(wish, choice)
             room_tokens -= visual.num_tokens
             if note_cost and choice.note:

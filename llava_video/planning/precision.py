@@ -5,7 +5,7 @@ context as int8 cache. The cache is chosen for each request: the finest that hol
 positions allow; where not even the coarsest does, grid, pool stride and frames go. Knows no device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from llava_video.errors import BudgetError
@@ -21,6 +21,7 @@ from llava_video.planning.memory import (
     fixed_bytes,
     kv_formats,
     plan_memory,
+    request_token_bytes,
     token_bytes,
     weight_formats,
     weights_bytes,
@@ -92,21 +93,33 @@ def draft_in_memory(
     formats = known if planning.kv_cache == "auto" else (planning.kv_cache,)
     positions = Limit(tokens=limit_tokens(geometry, position_scale), kv_format=formats[0])
     draft = draft_within(positions)
-    room_bytes = cache_bytes(geometry, setup, draft.plan.visuals)
+    visuals = draft.plan.visuals
+    has_rows = any(visual.is_fused for visual in visuals)
+    room_bytes = cache_bytes(geometry, setup, visuals, draft.plan.text_tokens)
     if room_bytes is None:
         return draft
     need_tokens = draft.plan.tokens + draft.plan.max_new_tokens + setup.spare_tokens
-    fitting = [fmt for fmt in formats if need_tokens * token_bytes(geometry, fmt) <= room_bytes]
+    one_bytes = {fmt: request_token_bytes(geometry, fmt, visuals) for fmt in formats}
+    fitting = [fmt for fmt in formats if need_tokens * one_bytes[fmt] <= room_bytes]
     kv_format = fitting[0] if fitting else formats[-1]
     if not fitting:
-        held_bytes = token_bytes(geometry, kv_format)
-        tokens = max(0, room_bytes // held_bytes - setup.spare_tokens)
-        draft = draft_within(Limit(tokens=tokens, kv_format=kv_format, token_bytes=held_bytes))
+        draft = draft_within(
+            Limit(
+                tokens=max(0, room_bytes // one_bytes[kv_format] - setup.spare_tokens),
+                kv_format=kv_format,
+                token_bytes=one_bytes[kv_format],
+                has_rows=has_rows,
+            )
+        )
     if kv_format == formats[0]:
         return draft
     memory = plan_memory(geometry, setup, draft.plan, kv_format)
     plan = replace(draft.plan, kv_format=kv_format, memory=memory)
-    reason = _cache_reason(geometry, setup, kv_format, need_tokens, room_bytes)
+    finer = formats[: formats.index(kv_format)]
+    finer_bytes = {fmt: need_tokens * one_bytes[fmt] for fmt in finer}
+    reason = _cache_reason(
+        setup, kv_format, need_tokens, finer_bytes, room_bytes, has_rows=has_rows
+    )
     return replace(draft, plan=plan).saying(reason)
 
 
@@ -116,16 +129,19 @@ def _least_cache_bytes(geometry: Geometry) -> int:
 
 
 def _cache_reason(
-    geometry: Geometry, setup: Setup, kv_format: KvFormat, need_tokens: int, room_bytes: int
+    setup: Setup,
+    kv_format: KvFormat,
+    need_tokens: int,
+    finer_bytes: Mapping[KvFormat, int],
+    room_bytes: int,
+    *,
+    has_rows: bool,
 ) -> str:
-    formats = kv_formats(geometry)
-    before = [
-        f"{bytes_words(need_tokens * token_bytes(geometry, finer))} {finer}"
-        for finer in formats[: formats.index(kv_format)]
-    ]
+    before = [f"{bytes_words(taken)} {finer}" for finer, taken in finer_bytes.items()]
     return (
-        f"Cache plain → {kv_format}: {need_tokens:,} tokens would take {' or '.join(before)}, "
-        f"{bytes_words(room_bytes)} of {bytes_words(setup.limit_bytes or 0)} are left for it."
+        f"Cache plain → {kv_format}: {need_tokens:,} tokens would take {' or '.join(before)}"
+        f"{' with their waiting rows' * has_rows}, {bytes_words(room_bytes)} of "
+        f"{bytes_words(setup.limit_bytes or 0)} are left for it."
     )
 
 

@@ -1,8 +1,9 @@
 """One video and its room → the layout, frames and time sentence that fit, and what was given up.
 
 The order is fixed: the grid becomes coarser until it is one tile, then the pool stride grows to 4,
-then frames go. The steps do not depend on the room, so more room never gives a coarser plan. Knows
-nothing of the prompt but what a time sentence costs.
+then frames go. The steps do not depend on the room, so more room never gives a coarser plan. Frames
+that are fused with the prompt have one layout only. Knows nothing of the prompt but what a time
+sentence costs.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,13 +15,20 @@ from llava_video.plan_table import ordinal
 from llava_video.planning.budget import Limit, Room
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.grid import coarser_grids
-from llava_video.planning.layout import ONE_TILE, Layout, layout_tokens, video_layout
+from llava_video.planning.layout import (
+    ONE_TILE,
+    Layout,
+    layout_tokens,
+    refuse_knobs,
+    video_layout,
+)
 from llava_video.planning.sampler import Sample, thin
 from llava_video.planning.settings import PlanningSettings
 from llava_video.planning.time_note import TimeNote
 from llava_video.values import Grid
 
 COARSEST_STRIDE = 4
+_LAYOUT_KNOBS = ("grid", "detail", "pool_stride", "pool_mode", "newline")
 
 NoteCost = Callable[[TimeNote], int]
 
@@ -54,10 +62,11 @@ def layout_steps(
     Raises:
         ConfigError: the wanted layout is impossible for this model.
     """
+    if geometry.compressed_side:
+        refuse_knobs(geometry, **{name: getattr(planning, name) for name in _LAYOUT_KNOBS})
+        return (video_layout(height_px, width_px, geometry),)
     grids = _grids(height_px, width_px, geometry, planning)
-    stride = planning.pool_stride or geometry.pool_stride
-    if planning.detail == "low":
-        stride = max(stride, COARSEST_STRIDE)
+    stride = wanted_stride(geometry, planning)
     wanted = [(grid, stride) for grid in grids]
     if planning.pool_stride is None:
         wanted += [(grids[-1], coarser) for coarser in range(stride + 1, COARSEST_STRIDE + 1)]
@@ -84,8 +93,19 @@ def layout_steps(
     return tuple(steps)
 
 
+def wanted_stride(geometry: Geometry, planning: PlanningSettings) -> int:
+    """Return the pool stride of a video's maps when nothing is given up."""
+    stride = planning.pool_stride or geometry.pool_stride
+    return max(stride, COARSEST_STRIDE) if planning.detail == "low" else stride
+
+
 def fit_video(
-    sample: Sample, steps: tuple[Layout, ...], room: Room, note_cost: NoteCost | None
+    sample: Sample,
+    steps: tuple[Layout, ...],
+    room: Room,
+    note_cost: NoteCost | None,
+    *,
+    is_trained: bool = True,
 ) -> Choice:
     """Choose the first step at which all frames fit; at the last one, as many frames as fit.
 
@@ -94,11 +114,12 @@ def fit_video(
         steps: from `layout_steps`.
         room: tokens this video may take.
         note_cost: tokens a time sentence adds to the prompt; None when there is none.
+        is_trained: whether the model saw videos in training, of one tile per frame.
 
     Raises:
         BudgetError: not even one frame of the last step fits.
     """
-    trial = _Trial(sample, room, note_cost)
+    trial = _Trial(sample, room, note_cost, is_trained=is_trained)
     for layout in steps:
         if trial.fits(layout, sample.num_frames):
             return trial.choice(steps, layout, sample.num_frames)
@@ -124,10 +145,13 @@ def whole_note(sample: Sample) -> TimeNote:
 class _Trial:
     """One video against one room; time sentences are counted once each."""
 
-    def __init__(self, sample: Sample, room: Room, note_cost: NoteCost | None) -> None:
+    def __init__(
+        self, sample: Sample, room: Room, note_cost: NoteCost | None, *, is_trained: bool
+    ) -> None:
         self._sample = sample
         self._room = room
         self._note_cost = note_cost
+        self._is_trained = is_trained
         self._cost_of = cache(self._cost)
 
     def fits(self, layout: Layout, num_frames: int) -> bool:
@@ -142,7 +166,7 @@ class _Trial:
         sample = thin(self._sample, num_frames)
         every = self._every(num_frames)
         note = None if self._note_cost is None else self._note(num_frames, every)
-        reasons = [*self._sample.reasons, *_tiles_reason(layout)]
+        reasons = [*self._sample.reasons, *_tiles_reason(layout, is_trained=self._is_trained)]
         reasons += self._sacrifices(steps, layout, num_frames)
         if every > 1:
             reasons.append(
@@ -180,8 +204,7 @@ class _Trial:
                 f"{have_tokens:,}{self._room.limit.note(have_tokens)}"
             )
         return BudgetError(
-            f"one frame of {_grid_words(layout.grid)} at pool stride {layout.pool_stride} needs "
-            f"{found}.",
+            f"one frame{_layout_words(layout)} needs {found}.",
             need_tokens=need_tokens,
             have_tokens=have_tokens,
         )
@@ -266,12 +289,18 @@ def _grids(
     return [*grids, ONE_TILE]
 
 
-def _tiles_reason(layout: Layout) -> Iterator[str]:
-    if layout.grid != ONE_TILE:
+def _tiles_reason(layout: Layout, *, is_trained: bool) -> Iterator[str]:
+    if layout.grid != ONE_TILE and is_trained and not layout.is_fused:
         yield (
             f"{_grid_words(layout.grid).capitalize()} and an overview per frame: finer than the "
             "one tile that videos are trained with."
         )
+
+
+def _layout_words(layout: Layout) -> str:
+    if layout.is_fused:
+        return ""
+    return f" of {_grid_words(layout.grid)} at pool stride {layout.pool_stride}"
 
 
 def _grid_words(grid: Grid) -> str:

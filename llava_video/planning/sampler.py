@@ -7,24 +7,27 @@ has to know of the pixels is measured before, and comes as a `Scan`.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from llava_video.errors import ConfigError, DecodeError
+from llava_video.planning.geometry import ReferenceRule
 from llava_video.planning.keyframes import to_keyframes
 from llava_video.planning.moments import (
     Indices,
     at_rate,
     cap_of,
     has_constant_rate,
+    rate_of,
     span_end_s,
     span_of,
     spread,
+    stated_rate_hz,
     video_end_s,
 )
-from llava_video.planning.reference_sampling import reference_sample, uniform_indices
+from llava_video.planning.reference_sampling import evenly, sample_by, uniform_indices
 from llava_video.planning.scans import dedupe_threshold, kept_idxs, scan_warnings, scan_words
 from llava_video.planning.settings import SamplingSettings
 from llava_video.planning.shots import Shot, cut_words, find_shots, frames_of_shots
@@ -47,6 +50,7 @@ class Sample:
             of "listed" ones some are left out.
         shots: what frames were spread over; () under another rule.
         compat: whose arithmetic.
+        reference_rule: which, under "reference".
     """
 
     frame_idxs: tuple[int, ...]
@@ -59,6 +63,7 @@ class Sample:
     rule: Literal["spread", "listed", "shots"]
     shots: tuple[Shot, ...] = field(default=(), repr=False)
     compat: Literal["pts", "reference"] = "pts"
+    reference_rule: ReferenceRule = "steps"
 
     @property
     def end_s(self) -> float:
@@ -71,13 +76,26 @@ class Sample:
         return len(self.frame_idxs)
 
 
+class _Amount(NamedTuple):
+    """How many frames: at most `cap`, at so many per second, or None to spread them."""
+
+    cap: int
+    fps: float | None
+
+
 def sample_frames(
-    info: VideoInfo, sampling: SamplingSettings, *, max_frames: int, scan: Scan | None = None
+    info: VideoInfo,
+    sampling: SamplingSettings,
+    *,
+    max_frames: int,
+    fps: float | None = None,
+    reference_rule: ReferenceRule = "steps",
+    scan: Scan | None = None,
 ) -> Sample:
     """Choose the frames to look at: candidates by the rule, and of too many an even choice.
 
-    A rate (`fps`) or explicit times make candidates; without either, frames are spread evenly over
-    the time from the span's first frame to its last, both included. More candidates than the cap
+    A rate or explicit times make candidates; without either, frames are spread evenly over the
+    time from the span's first frame to its last, both included. More candidates than the cap
     are replaced by evenly spread frames. On a constant rate "evenly" is the reference's truncated
     linspace over indices. What the other rules do stands in `docs/sampling.md`.
 
@@ -85,6 +103,8 @@ def sample_frames(
         info: the probed video.
         sampling: what the user asks.
         max_frames: the model's own cap; an explicit number of frames or list of times lifts it.
+        fps: the model's own rate where neither rate, number nor times are asked; None spreads.
+        reference_rule: whose arithmetic compat="reference" repeats.
         scan: of this video, where the rule needs one.
 
     Returns:
@@ -93,12 +113,17 @@ def sample_frames(
     Raises:
         DecodeError: the video has no frame.
         ConfigError: the span lies outside the video, a time lies outside the span, the rule needs a
-            scan and there is none, or compat="reference" meets a video that states no rate.
+            scan and there is none, or compat="reference" meets a video that states no rate, or a
+            rate that its code has not.
     """
     if not info.num_frames:
         raise DecodeError("the video has no frames.", "check the file with `llava-video probe`.")
     first_idx, end_idx, notices = span_of(info, sampling)
-    sample = _by_rule(info, sampling, (first_idx, end_idx), max_frames, scan)
+    amount = _Amount(cap_of(sampling, max_frames), rate_of(sampling, fps))
+    if sampling.compat == "reference":
+        sample = _as_reference(info, (first_idx, end_idx), amount, reference_rule)
+    else:
+        sample = _by_rule(info, sampling, (first_idx, end_idx), amount, scan)
     return replace(sample, warnings=(*notices, *sample.warnings))
 
 
@@ -118,8 +143,8 @@ def thin(sample: Sample, num_frames: int) -> Sample:
         return sample
     first_idx, end_idx = sample.span
     if sample.compat == "reference":
-        idxs = first_idx + uniform_indices(end_idx - first_idx, num_frames)
-        times_s = tuple((idxs / _stated_rate_hz(sample.video)).tolist())
+        idxs = first_idx + evenly(sample.reference_rule, end_idx - first_idx, num_frames)
+        times_s = tuple((idxs / stated_rate_hz(sample.video)).tolist())
         return replace(sample, frame_idxs=tuple(idxs.tolist()), times_s=times_s)
     if sample.rule == "shots":
         idxs = frames_of_shots(sample.video, sample.shots, num_frames)
@@ -139,17 +164,15 @@ def _by_rule(
     info: VideoInfo,
     sampling: SamplingSettings,
     span: tuple[int, int],
-    default_cap: int,
+    amount: _Amount,
     scan: Scan | None,
 ) -> Sample:
-    if sampling.compat == "reference":
-        return _as_reference(info, sampling, span, default_cap)
     if sampling.times_s is not None:
         return _at_times(info, sampling.times_s, sampling, span)
     if not isinstance(sampling.rule, str):
-        return _by_user(info, sampling, span, cap_of(sampling, default_cap))
+        return _by_user(info, sampling, span, amount.cap)
     if not sampling.needs_scan:
-        sample = _over_span(info, sampling, span, default_cap)
+        sample = _over_span(info, sampling, span, amount)
         return _on_keyframes(sample) if sampling.rule == "keyframe" else sample
     if scan is None:
         raise ConfigError(
@@ -157,7 +180,7 @@ def _by_rule(
             "scan the video first.",
         )
     by_scan = _over_shots if sampling.rule == "scene" else _without_repeats
-    sample = by_scan(info, sampling, span, cap_of(sampling, default_cap), scan)
+    sample = by_scan(info, sampling, span, amount, scan)
     return replace(
         sample,
         reasons=(scan_words(info, sampling, scan), *sample.reasons),
@@ -166,16 +189,16 @@ def _by_rule(
 
 
 def _over_span(
-    info: VideoInfo, sampling: SamplingSettings, span: tuple[int, int], default_cap: int
+    info: VideoInfo, sampling: SamplingSettings, span: tuple[int, int], amount: _Amount
 ) -> Sample:
     """Choose by rate or evenly, then cap."""
-    cap = cap_of(sampling, default_cap)
-    if sampling.fps is None:
+    cap, fps = amount
+    if fps is None:
         idxs, how = spread(info, span, cap), "spread evenly"
     else:
-        idxs, how = at_rate(info, sampling.fps, sampling, span), f"at {sampling.fps:g} per second"
+        idxs, how = at_rate(info, fps, sampling, span), f"at {fps:g} per second"
         if len(idxs) > cap:
-            how = f"spread evenly ({sampling.fps:g} per second are {len(idxs)}, the limit is {cap})"
+            how = f"spread evenly ({fps:g} per second are {len(idxs)}, the limit is {cap})"
             idxs = spread(info, span, cap)
     return _sample_of(info, span, idxs, "spread", how, _shortage(info, sampling, span, idxs))
 
@@ -202,13 +225,18 @@ def _on_keyframes(sample: Sample) -> Sample:
 
 
 def _over_shots(
-    info: VideoInfo, sampling: SamplingSettings, span: tuple[int, int], cap: int, scan: Scan
+    info: VideoInfo,
+    sampling: SamplingSettings,
+    span: tuple[int, int],
+    amount: _Amount,
+    scan: Scan,
 ) -> Sample:
     """Give every shot a frame, and spread the rest by duration."""
+    cap, fps = amount
     shots = find_shots(info, scan, span_end_s(info, span))
     num_shots, num_wanted = len(shots), cap
-    if sampling.fps is not None:  # a rate does not take the only frame of a shot
-        num_wanted = min(cap, max(len(at_rate(info, sampling.fps, sampling, span)), num_shots))
+    if fps is not None:  # a rate does not take the only frame of a shot
+        num_wanted = min(cap, max(len(at_rate(info, fps, sampling, span)), num_shots))
     idxs = frames_of_shots(info, shots, num_wanted)
     warnings: tuple[str, ...] = ()
     how = "spread over one shot" if num_shots == 1 else f"spread over {num_shots} shots by duration"
@@ -222,9 +250,14 @@ def _over_shots(
 
 
 def _without_repeats(
-    info: VideoInfo, sampling: SamplingSettings, span: tuple[int, int], cap: int, scan: Scan
+    info: VideoInfo,
+    sampling: SamplingSettings,
+    span: tuple[int, int],
+    amount: _Amount,
+    scan: Scan,
 ) -> Sample:
     """Drop frames like the last one kept, then cap."""
+    cap = amount.cap
     threshold = dedupe_threshold(sampling)
     kept = kept_idxs(scan, threshold)
     num_dropped = len(scan.frame_idxs) - len(kept)
@@ -321,15 +354,12 @@ def _shown_at(
 
 
 def _as_reference(
-    info: VideoInfo, sampling: SamplingSettings, span: tuple[int, int], default_cap: int
+    info: VideoInfo, span: tuple[int, int], amount: _Amount, rule: ReferenceRule
 ) -> Sample:
     """Choose as the reference does; of a span, as if the span were the file."""
-    rate_hz = _stated_rate_hz(info)
+    rate_hz = stated_rate_hz(info)
     first_idx, end_idx = span
-    cap = cap_of(sampling, default_cap)
-    # Without a rate the released models are run with force_sample on.
-    forced = sampling.fps is None
-    idxs, times_s = reference_sample(end_idx - first_idx, rate_hz, cap, forced, sampling.fps or 1)
+    idxs, times_s = sample_by(rule, end_idx - first_idx, rate_hz, amount.cap, amount.fps)
     how = "chosen by the reference's arithmetic, which may repeat frames"
     sample = _sample_of(info, span, first_idx + idxs, "spread", how, ())
     return replace(
@@ -337,16 +367,8 @@ def _as_reference(
         times_s=tuple((times_s + first_idx / rate_hz).tolist()),
         duration_s=info.num_frames / rate_hz,
         compat="reference",
+        reference_rule=rule,
     )
-
-
-def _stated_rate_hz(info: VideoInfo) -> float:
-    if not info.frame_rate_hz or info.frame_rate_hz <= 0:
-        raise ConfigError(
-            "compat = 'reference' divides by the frame rate, and this video states none.",
-            "use compat='pts'.",
-        )
-    return info.frame_rate_hz
 
 
 def _sample_of(

@@ -19,6 +19,9 @@ _MOST_FRAMES = 1_000_000
 _MOST_TILES_PER_SIDE = 12
 MOST_POSITION_SCALE = 64
 
+# How positions may be scaled: a factor, the smallest that suffices, or by the demo's rule.
+PositionScale = float | Literal["auto", "reference"]
+
 Rule = Literal["uniform", "keyframe", "scene", "dedupe"]
 
 # Twice a second: a shot of a second is looked at twice. More seldom would hardly be cheaper while
@@ -62,14 +65,16 @@ class SamplingSettings:
     )
     max_frames: int | None = setting(
         None,
-        "most frames of any choice. None: 64 for LLaVA-Video, 32 for OneVision, as trained",
+        "most frames of any choice. None: the model's own, 64 for LLaVA-Video, 32 for OneVision, 8 "
+        "for a model of pictures",
         unit="frames",
         at_least=1,
         at_most=_MOST_FRAMES,
     )
     fps: float | None = setting(
         None,
-        "frames per second of video; over the cap they are spread evenly instead",
+        "frames per second of video; over the cap they are spread evenly instead. None: 1 for "
+        "LLaVA-Mini, evenly spread for the others",
         unit="frames/s",
         above=0,
         at_most=1000,
@@ -250,10 +255,11 @@ class PlanningSettings:
     max_new_tokens: int = setting(
         512, "kept free for the answer; 512 holds a page of text", unit="tokens", at_least=1
     )
-    position_scale: float | Literal["auto"] = setting(
-        1.0,
-        "position = index / scale: more context at some loss of quality, so off by default; 'auto' "
-        "is the smallest that holds what was asked",
+    position_scale: PositionScale | None = setting(
+        None,
+        "position = index / scale: more context at some loss of quality; 'auto' is the smallest "
+        "that holds what was asked, 'reference' the rule of LLaVA-NeXT-Video's demo. None: 1, or "
+        "'auto' up to 4 where the model's context is short and its positions bear it",
         at_least=1,
         at_most=MOST_POSITION_SCALE,
     )

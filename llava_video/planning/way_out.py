@@ -80,7 +80,9 @@ def _single_ways(planning: PlanningSettings, plan_with: PlanWith) -> Iterator[Ch
     if cut is not None:
         yield {"max_new_tokens": asked - cut}
     if planning.position_scale != "auto":
-        low, high = math.ceil(planning.position_scale * 100), int(MOST_KNOWN_SCALE * 100)
+        given = planning.position_scale
+        low = math.ceil(given * 100) if isinstance(given, float | int) else 100
+        high = int(MOST_KNOWN_SCALE * 100)
         hundredths = least(low, high, lambda scale: fits(position_scale=scale / 100))
         if hundredths is not None:
             yield {"position_scale": hundredths / 100}

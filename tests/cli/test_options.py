@@ -71,6 +71,7 @@ def test_nothing_given_is_nothing_asked() -> None:
         (["--choice", "yes", "--choice", "no"], {"response_format": ["yes", "no"]}),
         (["--newline", "frame"], {"newline": "frame"}),
         (["--position-scale", "auto"], {"position_scale": "auto"}),
+        (["--position-scale", "reference"], {"position_scale": "reference"}),
         (["--position-scale", "1.8"], {"position_scale": 1.8}),
         (["--sandbox"], {"sandbox": True}),
         (["--kv-cache", "int8"], {"kv_cache": "int8"}),
@@ -112,7 +113,7 @@ def test_a_schema_is_read(tmp_path: Path) -> None:
     [
         (["--grid", "3"], "", "rows and columns like 2x3"),
         (["--grid", "-1x2"], "", "rows and columns like 2x3"),
-        (["--position-scale", "much"], "", "auto, or a number"),
+        (["--position-scale", "much"], "", "auto, reference, or a number"),
         (["--json-schema", "{path}"], None, "cannot be read"),
         (["--json-schema", "{path}"], "no json", "cannot be read"),
         (["--json-schema", "{path}"], "[1]", "is no JSON object"),
@@ -137,5 +138,5 @@ def test_help_says_the_default_and_the_unit() -> None:
     assert "None" not in text
     assert "--memory AMOUNT Most memory for weights, cache" in text
     assert "[default: what the GPU has free, no limit on a CPU or where no weights are" in text
-    assert "--position-scale auto|X Position = index / scale" in text
+    assert "--position-scale auto|reference|X Position = index / scale" in text
     assert "--quantize [auto|plain|int8|int4] How the decoder's linear weights are kept" in text

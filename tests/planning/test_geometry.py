@@ -14,6 +14,11 @@ def test_unused_pixels_make_no_patch(geometry: Geometry):
     assert replace(geometry, tile_px=56, canvases=((56, 112),)).patches_per_side == 4
 
 
+def test_tiles_of_a_frame(geometry: Geometry, mini: Geometry, mini_hd: Geometry):
+    assert (geometry.frame_tiles, mini.frame_tiles, mini_hd.frame_tiles) == (1, 1, 5)
+    assert replace(mini_hd, split=3).frame_tiles == 10
+
+
 @pytest.mark.parametrize(
     ("field", "value", "word"),
     [

@@ -100,6 +100,21 @@ def test_a_sliver_keeps_a_line():
     assert window_size(unpad_window(10000, 1, 27, 27)) == (27, 1)
 
 
+def test_a_sliver_may_vanish_as_in_the_reference():
+    """6 of 900 px are int(6 * 72 / 900) = 0 of 24 patches, 24 of 600 px one: two stay."""
+    assert window_size(unpad_window(6, 900, 24, 72, keeps_line=False)) == (0, 72)
+    assert window_size(unpad_window(900, 6, 72, 24, keeps_line=False)) == (72, 0)
+    assert window_size(unpad_window(6, 900, 24, 72)) == (2, 72)
+    assert window_size(unpad_window(600, 24, 48, 24, keeps_line=False)) == (48, 2)
+
+
+@given(SIDES_PX, SIDES_PX)
+def test_only_what_vanishes_is_kept(height_px: int, width_px: int):
+    kept = window_size(unpad_window(height_px, width_px, 48, 72))
+    bare = window_size(unpad_window(height_px, width_px, 48, 72, keeps_line=False))
+    assert kept == bare or (0 in bare and 0 not in kept)
+
+
 def test_shrinking():
     assert shrunk_size(75, 135, 9, 27) == (60, 108)
     assert shrunk_size(102, 135, 4, 27) == (46, 62)

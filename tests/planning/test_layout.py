@@ -15,8 +15,10 @@ from llava_video.planning.geometry import Geometry
 from llava_video.planning.layout import (
     Layout,
     count_tokens,
+    fused_layout,
     image_layout,
     layout_tokens,
+    refuse_knobs,
     single_layout,
     tiled_layout,
     video_layout,
@@ -252,3 +254,91 @@ def test_single_tiles_counted_as_built(side, stride, mode, newline, slow_every, 
     )
     visual = plan_of(layout, num_frames)
     assert visual.num_tokens == count_tokens(visual) == len(rows_in_order(visual))
+
+
+# --- the other members
+
+
+def test_the_recorded_pictures_of_next(shared: Path, next_pictures: Geometry):
+    recorded = json.loads((shared / "golden/family/cases/anyres_tokens.json").read_text())
+    model = replace(
+        next_pictures, canvases=tuple((height, width) for width, height in recorded["pinpoints_wh"])
+    )
+    assert len(recorded["rows"]) == 24
+    for row in recorded["rows"]:
+        width_px, height_px = row["size_wh"]
+        layout = image_layout(height_px, width_px, model, "anyres")
+        assert (layout.grid.cols, layout.grid.rows) == tuple(row["grid_wh"])
+        assert [*layout.map_size] == row["rows_cols_after_unpad"]
+        visual = plan_of(layout, 1, "image")
+        assert visual.num_tokens == len(rows_in_order(visual)) == row["image_tokens"]
+
+
+def test_pictures_of_next_by_hand(next_pictures: Geometry):
+    """An overview of 576, and rows of the map with a newline each; a square takes two tiles."""
+
+    def tokens(height_px: int, width_px: int) -> int:
+        return layout_tokens(image_layout(height_px, width_px, next_pictures, "anyres"), 1)
+
+    assert tokens(336, 336) == 576 + 24 * 25
+    assert tokens(480, 640) == 576 + 36 * 49
+    assert tokens(900, 6) == 576 + 72  # no column is left, and a newline for each row
+    assert tokens(6, 900) == 576  # no row is left
+
+
+def test_one_tile_of_next_ends_with_a_newline(next_pictures: Geometry):
+    for aspect, fit in (("square", "crop"), ("pad", "pad")):
+        layout = image_layout(480, 640, next_pictures, aspect)
+        assert (layout.fit, layout.newline, layout_tokens(layout, 1)) == (fit, Newline.CLIP, 577)
+
+
+def test_a_frame_reaches_its_tile_as_the_model_wants(geometry: Geometry, next_video: Geometry):
+    assert video_layout(720, 1280, geometry).fit == "squeeze"
+    layout = video_layout(720, 1280, next_video)
+    assert (layout.fit, layout.pool_of, layout.map_size) == ("crop", "features", (12, 12))
+    assert layout_tokens(layout, 32) == 32 * 144
+    assert plan_of(layout, 32).pool_of == "features"
+    tiled = video_layout(720, 1280, next_video, grid=Grid(2, 2))
+    assert (tiled.fit, tiled.pool_of) == ("letterbox", "features")
+
+
+def test_newlines_of_next_video(next_video: Geometry):
+    """The four spellings of its configuration, of 4 frames of 12 x 12."""
+    expected = {Newline.NONE: 576, Newline.ROW: 624, Newline.FRAME: 580, Newline.CLIP: 577}
+    for newline, num_tokens in expected.items():
+        assert layout_tokens(video_layout(9, 9, next_video, newline=newline), 4) == num_tokens
+
+
+@pytest.mark.parametrize("size_px", [(1, 1), (720, 1280), (4000, 30)])
+def test_a_fused_frame_is_as_many_tokens_whatever_its_size(
+    mini: Geometry, mini_hd: Geometry, size_px: tuple[int, int]
+):
+    for model, tiles, side in ((mini, 1, 24), (mini_hd, 5, 48)):
+        queries = model.compressed_side
+        video = video_layout(*size_px, model)
+        picture = image_layout(*size_px, model, "pad")
+        assert (video.fit, picture.fit) == ("nearest", "pad")
+        assert image_layout(*size_px, model, "square").fit == "crop"
+        assert replace(picture, fit="nearest") == video == fused_layout(model, "nearest")
+        assert (video.crop, video.map_size) == ((0, side, 0, side), (queries, queries))
+        visual = plan_of(video, 7)
+        assert (visual.tiles_per_frame, visual.is_fused) == (tiles, True)
+        assert visual.num_tokens == len(rows_in_order(visual)) == 7 * queries**2
+
+
+def test_a_fused_frame_has_no_other_layout(mini: Geometry):
+    for knobs in (
+        {"grid": Grid(2, 2)},
+        {"pool_stride": 1},
+        {"pool_mode": "average"},
+        {"newline": Newline.NONE},
+    ):
+        with pytest.raises(ConfigError, match=next(iter(knobs))) as refusal:
+            video_layout(720, 1280, mini, **knobs)
+        assert "makes 1 x 1 tokens of every frame" in refusal.value.message
+    with pytest.raises(ConfigError, match="image_aspect = 'anyres'"):
+        image_layout(720, 1280, mini, "anyres")
+    refuse_knobs(mini, grid=None, newline=None)
+    with pytest.raises(ConfigError, match="grid = 2 x 3, newline = 'row', and llava") as refusal:
+        refuse_knobs(mini, grid=Grid(2, 3), detail=None, newline=Newline.ROW)
+    assert refusal.value.hint.startswith("leave grid and newline out")

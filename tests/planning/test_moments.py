@@ -10,9 +10,11 @@ from llava_video.planning.moments import (
     at_rate,
     cap_of,
     has_constant_rate,
+    rate_of,
     span_end_s,
     span_of,
     spread,
+    stated_rate_hz,
     video_end_s,
 )
 from llava_video.planning.settings import SamplingSettings
@@ -56,6 +58,28 @@ def test_the_end_of_a_span_is_the_next_frame_or_the_end(make_info: MakeInfo):
 )
 def test_a_wish_lifts_the_models_cap_and_a_limit_holds(knobs: dict, cap: int):
     assert cap_of(SamplingSettings(**knobs), 64) == cap
+
+
+@pytest.mark.parametrize(
+    ("knobs", "default", "rate"),
+    [
+        ({}, None, None),
+        ({}, 1.0, 1.0),
+        ({"fps": 2.0}, 1.0, 2.0),
+        ({"fps": 2.0, "num_frames": 8}, 1.0, 2.0),
+        ({"num_frames": 8}, 1.0, None),
+        ({"max_frames": 8}, 1.0, 1.0),
+    ],
+)
+def test_the_models_rate_gives_way_to_a_wish(knobs: dict, default: float | None, rate: object):
+    assert rate_of(SamplingSettings(**knobs), default) == rate
+
+
+def test_a_rate_that_is_not_stated(make_info: MakeInfo):
+    assert stated_rate_hz(make_info(30, 29.97)) == 29.97
+    for unknown in (None, 0.0):
+        with pytest.raises(ConfigError, match="states none"):
+            stated_rate_hz(make_info(30, frame_rate_hz=unknown))
 
 
 def test_constant_or_not(make_info: MakeInfo):

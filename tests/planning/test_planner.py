@@ -310,7 +310,7 @@ def per_frame(visual: VisualPlan) -> int:
 
 def check_fits(plan: Plan, geometry: Geometry, planning: PlanningSettings, text_of) -> None:
     assert plan.visual_tokens == sum(recount(visual) for visual in plan.visuals)
-    limit = int(geometry.context_tokens * planning.position_scale)
+    limit = int(geometry.context_tokens * (planning.position_scale or 1))
     assert plan.text_tokens + plan.visual_tokens + planning.max_new_tokens <= limit
     assert plan.visual_tokens <= plan.budget_tokens
     assert plan.visual_tokens <= (planning.max_video_tokens or limit)

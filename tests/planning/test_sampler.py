@@ -1,6 +1,7 @@
 """Frames and times: sorted, distinct, inside the span, ends included, as the reference chooses."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -240,6 +241,61 @@ def test_reference_spans_count_from_the_file(make_info: MakeInfo):
 def test_the_reference_needs_a_rate(make_info: MakeInfo):
     with pytest.raises(ConfigError, match="states none"):
         idxs_of(make_info(frame_rate_hz=None), compat="reference")
+
+
+def test_a_models_own_rate(make_info: MakeInfo):
+    """One frame a second of ten; less than a second is one frame; a wish is a wish."""
+
+    def idxs(info: VideoInfo, **knobs: object) -> tuple[int, ...]:
+        return sample_frames(info, SamplingSettings(**knobs), max_frames=64, fps=1.0).frame_idxs
+
+    assert idxs(make_info()) == tuple(range(0, 300, 30))
+    assert idxs(make_info(20)) == (0,)
+    assert idxs(make_info(), max_frames=3) == (0, 149, 299)
+    assert idxs(make_info(), num_frames=2) == (0, 299)
+    assert idxs(make_info(), fps=0.5) == tuple(range(0, 300, 60))
+    assert idxs(make_info(), times_s=(0.5, 9.0)) == (15, 270)
+    assert len(idxs(make_info(30 * 100))) == 64  # of 100 seconds
+
+
+def test_a_models_own_rate_was_not_asked_for(make_info: MakeInfo):
+    """Frames every 5 s are fewer than one a second: a warning only where a user wanted them."""
+    slow = make_info(10, 0.2)
+    own = sample_frames(slow, SamplingSettings(), max_frames=64, fps=1.0)
+    asked = sample_frames(slow, SamplingSettings(fps=1.0), max_frames=64)
+    assert own.frame_idxs == asked.frame_idxs == tuple(range(10))
+    assert own.warnings == ()
+    assert "frames per second were asked for, there are fewer" in asked.warnings[0]
+
+
+def test_the_references_of_the_family(make_info: MakeInfo):
+    info = make_info(100, 25.0)
+    reference = SamplingSettings(compat="reference")
+
+    def idxs(rule: str, fps: float | None = None, sampling: SamplingSettings = reference) -> list:
+        sample = sample_frames(info, sampling, max_frames=8, fps=fps, reference_rule=rule)
+        assert sample.times_s == tuple(idx / 25 for idx in sample.frame_idxs)
+        return list(sample.frame_idxs)
+
+    assert idxs("midpoints", 1.0) == [12, 37, 62, 86]
+    assert idxs("spread") == [0, 14, 28, 42, 56, 70, 84, 99]  # 99 / 7 = 14.14
+    four = replace(reference, num_frames=4)
+    assert idxs("midpoints", 1.0, four) == [12, 37, 62, 86]
+    assert idxs("spread", sampling=four) == [0, 33, 66, 99]
+    with pytest.raises(ConfigError, match="knows no rate"):
+        idxs("spread", sampling=replace(reference, fps=1.0))
+
+
+def test_midpoints_are_thinned_to_midpoints(make_info: MakeInfo):
+    whole = sample_frames(
+        make_info(100, 25.0),
+        SamplingSettings(compat="reference", num_frames=8),
+        max_frames=64,
+        reference_rule="midpoints",
+    )
+    thinned = thin(whole, 4)
+    assert thinned.frame_idxs == (12, 37, 62, 86)
+    assert thinned.times_s == (0.48, 1.48, 2.48, 3.44)
 
 
 def test_thinning(make_info: MakeInfo):

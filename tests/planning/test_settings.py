@@ -90,7 +90,6 @@ def test_absurd_sampling_is_refused(field: str, value: object):
         ("position_scale", math.nan),
         ("position_scale", 1000),
         ("position_scale", "auto "),
-        ("position_scale", None),
         ("kv_cache", "int2"),
         ("kv_cache", None),
         ("time_share", -0.01),
@@ -160,9 +159,10 @@ def test_the_rest_combines():
         assert {name: getattr(made, name) for name in knobs} == knobs
 
 
-def test_the_scale_is_a_number_or_auto():
-    assert PlanningSettings(position_scale="auto").position_scale == "auto"
-    assert PlanningSettings(position_scale=64).position_scale == 64
+def test_the_scale_is_a_number_or_a_rule():
+    assert PlanningSettings().position_scale is None
+    for asked in ("auto", "reference", 64):
+        assert PlanningSettings(position_scale=asked).position_scale == asked
 
 
 def test_memory_is_an_amount():

@@ -1,0 +1,43 @@
+"""A request and a model's own ways → what cannot be asked of it, and what its plan must say.
+
+Image models get a video's frames as pictures; a model that fuses frames with the prompt sees one
+visual, and every question anew. Knows neither layouts nor budget.
+"""
+
+from collections.abc import Iterator
+
+from llava_video.errors import ConfigError
+from llava_video.planning.geometry import Geometry
+
+
+def check_visuals(geometry: Geometry, num_visuals: int) -> None:
+    """See that the model can take so many videos and pictures in one prompt.
+
+    Raises:
+        ConfigError: it fuses its visual with the prompt, and there are several.
+    """
+    if geometry.compressed_side and num_visuals > 1:
+        raise ConfigError(
+            f"{num_visuals} videos and pictures, and {geometry.model} fuses one with the prompt.",
+            "ask about each of them alone.",
+        )
+
+
+def model_reasons(geometry: Geometry, *, has_video: bool, has_visual: bool) -> Iterator[str]:
+    """Yield what sets a model's plans apart from those of models trained on video.
+
+    Args:
+        geometry: the model.
+        has_video: whether the request has one.
+        has_visual: whether it has a video or a picture.
+    """
+    if has_video and not geometry.is_video_trained:
+        yield (
+            "This model was not trained on video: each frame is given as a picture of its own, one "
+            "after another."
+        )
+    if has_visual and geometry.compressed_side:
+        yield (
+            "What is seen is fused with the prompt: another question looks at every frame again, "
+            "and no part of the cache is shared."
+        )

@@ -1,0 +1,38 @@
+"""What a model cannot be asked, and what its plans say of it."""
+
+import pytest
+
+from llava_video.errors import ConfigError
+from llava_video.planning.geometry import Geometry
+from llava_video.planning.model_notes import check_visuals, model_reasons
+
+
+def said(geometry: Geometry, *, has_video: bool, has_visual: bool = True) -> list[str]:
+    return list(model_reasons(geometry, has_video=has_video, has_visual=has_visual))
+
+
+def test_a_model_of_pictures_says_so_of_videos(next_pictures: Geometry, next_video: Geometry):
+    (reason,) = said(next_pictures, has_video=True)
+    assert reason == (
+        "This model was not trained on video: each frame is given as a picture of its own, one "
+        "after another."
+    )
+    assert said(next_pictures, has_video=False) == []
+    assert said(next_video, has_video=True) == []
+
+
+def test_a_model_that_fuses_says_so_of_whatever_it_sees(mini: Geometry, geometry: Geometry):
+    (reason,) = said(mini, has_video=False)
+    assert said(mini, has_video=True) == [reason]
+    assert "another question looks at every frame again" in reason
+    assert said(mini, has_video=False, has_visual=False) == []
+    assert said(geometry, has_video=True) == []
+
+
+def test_only_one_visual_can_be_fused(mini: Geometry, geometry: Geometry):
+    for count in (0, 1):
+        check_visuals(mini, count)
+    with pytest.raises(ConfigError, match="2 videos and pictures, and llava-mini") as refusal:
+        check_visuals(mini, 2)
+    assert refusal.value.hint == "ask about each of them alone."
+    check_visuals(geometry, 2)
