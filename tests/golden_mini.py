@@ -1,10 +1,9 @@
 """LLaVA-Mini's golden cases: the tiny checkpoints as models, and the tiles their frames become.
 
-Weights and tiles are made here by hand, so that what they show of the fusion depends on no reader
-of configurations and on no tiling.
+Weights are named and tiles are made here by hand, so that what they show of the fusion depends on
+no table of names and on no tiling.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,9 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file
 
-from llava_video.model.dimensions import (
-    FusionConfig,
-    ModelDimensions,
-    TextConfig,
-    VisionConfig,
-)
 from llava_video.model.llava import LlavaModel
-from llava_video.ops.frequency_bands import FrequencyBands
+from llava_video.model.model_config import read_model_config
+from llava_video.values import Clip, Grid, Newline, VisualPlan
 
 CHECKPOINTS = {
     "mini_image": "llava-mini-tiny",
@@ -65,12 +59,11 @@ def golden_model(shared: Path, case: str) -> LlavaModel:
     """Return the model of a case, in float32."""
     family = shared / "golden" / "family"
     folder = family / CHECKPOINTS[case]
-    config = json.loads((folder / "config.json").read_text())
     tensors = load_file(folder / "model.safetensors")
     if not any(name.startswith(_TOWER) for name in tensors):
-        tower = load_file(family / config["mm_vision_tower"] / "model.safetensors")
+        tower = load_file(family / "openai" / "clip-tiny-patch14-336" / "model.safetensors")
         tensors |= {n: x for n, x in tower.items() if n.startswith("vision_model.")}
-    model = LlavaModel(_dimensions(config)).eval()
+    model = LlavaModel(read_model_config(folder).dimensions).eval()
     named = {_renamed(name): x.float() for name, x in tensors.items()}
     own = set(model.state_dict())
     # The tower's last layer and its last norm are not run.
@@ -97,6 +90,34 @@ def golden_tiles(case: dict[str, np.ndarray], split: int) -> torch.Tensor:
     return torch.from_numpy(pixels)
 
 
+def golden_visual(
+    case: dict[str, np.ndarray], split: int, num_rows: int
+) -> tuple[VisualPlan, Clip]:
+    """Return how the frames of a case are cut, num_rows tokens each, and the frames."""
+    is_video = "frames" in case
+    frames = case["frames"] if is_video else case["image_0"][None]
+    idxs = np.arange(len(frames))
+    plan = VisualPlan(
+        kind="video" if is_video else "image",
+        source="golden",
+        height_px=frames.shape[1],
+        width_px=frames.shape[2],
+        times_s=tuple(idxs.astype(float).tolist()),
+        frame_idxs=tuple(idxs.tolist()),
+        fit="nearest" if is_video else "pad",
+        grid=Grid(split, split),
+        overview=split > 1,
+        pool_mode="bilinear",
+        pool_stride=1,
+        newline=Newline.NONE,
+        crop=(0, 24 * split, 0, 24 * split),
+        map_size=(round(num_rows**0.5), round(num_rows**0.5)),
+        num_tokens=num_rows * len(frames),
+        is_fused=True,
+    )
+    return plan, Clip(frames, idxs.astype(np.float64), idxs)
+
+
 def _cut(picture: np.ndarray, split: int) -> np.ndarray:
     """Return the parts of a picture, each padded to a square, and the whole last."""
     height_px, width_px = picture.shape[0] // split, picture.shape[1] // split
@@ -118,48 +139,6 @@ def _square(part: np.ndarray) -> np.ndarray:
     padded.paste(Image.fromarray(part), corner)
     tile = padded.resize((336, 336), Image.Resampling.BICUBIC)
     return np.asarray(tile).transpose(2, 0, 1)
-
-
-def _dimensions(config: dict) -> ModelDimensions:
-    bands = config["rope_scaling"]
-    return ModelDimensions(
-        vision=VisionConfig(
-            hidden_size=48,
-            intermediate_size=96,
-            num_layers=2,  # of three: the feature leaves before the last
-            num_heads=4,
-            image_px=336,
-            layer_norm_eps=1e-5,
-            kind="clip",
-            activation="quick_gelu",
-        ),
-        text=TextConfig(
-            hidden_size=config["hidden_size"],
-            intermediate_size=config["intermediate_size"],
-            num_layers=config["num_hidden_layers"],
-            num_heads=config["num_attention_heads"],
-            num_kv_heads=config["num_key_value_heads"],
-            head_dim=config["hidden_size"] // config["num_attention_heads"],
-            vocab_size=config["vocab_size"],
-            rms_norm_eps=config["rms_norm_eps"],
-            rope_theta=config["rope_theta"],
-            rope_bands=FrequencyBands(
-                factor=bands["factor"],
-                low_factor=bands["low_freq_factor"],
-                high_factor=bands["high_freq_factor"],
-                positions=bands["original_max_position_embeddings"],
-            ),
-            max_positions=config["max_position_embeddings"],
-            tie_embeddings=False,
-            qkv_bias=False,
-        ),
-        has_newline=False,
-        fusion=FusionConfig(
-            side=config["compressor_size"],
-            num_layers=config["prefusion_layer_num"],
-            split=config["resolution_ratio"],
-        ),
-    )
 
 
 def _renamed(name: str) -> str:

@@ -8,7 +8,7 @@ tensor of them goes. What a kernel takes inside one operation is not seen.
 import contextlib
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
@@ -19,14 +19,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from llava_video.engine.arena import Arena
-from llava_video.engine.request import TextPart, VisualPart
+from llava_video.engine.request import FusedPart, Part, TextPart, VisualPart
 from llava_video.engine.rows import PromptRows
 from llava_video.engine.sequence import Sequence
 from llava_video.engine.step import Work, run_step
 from llava_video.model import llava
-from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
+from llava_video.model.dimensions import FusionConfig, ModelDimensions, TextConfig, VisionConfig
 from llava_video.model.llava import LlavaModel
 from llava_video.ops import dequantise
+from llava_video.ops.frequency_bands import FrequencyBands
 from llava_video.ops.rotation import frequencies
 from llava_video.values import Clip, Grid, KvFormat, Newline, VisualPlan
 
@@ -63,6 +64,35 @@ HALF_B = ModelDimensions(
         max_positions=32_768,
         tie_embeddings=True,
     ),
+)
+# LLaVA-Mini: CLIP-L/14 at 336 px without its last layer, one query, four layers, Llama-3.1-8B.
+MINI_8B = ModelDimensions(
+    vision=VisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_layers=23,
+        num_heads=16,
+        image_px=336,
+        kind="clip",
+        activation="quick_gelu",
+    ),
+    text=TextConfig(
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_layers=32,
+        num_heads=32,
+        num_kv_heads=8,
+        head_dim=128,
+        vocab_size=128_256,
+        rms_norm_eps=1e-5,
+        rope_theta=5e5,
+        rope_bands=FrequencyBands(factor=8.0, low_factor=1.0, high_factor=4.0, positions=8192),
+        max_positions=131_072,
+        tie_embeddings=False,
+        qkv_bias=False,
+    ),
+    has_newline=False,
+    fusion=FusionConfig(side=1, num_layers=4),
 )
 _QUESTION = tuple(range(100, 132))
 _TILE_PX = 384
@@ -157,6 +187,18 @@ def video_of(num_frames: int, side: int = 14) -> VisualPlan:
     )
 
 
+def fused_video_of(num_frames: int, side: int = 1) -> VisualPlan:
+    """Return the layout of so many frames that become side x side tokens, fused with the prompt."""
+    return replace(
+        video_of(num_frames),
+        fit="nearest",
+        newline=Newline.NONE,
+        map_size=(side, side),
+        num_tokens=num_frames * side * side,
+        is_fused=True,
+    )
+
+
 @dataclass
 class FakeRun:
     """What a run took, bytes.
@@ -213,11 +255,10 @@ def run_video(
         all_logits: ask for the logits of every position, as a path without care would.
     """
     run = FakeRun(plan.num_frames, weights_bytes=trace.live_bytes)
-    parts = [
-        TextPart(_QUESTION),
-        VisualPart(plan=plan, clips=lambda: _clips(plan), key="fake"),
-        TextPart(_QUESTION),
-    ]
+    visual = VisualPart(plan=plan, clips=lambda: _clips(plan), key="fake")
+    parts: list[Part] = [TextPart(_QUESTION), visual, TextPart(_QUESTION)]
+    if plan.is_fused:
+        parts = [FusedPart(before=_QUESTION, visual=visual, after=_QUESTION)]
     trace.reset_peak()
     arena = new_arena(model, slab_tokens)
     with _without_pixels(piece_tokens):

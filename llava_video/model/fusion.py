@@ -30,13 +30,11 @@ from llava_video.ops.kv_format import StoredKv
 from llava_video.ops.linear import linear
 from llava_video.ops.rope import rotate_and_store
 from llava_video.ops.rotation import Rotation, make_rotation
+from llava_video.planning.activations import FUSION_ROWS
 
 _NORM_EPS: Final = 1e-5
 # The label of a token that is not part of an answer.
 _NO_ANSWER: Final = -100
-# Rows of one pass through the layers, at most, unless one frame has more: enough to keep a large
-# GPU busy, and what the MLP of an 8B takes of them (gate, up and rows) stays below 0.7 GB.
-MOST_ROWS: Final = 8192
 
 
 def hidden_positions(ids: Sequence[int], labels: Sequence[int] | None = None) -> list[bool]:
@@ -253,7 +251,7 @@ class FusedPrompt:
 
     def frames_at_once(self, num_patches: int) -> int:
         """Return how many frames of so many patches one call of `add` should take, at least 1."""
-        return max(1, MOST_ROWS // (num_patches + self._num_queries + len(self._text)))
+        return max(1, FUSION_ROWS // (num_patches + self._num_queries + len(self._text)))
 
     def add(self, features: torch.Tensor) -> None:
         """Take in the next frames; when it raises, nothing was taken in.

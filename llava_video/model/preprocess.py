@@ -8,7 +8,7 @@ import torch
 
 from llava_video.ops.dispatch import uses_triton
 from llava_video.ops.tile_frames import tile_frames, working_bytes
-from llava_video.ops.tiles import frame_tiles
+from llava_video.ops.tiles import frame_tiles, split_tiles
 from llava_video.values import Clip, VisualPlan
 
 Rgb = tuple[float, float, float]
@@ -24,6 +24,8 @@ def make_tiles(
     like: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the tiles of every frame of a clip, frame by frame, the overview first.
+
+    Of a plan that is fused the whole frame comes last, behind the tiles of its parts.
 
     Args:
         clip: T frames.
@@ -42,10 +44,14 @@ def make_tiles(
         frames = _upload(clip, like.device)
         options = (plan.fit, plan.grid, tile_px, mean, std)
         return tile_frames(frames, *options, overview=plan.overview, dtype=like.dtype)
-    tiles = [
-        frame_tiles(frame, plan.fit, plan.grid, tile_px, mean, std, overview=plan.overview)
-        for frame in clip.frames
-    ]
+    if plan.is_fused:
+        split = plan.grid.rows
+        tiles = [split_tiles(x, plan.fit, split, tile_px, mean, std) for x in clip.frames]
+    else:
+        tiles = [
+            frame_tiles(frame, plan.fit, plan.grid, tile_px, mean, std, overview=plan.overview)
+            for frame in clip.frames
+        ]
     return torch.from_numpy(tiles[0] if len(tiles) == 1 else np.concatenate(tiles))
 
 
@@ -58,6 +64,8 @@ def is_cut_there(clip: Clip, plan: VisualPlan, tile_px: int, like: torch.Tensor)
     device, and a large frame that becomes one tile (1080p: 6.2 MB against 1.8) on the CPU.
     """
     if like.dtype not in (torch.float32, torch.bfloat16, torch.float16) or not uses_triton(like):
+        return False
+    if plan.is_fused and plan.tiles_per_frame > 1:  # no kernel cuts a frame into parts
         return False
     _, height_px, width_px, _ = clip.frames.shape
     layout = (plan.fit, plan.grid, tile_px)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from seeded_models import filled
 
 from llava_video.engine.arena import Arena
 from llava_video.engine.constraint import ConstraintCompiler
@@ -14,6 +15,7 @@ from llava_video.engine.prefixes import KeptPrefixes
 from llava_video.engine.request import (
     Failed,
     Finished,
+    FusedPart,
     Progress,
     Request,
     TextPart,
@@ -23,6 +25,8 @@ from llava_video.engine.request import (
 from llava_video.engine.scheduler import Scheduler
 from llava_video.engine.settings import EngineSettings, GenerationSettings
 from llava_video.model.checkpoint import load_model
+from llava_video.model.dimensions import FusionConfig
+from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
 from llava_video.model.tokenizer import Tokenizer
 from llava_video.values import Clip, Grid, Newline, VisualPlan
@@ -40,6 +44,19 @@ def tiny(tiny_folder):
     return SimpleNamespace(
         model=model, tokenizer=Tokenizer(tiny_folder), generation=config.generation
     )
+
+
+@pytest.fixture(scope="session")
+def mini(tiny):
+    """Return the tiny model with a fusion beside it: four queries a frame, two layers."""
+    dimensions = dataclasses.replace(
+        tiny.model.dimensions, fusion=FusionConfig(side=2, num_layers=2)
+    )
+    model = LlavaModel(dimensions)
+    filled(model.fusion)
+    left = model.load_state_dict(tiny.model.state_dict(), strict=False)
+    assert all(name.startswith("fusion.") for name in left.missing_keys)
+    return model.eval()
 
 
 @pytest.fixture
@@ -93,11 +110,11 @@ def make_job(tiny):
             arena.limit_bytes = limit_tokens * arena.token_bytes("plain")
         return arena
 
-    def make(request, limit_tokens=None, *, arena=None, prefixes=None):
+    def make(request, limit_tokens=None, *, arena=None, prefixes=None, model=None):
         vocab_size = tiny.model.language_model.config.vocab_size
         arena = arena or make_arena(limit_tokens)
         tools = Tools(
-            model=tiny.model,
+            model=model or tiny.model,
             tokenizer=tiny.tokenizer,
             eos_ids=frozenset(tiny.generation.eos_ids),
             repetition_penalty=1.05,
@@ -173,6 +190,23 @@ def video() -> Callable[..., VisualPart]:
         frames = Frames(idxs, **options)
         key = "bars " + ",".join(map(str, frames.idxs))
         return VisualPart(plan=_video_plan(len(frames.idxs), **(plan or {})), clips=frames, key=key)
+
+    return make
+
+
+@pytest.fixture
+def fused(tiny, video) -> Callable[..., FusedPart]:
+    """Return a maker of prompts that are fused with frames; 4 tokens each.
+
+    Arguments: the words before, the numbers shown, the words after; keywords as `video`'s.
+    """
+
+    def make(before: str, idxs: Any, after: str, **options: Any) -> FusedPart:
+        idxs = list(idxs)
+        facts = {"is_fused": True, "newline": Newline.NONE, "num_tokens": 4 * len(idxs)}
+        part = video(idxs, plan={**facts, **options.pop("plan", {})}, **options)
+        ids = [tuple(tiny.tokenizer.encode(words)) for words in (before, after)]
+        return FusedPart(before=ids[0], visual=part, after=ids[1])
 
     return make
 

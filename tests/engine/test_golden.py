@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from golden_mini import CHECKPOINTS, golden_case, golden_model, golden_visual
 
-from llava_video.engine.request import Request, TextPart, answer_of
+from llava_video.engine.request import FusedPart, Request, TextPart, VisualPart, answer_of
 from llava_video.engine.scheduler import Scheduler
 from llava_video.engine.settings import EngineSettings, GenerationSettings
 from llava_video.model.checkpoint import load_model
@@ -34,3 +35,32 @@ def test_greedy_tokens_with_and_without_the_penalty(shared, prefill_chunk_tokens
 
     assert tokens(1.0) == case["greedy_tokens"].tolist()
     assert tokens(float(case["repetition_penalty"])) == case["greedy_tokens_rep_penalty"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "num_rows"),
+    [("mini_image", 1, 1), ("mini_video", 1, 1), ("mini_hd_image", 2, 4), ("mini_hd_video", 2, 4)],
+)
+@pytest.mark.parametrize("tile_chunk", [1, 16])
+def test_greedy_tokens_of_prompts_fused_with_their_frames(
+    shared, name, split, num_rows, tile_chunk
+):
+    case = golden_case(shared, name)
+    engine = Scheduler(
+        golden_model(shared, name),
+        Tokenizer(shared / "golden" / "family" / CHECKPOINTS[name]),
+        eos_ids=(),
+        settings=EngineSettings(prefill_chunk_tokens=50, tile_chunk=tile_chunk),
+    )
+    plan, clip = golden_visual(case, split, num_rows)
+    ids = case["input_ids"].tolist()
+    place = ids.index(-200)
+    part = FusedPart(
+        before=tuple(ids[:place]),
+        visual=VisualPart(plan=plan, clips=lambda: iter([clip]), key=name),
+        after=tuple(ids[place + 1 :]),
+    )
+    generation = GenerationSettings(max_new_tokens=16, loop_guard=False, repetition_penalty=1.0)
+    answer = answer_of(engine, Request(parts=(part,), generation=generation))
+    assert list(answer.token_ids) == case["greedy_ids"].tolist()
+    assert answer.text_tokens + answer.visual_tokens == len(case["inputs_embeds"])

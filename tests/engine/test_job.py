@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -37,6 +39,37 @@ def test_a_job_runs_through_its_stages(tiny, make_job, ask, video):
     assert isinstance(told[-1], Finished)
     assert told[-1].answer.new_tokens == 3
     assert arena.used_tokens == 0
+
+
+def test_a_fused_prompt_brings_nothing_before_its_last_frame(tiny, mini, make_job, ask, fused):
+    part = fused("ab", [1, 2, 3], "c", chunk_frames=1)
+    job, arena, told = make_job(ask(part, max_new_tokens=3, request_id=7), model=mini)
+    assert job.need_tokens() == 2 + 12 + 1 + 3
+    job.admit()
+    assert arena.used_tokens == 18
+    for done in (2, 3):  # two tiles a call
+        assert job.prefill_left_tokens == 0  # it takes nobody's share of the chunk
+        assert job.works(0) == []
+        assert told[-1] == Progress(7, "vision", done, 3)
+    assert job.prefill_left_tokens == 15
+    for prefill_tokens, left in ((4, 11), (100, 0)):
+        step(tiny, job, arena, prefill_tokens)
+        assert job.prefill_left_tokens == left
+    while not job.has_ended:
+        step(tiny, job, arena, 100)
+    answer = told[-1].answer
+    assert (answer.text_tokens, answer.visual_tokens, answer.new_tokens) == (3, 12, 3)
+    assert answer.timings["vision"] > 0
+    assert arena.used_tokens == 0
+    # Words that were fused come from the visual too.
+    assert all(job.is_visual(idx) for idx in range(15))
+    assert not job.is_visual(15)
+
+
+def test_ids_beyond_the_vocabulary_are_refused_in_a_fused_prompt_too(make_job, ask, fused):
+    part = fused("ab", [1], "c")
+    with pytest.raises(ConfigError, match="the prompt has ids from 97 to 999"):
+        make_job(ask(dataclasses.replace(part, after=(999,))))
 
 
 def test_a_request_without_room_reserves_nothing(make_job, ask):

@@ -52,6 +52,12 @@ def test_several_visuals_count_as_one_series(oracle, ask, video):
     assert answer_of(oracle, ask(*parts, max_new_tokens=50)).text == "1, 7, 200"
 
 
+def test_a_fused_prompt_is_read_like_any_other(oracle, ask, fused):
+    part = fused("user\n", [3, 9, 5], "\nWhich indices are shown?\n")
+    answer = answer_of(oracle, ask(part, max_new_tokens=50))
+    assert (answer.text, answer.visual_tokens) == ("3, 9, 5", 12)
+
+
 def test_no_frames(oracle, ask):
     assert answer_of(oracle, ask("Hello", max_new_tokens=50)).text == "No frame was shown."
 

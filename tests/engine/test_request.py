@@ -13,6 +13,21 @@ def test_a_prompt_is_named_by_ids_and_whole_visuals(video):
     assert part.clips.opened == 0
 
 
+def test_a_fused_prompt_is_one_visual_whose_key_names_all_of_it(video, fused):
+    part = fused("ab", [1, 2], "c")
+    request = Request(parts=(part,))
+    assert request.elements() == [VisualRun(part.key, 2 + 8 + 1)]
+    assert (request.text_tokens, request.visual_tokens) == (3, 8)
+    assert request.text_ids == (97, 98, 99)
+    assert request.visuals == (part.visual,)
+    assert request.is_fused
+    others = [fused("ab", [1, 2], "d"), fused("a", [1, 2], "bc"), fused("ab", [1, 3], "c")]
+    assert len({part.key, part.visual.key, *(other.key for other in others)}) == 5
+    assert fused("ab", [1, 2], "c").key == part.key
+    with pytest.raises(ConfigError, match="2 parts, one of them fused"):
+        Request(parts=(TextPart((1,)), part))
+
+
 @pytest.mark.parametrize("parts", [(), (TextPart(()),)])
 def test_an_empty_prompt_is_refused(parts):
     with pytest.raises(ConfigError, match="empty prompt"):

@@ -112,3 +112,52 @@ def test_long_texts_are_embedded_in_pieces(tiny):
     rest = rows.take(1290)
     expected = tiny.model.language_model.embed(torch.tensor(ids))
     torch.testing.assert_close(torch.cat([first, rest]), expected, rtol=0, atol=0)
+
+
+class TestFused:
+    """A prompt that is fused with its frames: none of it before the last of them."""
+
+    @torch.inference_mode()
+    def test_frames_go_in_a_call_at_a_time(self, mini, fused):
+        part = fused("ab", [1, 2, 3, 4, 5], "c", chunk_frames=1)
+        rows = PromptRows(mini, [part], tile_chunk=2)
+        assert (rows.num_left, rows.num_frames, rows.is_fusing) == (2 + 20 + 1, 5, True)
+        assert part.visual.clips.opened == 0
+        done = []
+        while rows.is_fusing:
+            rows.fuse()
+            done.append((rows.frames_done, part.visual.clips.given, len(rows._ready)))
+        assert done == [(2, 2, 0), (4, 4, 0), (5, 5, 1)]
+        assert part.visual.clips.closed == 1
+        assert rows.vision_s > 0
+        pieces = [rows.take(2), rows.take(13), rows.take(8)]
+        assert rows.num_left == 0
+        prompt = mini.fused_prompt((97, 98, -1, 99), 5)
+        list(mini.fuse(prompt, part.visual.plan, part.visual.clips(), 64))
+        torch.testing.assert_close(torch.cat(pieces), prompt.rows(), rtol=1e-5, atol=1e-5)
+
+    @torch.inference_mode()
+    def test_taking_fuses_first(self, mini, fused):
+        one, other = (PromptRows(mini, [fused("a", [4, 7], "b")], tile_chunk=1) for _ in range(2))
+        while one.is_fusing:
+            one.fuse()
+        assert torch.equal(one.take(10), other.take(10))
+
+    @torch.inference_mode()
+    def test_closing_halfway_stops_the_frames(self, mini, fused):
+        part = fused("a", range(20), "b", chunk_frames=1)
+        rows = PromptRows(mini, [part], tile_chunk=2)
+        rows.fuse()
+        rows.close()
+        assert (part.visual.clips.given, part.visual.clips.closed) == (2, 1)
+
+    @torch.inference_mode()
+    def test_a_wrong_plan_and_missing_frames_are_errors(self, mini, fused):
+        part = fused("a", [1, 2], "b", plan={"num_tokens": 9})
+        with pytest.raises(ConfigError, match="9 visual tokens were planned, 8 are made"):
+            PromptRows(mini, [part], tile_chunk=1).take(1)
+        part = fused("a", [1, 2], "b")
+        part.visual.clips.idxs.pop()
+        with pytest.raises(DecodeError, match="frames were planned"):
+            PromptRows(mini, [part], tile_chunk=1).take(1)
+        assert part.visual.clips.closed == 1

@@ -59,7 +59,7 @@ def test_calls_of_any_size_give_the_rows_of_the_definition(tile_chunk, done):
 
 def test_a_long_prompt_takes_fewer_frames_at_once(monkeypatch):
     """A frame is 49 patches, 4 queries and 5 words that are seen: 58 rows, two of them are 116."""
-    monkeypatch.setattr(fusion, "MOST_ROWS", 120)
+    monkeypatch.setattr(fusion, "FUSION_ROWS", 120)
     assert fused(plan_of(5), 64)[1] == [2, 4, 5]
 
 

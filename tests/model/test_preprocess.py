@@ -13,7 +13,7 @@ from llava_video.model import preprocess
 from llava_video.model.preprocess import is_cut_there, make_tiles
 from llava_video.ops import tile_frames as op
 from llava_video.ops.tile_frames import working_bytes
-from llava_video.ops.tiles import frame_tiles
+from llava_video.ops.tiles import frame_tiles, split_tiles
 from llava_video.values import Clip, Grid
 
 HALF = (0.5, 0.5, 0.5)
@@ -51,6 +51,19 @@ def test_tiles_stand_frame_by_frame(layout: dict[str, object], num_frames: int):
     for frame, own in zip(frames, by_frame, strict=True):
         expected = frame_tiles(frame, plan.fit, plan.grid, 58, HALF, HALF, overview=plan.overview)
         assert np.array_equal(own.numpy(), expected)
+
+
+@pytest.mark.parametrize("fit", ["pad", "nearest"])
+def test_a_fused_frame_is_cut_into_parts_and_the_whole_comes_last(fit, kernels_run):
+    plan = video_plan(2, 0, fit=fit, grid=Grid(2, 2), overview=True, is_fused=True)
+    frames = noise_frames(2)
+    (clip,) = clips_of(frames)
+    tiles = make_tiles(clip, plan, tile_px=58, like=LIKE)
+    assert tiles.dtype == torch.float32  # cut on the CPU, whatever reads them
+    expected = [split_tiles(frame, fit, 2, 58, HALF, HALF) for frame in frames]
+    assert np.array_equal(tiles.numpy(), np.concatenate(expected))
+    whole = frame_tiles(frames[0], fit, Grid(1, 1), 58, HALF, HALF)
+    assert np.array_equal(tiles[4].numpy(), whole[0])
 
 
 def test_normalisation_is_the_models():
