@@ -28,7 +28,7 @@ from llava_video.plan_table import bytes_words
 from llava_video.planning.memory import weights_bytes
 from llava_video.planning.settings import MemorySettings
 from llava_video.preview import DEFAULT_MODEL, Prompt, Quantize, check_planned_for, turns_of
-from llava_video.running import OnEvent, Stream, answer_one, descriptions_in_order
+from llava_video.running import OnEvent, Stream, answer_one, checked, descriptions_in_order
 from llava_video.seen import SeenVisuals
 from llava_video.session import Session, load_session
 from llava_video.timeline import WINDOW_PROMPT, Timeline, make_timeline, windows
@@ -36,9 +36,7 @@ from llava_video.values import Description, Plan
 from llava_video.video.span import parse_time
 
 # What of a window's options the merging of captions shares: it has no frames.
-_ANSWER_OPTIONS = frozenset(
-    ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "repetition_penalty")
-)
+_ANSWER_OPTIONS = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "repetition_penalty")
 
 
 class LlavaVideo:
@@ -152,7 +150,7 @@ class LlavaVideo:
                     reuse=first.sequence,
                     on_event=self.on_event,
                 )
-                results += [_checked(answer) for answer in answers]
+                results += [checked(answer) for answer in answers]
             finally:
                 if first.sequence is not None:
                     first.sequence.release()
@@ -221,7 +219,7 @@ class LlavaVideo:
             if isinstance(answer, LlavaVideoError) and on_error == "return":
                 yield answer
             else:
-                yield _checked(answer)
+                yield checked(answer)
 
     def timeline(
         self,
@@ -297,6 +295,7 @@ def load(
     memory: str | int | None = None,
     quantize: Quantize = "auto",
     rope: Literal["exact", "compat"] | None = None,
+    template: str | None = None,
     engine: EngineSettings | None = None,
     on_event: OnEvent | None = None,
     on_shard: Callable[[int, int], None] | None = None,
@@ -314,6 +313,7 @@ def load(
         quantize: how the decoder's linear weights are kept: "auto" is the finest of "plain", "int8"
             and "int4" that leaves memory for the whole context as int8 cache; None is "plain".
         rope: angles of positions, "exact" or the reference's ("compat"); None is the engine's.
+        template: the conversation's template, "vicuna_v1" or another; None is the checkpoint's own.
         engine: chunk sizes and limits of the engine; None for its defaults.
         on_event: called with every engine event of every request.
         on_shard: called with (shards loaded, shards in all).
@@ -322,13 +322,19 @@ def load(
         CheckpointError: not found, incomplete, or of a kind this library does not read.
         BudgetError: the weights do not fit the memory; none was read.
         BackendMissingError: attn="flash" without flash-attn.
-        ConfigError: an unknown device or dtype, or no amount of memory.
+        ConfigError: an unknown device, dtype or template, or no amount of memory.
     """
     asked = MemorySettings(memory=memory, quantize=quantize)
     if rope is not None:
         engine = replace(engine or EngineSettings(), rope=rope)
     spec = load_spec(
-        name_or_path, revision=revision, device=device, dtype=dtype, memory=asked, settings=engine
+        name_or_path,
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        template=template,
+        memory=asked,
+        settings=engine,
     )
     loaded = load_engine(
         spec, device=device, dtype=dtype, attn=attn, on_shard=on_shard, settings=engine
@@ -347,6 +353,7 @@ def describe_video(
     attn: Literal["sdpa", "flash"] = "sdpa",
     memory: str | int | None = None,
     quantize: Quantize = "auto",
+    template: str | None = None,
     **options: Unpack[Options],
 ) -> Description:
     """Describe one video in one call.
@@ -363,6 +370,7 @@ def describe_video(
         attn: as `load`.
         memory: as `load`.
         quantize: as `load`.
+        template: as `load`.
         **options: see `Options`.
 
     Raises:
@@ -371,8 +379,8 @@ def describe_video(
     """
     settings_of(options)  # a mistyped option is told before gigabytes are loaded
     if isinstance(model, LlavaVideo):
-        given = (revision, device, dtype, attn, memory, quantize)
-        if given != (None, "auto", "auto", "sdpa", None, "auto"):
+        given = (revision, device, dtype, attn, memory, quantize, template)
+        if given != (None, "auto", "auto", "sdpa", None, "auto", None):
             raise ConfigError(
                 "device, dtype, memory and the like are settled when a model is loaded.",
                 "give them to load(), or name the model instead of passing it loaded.",
@@ -386,11 +394,6 @@ def describe_video(
         attn=attn,
         memory=memory,
         quantize=quantize,
+        template=template,
     ) as loaded:
         return loaded.describe(video, prompt, **options)
-
-
-def _checked(answer: Description | Exception) -> Description:
-    if isinstance(answer, Exception):
-        raise answer
-    return answer

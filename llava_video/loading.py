@@ -68,6 +68,7 @@ def load_spec(
     revision: str | None,
     device: str,
     dtype: str,
+    template: str | None = None,
     memory: MemorySettings | None = None,
     settings: EngineSettings | None = None,
 ) -> ModelSpec:
@@ -80,15 +81,17 @@ def load_spec(
         revision: hub revision.
         device: as `load`.
         dtype: as `load`.
+        template: as `load`.
         memory: what the model may take, and how its weights are kept; None for the defaults.
         settings: the engine's; None for the defaults.
 
     Raises:
         CheckpointError: as `read_spec`.
         BudgetError: the weights do not fit.
+        ConfigError: an unknown template.
     """
     chosen = choose_dtype(dtype, device)
-    spec = read_spec(name_or_path, revision=revision, dtype=chosen)
+    spec = read_spec(name_or_path, revision=revision, dtype=chosen).with_template(template)
     where = choose_device(device)
     setup = set_up(
         spec.geometry,
@@ -152,11 +155,10 @@ def load_engine(
         attn=attn,
         weights=spec.setup.weight_format,
     )
-    generation = spec.config.generation
     return Scheduler(
         model,
         spec.tokenizer,
-        eos_ids=generation.eos_ids,
-        repetition_penalty=generation.repetition_penalty,
+        eos_ids=spec.end_ids,
+        repetition_penalty=spec.config.generation.repetition_penalty,
         settings=with_cache_limit(settings or EngineSettings(), spec.geometry, spec.setup),
     )

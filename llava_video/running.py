@@ -136,6 +136,13 @@ def _outcome(exchange: Exchange, event: Finished | Failed) -> Description | Exce
     return event.error if isinstance(event, Failed) else exchange.description(event.answer)
 
 
+def checked(answer: Description | Exception) -> Description:
+    """Return a description, or raise the error that stands in its place."""
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 class Stream:
     """Pieces of an answer as they come; `description` is there once they have ended.
 

@@ -12,7 +12,7 @@ from llava_video.cli.console import Console
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
 
-MODEL_NAMES = ("model", "revision", "device", "dtype", "attn", "memory", "quantize")
+MODEL_NAMES = ("model", "revision", "device", "dtype", "attn", "memory", "quantize", "template")
 
 
 def split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -18,6 +18,7 @@ from llava_video.cli.command import option
 from llava_video.cli.words import in_options
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
+from llava_video.model.prompt import TEMPLATES
 from llava_video.options import Options
 from llava_video.planning.settings import MemorySettings, PlanningSettings, SamplingSettings
 from llava_video.preview import DEFAULT_MODEL
@@ -108,6 +109,8 @@ def model_options(*, with_weights: bool) -> Callable[[F], F]:
                metavar="NAME|DIR", help="A hub id, or a folder with a checkpoint."),
         option("--revision", section=MODEL, metavar="NAME",
                help="Branch, tag or commit of a hub id."),
+        option("--template", section=MODEL, type=click.Choice(tuple(TEMPLATES)), metavar="NAME",
+               help=f"Of the conversation: {', '.join(TEMPLATES)}.  [default: the checkpoint's]"),
         _option_of("memory", MODEL, MemorySettings),
         _option_of("quantize", MODEL, MemorySettings),
     ]  # fmt: skip
