@@ -1,9 +1,9 @@
 """The language model: hidden rows, their positions and a cache -> hidden rows, and logits.
 
-Pre-norm decoder layers with grouped attention, rotary positions and a gated MLP (Qwen2 and its
-relatives). Rows of several sequences stand one after another without padding; who they belong to,
-and where their keys go, comes in as `Row`s, or ready for the layers as `StepKeys`. Knows no
-tokenizer, no sequence and no loop.
+Pre-norm decoder layers with grouped attention, rotary positions and a gated MLP: Llama, Mistral,
+Yi, Qwen1.5, Qwen2. Rows of several sequences stand one after another without padding; who they
+belong to, and where their keys go, comes in as `Row`s, or ready for the layers as `StepKeys`. Knows
+no tokenizer, no sequence and no loop.
 """
 
 from collections.abc import Sequence

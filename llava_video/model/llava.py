@@ -41,7 +41,8 @@ class LlavaModel(nn.Module):
         self.dimensions = dimensions
         text_size = dimensions.text.hidden_size
         self.vision_tower = VisionTower(dimensions.vision)
-        self.projector = Projector(dimensions.vision.hidden_size, text_size)
+        vision_size = dimensions.vision.hidden_size
+        self.projector = Projector(vision_size, text_size, dimensions.projector_layers)
         self.image_newline = (
             nn.Parameter(torch.empty(text_size)) if dimensions.has_newline else None
         )
@@ -128,25 +129,29 @@ class LlavaModel(nn.Module):
         order = [idx for group in groups for idx in group.frame_idxs]
         first_idx = min(order)
         is_linear = all(group.layout.is_linear for group in groups)
+        num_before = self.projector.num_before_pooling(plan.pool_of, is_linear=is_linear)
         tiles = self._tiles([frames[idx - first_idx] for idx in order], plan)
-        features = self._unpooled(tiles, tile_chunk, is_linear=is_linear)  # (N, P, D)
+        maps = self._unpooled(tiles, tile_chunk, num_before)  # (N, P, C or D)
         del tiles
-        rows = pooled_rows(features, groups, gelu=is_linear)
-        del features
-        rows = self.projector.after_pooling(rows, is_linear=is_linear)
+        rows = pooled_rows(maps, groups, gelu=0 < num_before < self.projector.num_layers)
+        del maps
+        rows = self.projector.after_pooling(rows, num_before)
         for group in groups:
             group.layout.write_learned(
                 group.rows_of(rows), newline=self.image_newline, separator=self.separator
             )
         return rows
 
-    def _unpooled(self, tiles: torch.Tensor, tile_chunk: int, *, is_linear: bool) -> torch.Tensor:
-        """Return what is pooled of tiles (N, 3, px, px): (N, P, D), a chunk of tiles at a time."""
+    def _unpooled(self, tiles: torch.Tensor, tile_chunk: int, num_before: int) -> torch.Tensor:
+        """Return what is pooled of tiles (N, 3, px, px), a chunk at a time.
+
+        (N, P, C) features before any layer of the projector, (N, P, D) after.
+        """
         whole: torch.Tensor | None = None
         start = 0
         for chunk in torch.split(tiles, tile_chunk):
             features = self.vision_tower(chunk.to(self._vision_device, non_blocking=True))
-            piece = self.projector.before_pooling(features, is_linear=is_linear)
+            piece = self.projector.before_pooling(features, num_before)
             del features
             if len(piece) == len(tiles):
                 return piece

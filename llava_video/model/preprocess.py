@@ -59,8 +59,6 @@ def is_cut_there(clip: Clip, plan: VisualPlan, tile_px: int, like: torch.Tensor)
     """
     if like.dtype not in (torch.float32, torch.bfloat16, torch.float16) or not uses_triton(like):
         return False
-    if plan.fit == "crop":
-        return False
     _, height_px, width_px, _ = clip.frames.shape
     layout = (plan.fit, plan.grid, tile_px)
     held = working_bytes(height_px, width_px, *layout, overview=plan.overview)

@@ -199,4 +199,5 @@ def _rotation(
         theta=config.rope_theta,
         device=device,
         mode=mode,
+        bands=config.rope_bands,
     )

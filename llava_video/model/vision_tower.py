@@ -1,8 +1,10 @@
 """Tiles -> features: a vision transformer whose last stored layer's output is the feature.
 
-SigLIP: no class token, learned positions, pre-norm layers, the tanh GELU. There is no norm after
-the last layer: the checkpoints were trained on what leaves it (reference trap T13). Knows neither
-frames nor the language model.
+SigLIP and CLIP: learned positions and pre-norm layers. CLIP has a class token in front of the
+patches, which every patch sees and no feature keeps, and a norm before its layers. Neither has a
+norm after the last: the checkpoints were trained on what leaves it (reference trap T13), which in
+CLIP is the last layer but one, so the last is not built. Knows neither frames nor the language
+model.
 """
 
 import torch
@@ -16,7 +18,7 @@ from llava_video.ops.linear import linear
 
 
 class PatchEmbedding(nn.Module):
-    """One vector per patch: a convolution whose stride is its kernel.
+    """One vector per patch: a convolution whose stride is its kernel; CLIP's has no bias.
 
     Args:
         config: sizes.
@@ -26,7 +28,8 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         side = config.patch_px
         self.weight = nn.Parameter(torch.empty(config.hidden_size, 3, side, side))
-        self.bias = nn.Parameter(torch.empty(config.hidden_size))
+        has_bias = config.kind == "siglip"
+        self.bias = nn.Parameter(torch.empty(config.hidden_size)) if has_bias else None
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (N, P, C) of pixels (N, 3, px, px); what is left of the last patch is unused."""
@@ -59,11 +62,12 @@ class VisionLayer(nn.Module):
         self.fc1 = Linear(hidden, config.intermediate_size)
         self.fc2 = Linear(config.intermediate_size, hidden)
         self.num_heads = config.num_heads
+        self.activation = config.activation
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return (N, P, C) after this layer; without gradients, in hidden's own memory."""
         hidden = add_residual(hidden, self._attend(self.norm1(hidden)))
-        inner = activate(self.fc1(self.norm2(hidden)), "gelu_tanh")  # not the projector's
+        inner = activate(self.fc1(self.norm2(hidden)), self.activation)  # not the projector's
         return add_residual(hidden, self.fc2(inner))
 
     def _attend(self, normed: torch.Tensor) -> torch.Tensor:
@@ -89,8 +93,11 @@ class VisionTower(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embedding = PatchEmbedding(config)
-        num_patches = config.patches_per_side**2
-        self.position_embedding = nn.Parameter(torch.empty(num_patches, config.hidden_size))
+        width, is_clip = config.hidden_size, config.kind == "clip"
+        self.class_embedding = nn.Parameter(torch.empty(width)) if is_clip else None
+        num_positions = config.patches_per_side**2 + is_clip
+        self.position_embedding = nn.Parameter(torch.empty(num_positions, width))
+        self.pre_norm = LayerNorm(width, config.layer_norm_eps) if is_clip else None
         self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_layers))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -100,7 +107,7 @@ class VisionTower(nn.Module):
             pixels: (N, 3, px, px), N >= 1, on the tower's device; any floating dtype.
 
         Returns:
-            (N, P, C) in the tower's dtype, P = (px // patch_px)^2, row by row.
+            (N, P, C) in the tower's dtype, contiguous, P = (px // patch_px)^2, row by row.
 
         Raises:
             ValueError: when the tiles are not of the tower's size.
@@ -109,7 +116,14 @@ class VisionTower(nn.Module):
         if pixels.ndim != 4 or pixels.shape[1:] != (3, side, side):
             raise ValueError(f"tiles {tuple(pixels.shape)}, expected (N, 3, {side}, {side}).")
         hidden = self.patch_embedding(pixels.to(self.position_embedding.dtype))
+        if self.class_embedding is not None:
+            first = self.class_embedding.expand(len(hidden), 1, -1)
+            hidden = torch.cat((first, hidden), dim=1)  # (N, 1 + P, C)
         hidden = add_residual(hidden, self.position_embedding.expand_as(hidden))
+        if self.pre_norm is not None:
+            hidden = self.pre_norm(hidden)
         for layer in self.layers:
             hidden = layer(hidden)
-        return hidden  # type: ignore[no-any-return]  # nn.Module calls are untyped
+        # A copy, because a matrix product would make one for itself, and more slowly.
+        features: torch.Tensor = hidden if self.class_embedding is None else hidden[:, 1:]
+        return features.contiguous()

@@ -24,7 +24,7 @@ class Pooling:
     """How the maps of some frames become smaller, all alike.
 
     Attributes:
-        crop: (top, bottom, left, right), the half-open window of a map that is kept.
+        crop: (top, bottom, left, right), the half-open window of a map that is kept; may be empty.
         stride: side reduction of the window, >= 1; 1 leaves it as it is unless `size` differs.
         mode: "bilinear" rounds sides up, "average" and "max" round them down.
         size: (h, w) of the result; "bilinear", and every mode at stride 1, resize to any.
@@ -58,7 +58,7 @@ class Pooling:
             ValueError: the window does not lie in the map, or the size is not what the mode gives.
         """
         top, bottom, left, right = self.crop
-        if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+        if not (0 <= top <= bottom <= height and 0 <= left <= right <= width):
             raise ValueError(f"crop {self.crop} of a map of {height} x {width}.")
         check_size(*self.window, self.stride, self.mode, self.size)
 
@@ -126,6 +126,8 @@ def pool_map(
     check_size(height, width, stride, mode, target)
     if target == (height, width):
         return maps
+    if 0 in target:
+        return maps.new_empty(maps.shape[0], *target, maps.shape[3])
     channels_first = maps.permute(0, 3, 1, 2)  # (N, C, H, W), channels last in memory
     if mode == "bilinear" or stride == 1:
         pooled = F.interpolate(channels_first, size=target, mode="bilinear", align_corners=False)
@@ -139,16 +141,20 @@ def pool_map(
 def check_size(height: int, width: int, stride: int, mode: PoolMode, size: tuple[int, int]) -> None:
     """See to it that a map of this height and width can be pooled to a size.
 
+    A side without a patch, as the reference leaves of a very thin picture, stays without.
+
     Raises:
-        ValueError: for a stride below 1, or a `size` that is empty, or that "average" or "max"
-            cannot reach.
+        ValueError: for a stride below 1, or a `size` that "average" or "max" cannot reach, or of
+            which a side is empty that was not, or was and is not.
     """
     if stride < 1:
         raise ValueError(f"stride = {stride}: at least 1.")
     if size == (height, width):
         return
-    if 0 in size:
-        raise ValueError(f"a map of {height} x {width} at stride {stride} has no patch left.")
+    if any((old == 0) != (new == 0) for old, new in zip((height, width), size, strict=True)):
+        raise ValueError(
+            f"a map of {height} x {width} at stride {stride} has no patch left for {size}."
+        )
     strided = pooled_size(height, width, stride, mode)
     if mode != "bilinear" and stride > 1 and size != strided:
         raise ValueError(f"{mode} pooling by {stride} gives {strided}, not {size}.")

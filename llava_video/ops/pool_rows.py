@@ -96,8 +96,9 @@ def pool_rows(
     wanted = (num_maps, height, rows.shape[2], num_channels)
     if rows.shape != wanted or rows.shape[2] - width not in (0, 1):
         raise ValueError(f"rows {tuple(rows.shape)} for maps {tuple(maps.shape)} and {pooling}.")
-    # The kernel has no derivative and computes in float32.
+    # The kernel has no derivative, computes in float32, and has a program for every patch.
     has_kernel = maps.dtype in KERNEL_DTYPES and not torch.is_grad_enabled()
+    has_kernel = has_kernel and 0 not in pooling.size
     write = pool_rows_triton if has_kernel and uses_triton(maps) else _pool_rows_torch
     write(maps, rows, pooling, gelu=gelu, ends=ends)
 

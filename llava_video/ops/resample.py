@@ -5,8 +5,10 @@ Formula: with scale s = old / new and r = max(s, 1), new pixel i has its centre 
     weights f((j - c + 1/2) / r), divided by their sum, times 2^22, rounded half away from zero; S
     is the filter's reach. A pass is clip((sum of weight x level + 2^21) >> 22, 0, 255), to uint8.
     The first is along the rows, unless the height loses more than twice the pixels the width does.
+    "nearest" is torch's and no filter: new pixel i is old pixel int(i s), s and i s in float32,
+    which is not always i old // new: of 720 px made 336, three pixels are others.
 Source: Pillow 13, src/libImaging/Resample.c (precompute_coeffs, normalize_coeffs_8bpc,
-    ImagingResampleInner).
+    ImagingResampleInner); torch, aten/src/ATen/native/UpSample.h, nearest_idx.
 
 >>> taps(4, 2, "bilinear").weights.tolist()[0]  # 3/4, 3/4 and 1/4 of 7/4, and padding
 [1797559, 1797559, 599186, 0, 0]
@@ -23,7 +25,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-Filter = Literal["bicubic", "bilinear", "lanczos"]
+Filter = Literal["bicubic", "bilinear", "lanczos", "nearest"]
 
 # 32 bits less 8 of a level and 2 for sums that overshoot.
 PRECISION_BITS: Final = 22
@@ -56,26 +58,13 @@ def taps(old_px: int, new_px: int, kind: Filter = "bicubic") -> Taps:
     Args:
         old_px: length before, >= 1.
         new_px: length after, >= 1.
-        kind: the filter, antialiased as Pillow does it.
+        kind: the filter, antialiased as Pillow does it; "nearest" for none.
     """
-    reach, curve = _FILTERS[kind]
-    scale = old_px / new_px
-    spread = max(scale, 1.0)
-    support = reach * spread
-    most = math.ceil(support) * 2 + 1
-    centres = (np.arange(new_px) + 0.5) * scale
-    starts = np.maximum((centres - support + 0.5).astype(np.int64), 0)
-    stops = np.minimum((centres + support + 0.5).astype(np.int64), old_px)
-    counts = stops - starts
-    places = np.arange(most)
-    # In Pillow's order of operations, so that every rounding is the same.
-    offsets = (places + starts[:, None] - centres[:, None] + 0.5) * (1.0 / spread)
-    heights = np.where(places < counts[:, None], curve(offsets), 0.0)
-    sums = np.add.accumulate(heights, axis=1)[:, -1:]  # one after the other, unlike np.sum
-    shares = np.divide(heights, sums, out=heights, where=sums != 0) * float(1 << PRECISION_BITS)
-    weights = (shares + np.copysign(0.5, shares)).astype(np.int32)  # towards zero
-    for array in (made := Taps(_int32(starts), _int32(counts), weights)).__slots__:
-        getattr(made, array).flags.writeable = False
+    made = (
+        _nearest_taps(old_px, new_px) if kind == "nearest" else _filter_taps(old_px, new_px, kind)
+    )
+    for name in made.__slots__:
+        getattr(made, name).flags.writeable = False
     return made
 
 
@@ -93,6 +82,34 @@ def is_height_first(old: tuple[int, int], new: tuple[int, int]) -> bool:
     (True, False)
     """
     return old[0] > new[0] and old[0] - new[0] > 2 * (old[1] - new[1])
+
+
+def _nearest_taps(old_px: int, new_px: int) -> Taps:
+    step = np.float32(old_px) / np.float32(new_px)
+    places = (np.arange(new_px, dtype=np.float32) * step).astype(np.int64)
+    ones = np.ones(new_px, dtype=np.int32)
+    starts = _int32(np.minimum(places, old_px - 1))
+    return Taps(starts, ones, (ones << PRECISION_BITS)[:, None])
+
+
+def _filter_taps(old_px: int, new_px: int, kind: Filter) -> Taps:
+    reach, curve = _FILTERS[kind]
+    scale = old_px / new_px
+    spread = max(scale, 1.0)
+    support = reach * spread
+    most = math.ceil(support) * 2 + 1
+    centres = (np.arange(new_px) + 0.5) * scale
+    starts = np.maximum((centres - support + 0.5).astype(np.int64), 0)
+    stops = np.minimum((centres + support + 0.5).astype(np.int64), old_px)
+    counts = stops - starts
+    places = np.arange(most)
+    # In Pillow's order of operations, so that every rounding is the same.
+    offsets = (places + starts[:, None] - centres[:, None] + 0.5) * (1.0 / spread)
+    heights = np.where(places < counts[:, None], curve(offsets), 0.0)
+    sums = np.add.accumulate(heights, axis=1)[:, -1:]  # one after the other, unlike np.sum
+    shares = np.divide(heights, sums, out=heights, where=sums != 0) * float(1 << PRECISION_BITS)
+    weights = (shares + np.copysign(0.5, shares)).astype(np.int32)  # towards zero
+    return Taps(_int32(starts), _int32(counts), weights)
 
 
 def _int32(idxs: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

@@ -8,6 +8,7 @@ position is i / s):
 An integer product wraps without an error, so what is left is the rounding of F_j: at index
 4,000,000 at most 2^-43 of a turn. A float32 frequency is off by 2^-25 of itself, and that error
 grows with the index: 6e-2 in the cosine at 1,000,000.
+Where a checkpoint has frequency bands (Llama 3), theta^(-2j/d) is changed by theirs first.
 Source: Su et al. 2021 (arXiv 2104.09864), section 3.4.2; Chen et al. 2023 (arXiv 2306.15595) for
 the linear scaling of positions.
 
@@ -26,6 +27,7 @@ from typing import Final, Literal
 import torch
 
 from llava_video.ops.dispatch import uses_triton
+from llava_video.ops.frequency_bands import FrequencyBands
 
 RotationMode = Literal["exact", "compat"]
 
@@ -134,6 +136,7 @@ def make_rotation(
     theta: float,
     device: torch.device,
     mode: RotationMode = "exact",
+    bands: FrequencyBands | None = None,
 ) -> Rotation:
     """Return the rotation of some tokens, with tables unless a kernel makes its own.
 
@@ -146,6 +149,7 @@ def make_rotation(
         theta: the base of the checkpoint.
         device: where the result stands.
         mode: "compat" for the reference's float32 tables.
+        bands: Llama 3's change of the frequencies, or None.
 
     Raises:
         ValueError: for an odd head, a scale that is not above 0, or tokens without a scale.
@@ -159,21 +163,27 @@ def make_rotation(
         raise ValueError(f"{shapes}; one for each is needed.")
     idxs = idxs.to(device, torch.int64)
     scale_idxs = scale_idxs.to(device, torch.int32)
-    turns = torch.stack([frequencies(head_dim, theta, scale) for scale in scales]).to(device)
-    radians = _reference_radians(scales, head_dim, theta).to(device) if mode == "compat" else None
+    turns = torch.stack([frequencies(head_dim, theta, scale, bands) for scale in scales])
+    turns = turns.to(device)
+    radians = None
+    if mode == "compat":
+        radians = _reference_radians(scales, head_dim, theta, bands).to(device)
     return _with_tables(
         Rotation(idxs=idxs, scale_idxs=scale_idxs, frequencies=turns, radians=radians)
     )
 
 
 @functools.lru_cache(maxsize=256)
-def frequencies(head_dim: int, theta: float, scale: float) -> torch.Tensor:
+def frequencies(
+    head_dim: int, theta: float, scale: float, bands: FrequencyBands | None = None
+) -> torch.Tensor:
     """Return the turns per index of every channel pair, as 64-bit fixed-point numbers.
 
     Args:
         head_dim: channels of one head, even.
         theta: the base.
         scale: position = index / scale.
+        bands: Llama 3's change, or None.
 
     Returns:
         (head_dim / 2,) int64 on the CPU, shared between calls: read only. At scale 1 the first is
@@ -188,12 +198,13 @@ def frequencies(head_dim: int, theta: float, scale: float) -> torch.Tensor:
         raise ValueError(f"theta {theta} and scale {scale} must be above 0.")
     with localcontext() as context:
         context.prec = _DIGITS
-        radian = _TURN / (2 * _PI * Decimal(scale))
         turns = [
-            int((Decimal(theta) ** (Decimal(-j) / head_dim) * radian).to_integral_value())
-            for j in range(0, head_dim, 2)
+            Decimal(theta) ** (Decimal(-j) / head_dim) / (2 * _PI) for j in range(0, head_dim, 2)
         ]
-    return torch.tensor([_wrapped(turn) for turn in turns], dtype=torch.int64)
+        if bands is not None:
+            turns = [each * bands.multiplier(each) for each in turns]
+        whole = [int((each * _TURN / Decimal(scale)).to_integral_value()) for each in turns]
+    return torch.tensor([_wrapped(turn) for turn in whole], dtype=torch.int64)
 
 
 def _with_tables(rotation: Rotation) -> Rotation:
@@ -205,13 +216,29 @@ def _with_tables(rotation: Rotation) -> Rotation:
     return dataclasses.replace(rotation, cos=cos, sin=sin)
 
 
-def _reference_radians(scales: Sequence[float], head_dim: int, theta: float) -> torch.Tensor:
+def _reference_radians(
+    scales: Sequence[float], head_dim: int, theta: float, bands: FrequencyBands | None
+) -> torch.Tensor:
     """Return (S, head_dim / 2) float32 radians per index, frequency / scale as the reference does.
 
-    Source: transformers, `_compute_linear_scaling_rope_parameters` and `Qwen2RotaryEmbedding`.
+    Source: transformers, `_compute_linear_scaling_rope_parameters`, `_compute_llama3_parameters`
+    and `Qwen2RotaryEmbedding`.
     """
     inverse = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    if bands is not None:
+        inverse = _reference_banded(inverse, bands)
     return torch.stack([inverse / scale for scale in scales])
+
+
+def _reference_banded(inverse: torch.Tensor, bands: FrequencyBands) -> torch.Tensor:
+    """Return (d / 2,) float32 frequencies after the change, in the reference's own steps."""
+    low, high = bands.low_factor, bands.high_factor
+    wave = 2 * math.pi / inverse
+    share = (bands.positions / wave - low) / (high - low)
+    is_long, is_short = wave > bands.positions / low, wave < bands.positions / high
+    stretched = torch.where(is_long, inverse / bands.factor, inverse)
+    mixed = (1 - share) * stretched / bands.factor + share * stretched
+    return torch.where(is_long | is_short, stretched, mixed)
 
 
 def _wrapped(turn: int) -> int:

@@ -17,7 +17,7 @@ import torch
 
 from llava_video.ops.dispatch import uses_triton
 from llava_video.ops.resample import PRECISION_BITS, Filter, is_height_first, taps
-from llava_video.ops.tiles import letterbox_offset, letterbox_size
+from llava_video.ops.tiles import crop_size, filter_of, letterbox_offset, letterbox_size
 from llava_video.ops.tiles_kernel import (
     TILE_DTYPES,
     Canvas,
@@ -43,14 +43,18 @@ def tile_frames_reference(
     dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
     """Return the tiles, step by step, by integers of 32 bits. Arguments as in `tile_frames`."""
+    kind = filter_of(fit, kind)
     num_frames, height_px, width_px, _ = frames.shape
     parts: list[torch.Tensor] = []
     for is_padded, canvas in _canvases(height_px, width_px, fit, grid, tile_px, overview=overview):
         rows, cols = canvas.grid.rows, canvas.grid.cols
-        (height, width), (top, left) = canvas.size, canvas.offset
+        (height, width), (top, left) = canvas.shown, canvas.offset
+        (first_row, first_col) = canvas.cut
         pixels = frames.new_zeros(num_frames, rows * tile_px, cols * tile_px, 3)
         of = _padded_square(frames, mean) if is_padded else frames
-        pixels[:, top : top + height, left : left + width] = _resized(of, canvas.size, kind)
+        whole = _resized(of, canvas.size, kind)
+        shown = whole[:, first_row : first_row + height, first_col : first_col + width]
+        pixels[:, top : top + height, left : left + width] = shown
         cut = pixels.view(num_frames, rows, tile_px, cols, tile_px, 3)
         parts.append(cut.permute(0, 1, 3, 5, 2, 4).flatten(1, 2))  # (T, n, 3, px, px)
     levels = torch.cat(parts, dim=1).flatten(0, 1)
@@ -73,14 +77,13 @@ def tile_frames(
 
     Args:
         frames: (T, H, W, 3) uint8, RGB, T >= 1.
-        fit: "squeeze" a whole frame to one tile; "letterbox" it, undistorted, on the grid's black
-            canvas; or "pad" it to a square of the mean's colour first.
+        fit: as in `ops.tiles.Tiling`.
         grid: tiles of the canvas; (1, 1) unless `fit` is "letterbox".
         tile_px: side of a tile, px.
         mean: per channel, in 0..1.
         std: per channel.
         overview: put the whole frame, squeezed to one tile, before the others.
-        kind: the filter, antialiased as Pillow does it.
+        kind: the filter, antialiased as Pillow does it, unless `fit` is "nearest".
         dtype: of the tiles; torch.uint8 for levels, without normalisation.
 
     Returns:
@@ -104,7 +107,7 @@ def tile_frames(
     for is_padded, canvas in _canvases(height, width, fit, grid, tile_px, overview=overview):
         own, left = left.tensor_split([canvas.num_tiles], dim=1)
         of = _padded_square(frames, mean) if is_padded else frames
-        tiles_triton(of, own, values, canvas, kind)
+        tiles_triton(of, own, values, canvas, filter_of(fit, kind))
     return tiles.flatten(0, 1)
 
 
@@ -130,8 +133,6 @@ def _check(frames: torch.Tensor, fit: Fit, grid: Grid, dtype: torch.dtype) -> No
         raise ValueError(f"frames {tuple(frames.shape)} of {frames.dtype}: (T, H, W, 3), uint8.")
     if fit != "letterbox" and grid != Grid(1, 1):
         raise ValueError(f"fit {fit!r} has one tile, the grid asks {grid.rows} x {grid.cols}.")
-    if fit == "crop":
-        raise ValueError("fit 'crop' has no form here: `ops.tiles` cuts it.")
     if dtype not in TILE_DTYPES:
         raise ValueError(f"tiles of {dtype}: one of {TILE_DTYPES}.")
 
@@ -143,7 +144,10 @@ def _canvases(
     one = Canvas(grid=Grid(1, 1), size=(tile_px, tile_px), offset=(0, 0))
     if overview:
         yield False, one
-    if fit == "letterbox":
+    if fit == "crop":
+        size = crop_size(height, width, tile_px)
+        yield False, Canvas(grid=Grid(1, 1), size=size, kept=(tile_px, tile_px), offset=(0, 0))
+    elif fit == "letterbox":
         sides = (grid.rows * tile_px, grid.cols * tile_px)
         size = letterbox_size(height, width, *sides)
         yield False, Canvas(grid=grid, size=size, offset=letterbox_offset(size, *sides))

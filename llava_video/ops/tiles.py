@@ -14,50 +14,25 @@ Pillow (AVX-512, 2 cores; benchmarks/results/tiling.jsonl). Knows no torch and n
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from llava_video.ops.levels import STORED, Dtype, Pixels, Rgb, tables_of
 from llava_video.ops.native import native
 from llava_video.ops.native_tiles import Field, Levels, Picture, make_tiler, num_cores, whole_rows
-from llava_video.ops.resample import Filter
+from llava_video.ops.resample import Filter, taps
 from llava_video.values import Fit, Grid
 
-Pixels = npt.NDArray[np.uint8]
 Tiles = npt.NDArray[np.float32]
-Rgb = tuple[float, float, float]
-# NumPy has no bfloat16: its bits stand in uint16, `torch.from_numpy(tiles).view(torch.bfloat16)`.
-# "uint8" is the resized picture itself, not normalised.
-Dtype = Literal["float32", "bfloat16", "float16", "uint8"]
-
-_STORED: dict[Dtype, type[np.generic]] = {
-    "float32": np.float32,
-    "bfloat16": np.uint16,
-    "float16": np.float16,
-    "uint8": np.uint8,
-}
 _RESAMPLING: dict[Filter, Image.Resampling] = {
     "bicubic": Image.Resampling.BICUBIC,
     "bilinear": Image.Resampling.BILINEAR,
     "lanczos": Image.Resampling.LANCZOS,
 }
 _OVERVIEW_AND_PAD: tuple[Fit, Fit] = ("squeeze", "pad")
-_LEVELS = np.arange(256, dtype=np.uint8)
-
-
-def normalise_reference(pixels: Pixels, mean: float, std: float) -> Tiles:
-    """Return (pixels / 255 - mean) / std in the reference's own order and precisions.
-
-    Args:
-        pixels: any shape, uint8.
-        mean: of one channel, in 0..1.
-        std: of one channel.
-    """
-    unit = (pixels.astype(np.float64) * (1 / 255)).astype(np.float32)
-    normalised: Tiles = (unit - np.float32(mean)) / np.float32(std)
-    return normalised
 
 
 class Tiling(NamedTuple):
@@ -65,15 +40,16 @@ class Tiling(NamedTuple):
 
     Attributes:
         fit: "squeeze" the whole frame to one tile; "letterbox" it, undistorted, on the grid's black
-            canvas; "pad" it to a square of the mean's colour first; or "crop" a square out of the
-            middle of the frame, whose shorter edge becomes a tile's.
+            canvas; "pad" it to a square of the mean's colour first; "crop" a square out of the
+            middle of the frame, whose shorter edge becomes a tile's; or "nearest": "squeeze" it
+            without a filter.
         grid: tiles of the canvas; (1, 1) unless `fit` is "letterbox".
         tile_px: side of a tile, px.
         mean: per channel, in 0..1.
         std: per channel.
         overview: put the whole frame, squeezed to one tile, before the others.
         dtype: of the tiles.
-        kind: the filter of the resize.
+        kind: the filter of the resize, unless `fit` is "nearest".
     """
 
     fit: Fit
@@ -89,6 +65,11 @@ class Tiling(NamedTuple):
     def num_tiles(self) -> int:
         """Tiles of one frame."""
         return self.grid.rows * self.grid.cols + int(self.overview)
+
+    @property
+    def filter(self) -> Filter:
+        """The filter of every resize."""
+        return filter_of(self.fit, self.kind)
 
 
 def frame_tiles(
@@ -121,6 +102,42 @@ def frame_tiles(
     tiling = Tiling(fit, grid, tile_px, mean, std, overview)
     tiles: Tiles = clip_tiles(frame[None], tiling)[0]
     return tiles
+
+
+def split_tiles(frame: Pixels, fit: Fit, split: int, tile_px: int, mean: Rgb, std: Rgb) -> Tiles:
+    """Return the tiles of one frame's blocks, row by row, and of the whole frame, the last.
+
+    A picture is cut first and every block fitted as the whole is, rows and columns that are left
+    over dropped. A frame of a video ("nearest") is made a tile first, which is cut.
+
+    Source: LLaVA-Mini's high resolution, of pictures and of videos.
+
+    Args:
+        frame: (H, W, 3) uint8, RGB, H and W >= split.
+        fit: how a block, and the whole, reaches its tile; one of those without a grid.
+        split: rows and columns of blocks; 1 for the whole frame alone.
+        tile_px: side of a tile, px.
+        mean: per channel, in 0..1.
+        std: per channel.
+
+    Returns:
+        (split^2 + 1, 3, tile_px, tile_px) float32, or (1, ...) of the whole alone.
+
+    Raises:
+        ValueError: a frame of fewer pixels than blocks.
+    """
+    if fit == "nearest":
+        tiling = Tiling(fit, Grid(1, 1), tile_px, mean, std, dtype="uint8")
+        frame, fit = clip_tiles(frame[None], tiling)[0, 0].transpose(1, 2, 0), "squeeze"
+    height_px, width_px = (side // split for side in frame.shape[:2])
+    blocks = [
+        frame[row * height_px : (row + 1) * height_px, col * width_px : (col + 1) * width_px]
+        for row in range(split)
+        for col in range(split)
+    ]
+    parts = [frame] if split == 1 else [*blocks, frame]
+    options = (fit, Grid(1, 1), tile_px, mean, std)
+    return np.concatenate([frame_tiles(part, *options) for part in parts])
 
 
 def clip_tiles(
@@ -157,7 +174,7 @@ def clip_tiles_reference(
 ) -> npt.NDArray[Any]:
     """Do what `clip_tiles` does with NumPy and Pillow: the definition."""
     tiles = _checked(frames, tiling, out)
-    tables = _tables(tiling.mean, tiling.std, tiling.dtype)
+    tables = tables_of(tiling.mean, tiling.std, tiling.dtype)
     for frame, its_tiles in zip(frames, tiles, strict=True):
         for tile, pixels in zip(its_tiles, _squares(frame, tiling), strict=True):
             for channel, table in enumerate(tables):
@@ -200,6 +217,11 @@ def clip_tiles_native(
     tiler = _tiler(frames.shape[1], frames.shape[2], tiling, isa)
     tiler.run(whole_rows(frames), tiles, num_threads or num_cores())
     return tiles
+
+
+def filter_of(fit: Fit, kind: Filter) -> Filter:
+    """Return the filter of a fit's resizes: the asked one, but where the fit means none."""
+    return "nearest" if fit == "nearest" else kind
 
 
 def letterbox_size(
@@ -251,7 +273,7 @@ def _checked(frames: Pixels, tiling: Tiling, out: npt.NDArray[Any] | None) -> np
     if fit != "letterbox" and grid != Grid(1, 1):
         raise ValueError(f"fit {fit!r} has one tile, the grid asks {grid.rows} x {grid.cols}.")
     shape = (len(frames), tiling.num_tiles, 3, tiling.tile_px, tiling.tile_px)
-    dtype = np.dtype(_STORED[tiling.dtype])
+    dtype = np.dtype(STORED[tiling.dtype])
     if out is None:
         return np.empty(shape, dtype=dtype)
     if out.shape != shape or out.dtype != dtype:
@@ -265,27 +287,12 @@ def _words(array: npt.NDArray[Any]) -> str:
     return f"{array.shape} {array.dtype}"
 
 
-def _tables(mean: Rgb, std: Rgb, dtype: Dtype) -> npt.NDArray[Any]:
-    """Return (3, 256): what each level of each channel becomes."""
-    if dtype == "uint8":
-        return np.tile(_LEVELS, (3, 1))
-    numbers = np.stack([normalise_reference(_LEVELS, m, s) for m, s in zip(mean, std, strict=True)])
-    return _bfloat16_bits(numbers) if dtype == "bfloat16" else numbers.astype(_STORED[dtype])
-
-
-def _bfloat16_bits(numbers: Tiles) -> npt.NDArray[np.uint16]:
-    """Round to the nearest bfloat16, to even at the middle."""
-    bits = numbers.view(np.uint32).astype(np.uint64)
-    rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-    return np.where(np.isnan(numbers), np.uint16(0x7FC0), rounded)
-
-
 def _squares(frame: Pixels, tiling: Tiling) -> Iterator[Pixels]:
     """Yield (tile_px, tile_px, 3) uint8 squares, overview first."""
-    tile_px, kind = tiling.tile_px, tiling.kind
+    tile_px, kind = tiling.tile_px, tiling.filter
     if tiling.overview:
         yield _resized(frame, tile_px, tile_px, kind)
-    if tiling.fit == "squeeze":
+    if tiling.fit in ("squeeze", "nearest"):
         yield _resized(frame, tile_px, tile_px, kind)
     elif tiling.fit == "pad":
         yield _resized(_padded_square(frame, tiling.mean), tile_px, tile_px, kind)
@@ -301,9 +308,12 @@ def _squares(frame: Pixels, tiling: Tiling) -> Iterator[Pixels]:
 
 
 def _resized(frame: Pixels, height_px: int, width_px: int, kind: Filter) -> Pixels:
-    """Resize with Pillow's filter; a frame of that size is returned as it is."""
+    """Resize with Pillow's filter, or none; a frame of that size is returned as it is."""
     if frame.shape[:2] == (height_px, width_px):
         return frame
+    if kind == "nearest":
+        rows = taps(frame.shape[0], height_px, kind).starts
+        return frame[rows[:, None], taps(frame.shape[1], width_px, kind).starts]
     picture = Image.fromarray(np.ascontiguousarray(frame))
     return np.asarray(picture.resize((width_px, height_px), _RESAMPLING[kind]))
 
@@ -346,9 +356,9 @@ def _tiler(height_px: int, width_px: int, tiling: Tiling, isa: str) -> Any:
     return make_tiler(
         Field(frame_px, field_px, letterbox_offset(frame_px, *field_px), _colour(tiling.mean)),
         _pictures(field_px, tiling),
-        tiling.kind,
+        tiling.filter,
         Levels(
-            tiling.dtype, tiling.mean, tiling.std, _tables(tiling.mean, tiling.std, tiling.dtype)
+            tiling.dtype, tiling.mean, tiling.std, tables_of(tiling.mean, tiling.std, tiling.dtype)
         ),
         tiling.tile_px,
         isa,

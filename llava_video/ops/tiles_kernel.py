@@ -57,13 +57,26 @@ class Canvas:
 
     Attributes:
         grid: tiles of the canvas.
-        size: (height, width) of the frame there, px.
+        size: (height, width) that a frame is resized to, px.
         offset: (top, left) of it there; the rest of the canvas is black.
+        kept: (height, width) of the middle of it that is shown there; None for all of it.
     """
 
     grid: Grid
     size: tuple[int, int]
     offset: tuple[int, int]
+    kept: tuple[int, int] | None = None
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """(height, width) of what stands on the canvas, px."""
+        return self.kept or self.size
+
+    @property
+    def cut(self) -> tuple[int, int]:
+        """(rows, columns) of the resized frame before what is shown."""
+        (height, width), shown = self.size, self.shown
+        return (height - shown[0]) // 2, (width - shown[1]) // 2
 
     @property
     def num_tiles(self) -> int:
@@ -219,11 +232,14 @@ def tiles_triton(
     tile_px = tiles.shape[-1]
     _check(frames, tiles, values, (num_frames, canvas.num_tiles, 3, tile_px, tile_px))
     middle = _middle_of(height, width, canvas, tile_px)
+    device = frames.device
     between = torch.empty(
-        (num_frames, 3, middle.height, middle.pitch), dtype=torch.uint8, device=frames.device
+        (num_frames, 3, middle.height, middle.pitch), dtype=torch.uint8, device=device
     )
-    along_width = _on_device(width, canvas.size[1], kind, frames.device)
-    along_height = _on_device(height, canvas.size[0], kind, frames.device)
+    along_height, along_width = (
+        _on_device(old_px, canvas.size[axis], canvas.cut[axis], canvas.shown[axis], kind, device)
+        for axis, old_px in enumerate((height, width))
+    )
     is_width_first = middle.axis == "width"
     first, second = (along_width, along_height) if is_width_first else (along_height, along_width)
     lanes = (triton.cdiv(3 * middle.width, _LANES), triton.cdiv(middle.height, _LANE_ROWS))
@@ -254,7 +270,7 @@ def tiles_triton(
             tiles.stride(0),
             middle.pitch,
             middle.height,
-            *canvas.size,
+            *canvas.shown,
             *canvas.offset,
             canvas.grid.cols,
             len(second[1]),
@@ -293,7 +309,7 @@ class _Middle:
 
 
 def _middle_of(height: int, width: int, canvas: Canvas, tile_px: int) -> _Middle:
-    new_height, new_width = canvas.size
+    new_height, new_width = canvas.shown
     if is_height_first((height, width), canvas.size):
         return _Middle(axis="height", height=new_height, width=width, left=0, pitch=_pitch(width))
     # At the canvas's columns, where the second launch reads and writes alike.
@@ -356,8 +372,13 @@ def windows(old_px: int, new_px: int, kind: Filter) -> tuple[_Idxs, _Idxs]:
 
 @functools.lru_cache(maxsize=32)
 def _on_device(
-    old_px: int, new_px: int, kind: Filter, device: torch.device
+    old_px: int, new_px: int, first: int, num_kept: int, kind: Filter, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `windows` there: 65 kB for 3840 px to 384, kept for the sizes used last."""
+    """Return `windows` of the new pixels that are kept there: 65 kB for 3840 px to 384.
+
+    Kept for the sizes used last.
+    """
+    kept = slice(first, first + num_kept)
     starts, weights = windows(old_px, new_px, kind)
-    return torch.from_numpy(starts).to(device), torch.from_numpy(weights).to(device)
+    weights = np.ascontiguousarray(weights[:, kept])
+    return torch.from_numpy(starts[kept]).to(device), torch.from_numpy(weights).to(device)

@@ -86,6 +86,28 @@ def test_all_frames_at_once_equal_each_by_hand(plan: VisualPlan):
         assert torch.allclose(rows[idx], expected, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("changes", "newline", "num_ends"),
+    [
+        # 6 x 900 px and 900 x 6 px: no column, and no row, is left of three tiles.
+        ({"grid": Grid(3, 1), "crop": (0, 21, 3, 3), "map_size": (21, 0)}, Newline.ROW, 21),
+        ({"grid": Grid(1, 3), "crop": (3, 3, 0, 21), "map_size": (0, 21)}, Newline.ROW, 0),
+        ({"grid": Grid(3, 1), "crop": (0, 21, 3, 3), "map_size": (21, 0)}, Newline.NONE, 0),
+        ({"grid": Grid(1, 3), "crop": (3, 3, 0, 21), "map_size": (0, 21)}, Newline.CLIP, 1),
+    ],
+)
+@pytest.mark.parametrize("gelu", [True, False])
+def test_a_sliver_of_a_picture_is_its_overview_and_row_ends(changes, newline, num_ends, gelu):
+    plan = video_plan(1, 0, fit="letterbox", overview=True, overview_side=7, pool_stride=1)
+    plan = dataclasses.replace(plan, **changes, newline=newline)
+    features = seeded(4)
+    (rows,) = made(features.clone(), plan, range(1), gelu=gelu)
+    overview = torch.nn.functional.gelu(features[0]) if gelu else features[0]
+    assert torch.equal(rows, torch.cat((overview, NEWLINE.expand(num_ends, WIDTH))))
+    assert layout_of(plan, 0).num_rows == 49 + num_ends
+    assert layout_of(plan, 0).is_linear
+
+
 def test_the_gelu_comes_before_the_pooling():
     features = seeded(3)
     rows = made(features.clone(), ONE_TILE, range(3), gelu=True)
@@ -170,7 +192,8 @@ def test_tiles_in_column_order_are_rejected():
     ("changes", "words"),
     [
         ({"crop": (0, 8, 0, 7)}, "crop \\(0, 8, 0, 7\\) of a map of 7 x 7"),
-        ({"crop": (3, 3, 0, 7)}, "crop"),
+        ({"crop": (3, 3, 0, 7)}, "no patch left"),
+        ({"crop": (4, 3, 0, 7)}, "crop"),
         ({"slow_every": 2, "fast_side": 2}, "separator"),
         ({"newline": Newline.FRAME}, "there is no newline"),
         ({"pool_mode": "average", "map_size": (4, 4)}, "average pooling by 2"),

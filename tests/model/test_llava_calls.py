@@ -40,23 +40,25 @@ LAYOUTS = [
 ]
 
 
-def model_of() -> LlavaModel:
-    return filled(LlavaModel(dataclasses.replace(DIMENSIONS, has_separator=True)))
+def model_of(num_layers: int = 2) -> LlavaModel:
+    changes = {"has_separator": True, "projector_layers": num_layers}
+    return filled(LlavaModel(dataclasses.replace(DIMENSIONS, **changes)))
 
 
-MODEL = model_of()
+MODELS = {num_layers: model_of(num_layers) for num_layers in (1, 2, 3)}
+MODEL = MODELS[2]
 
 
-def by_hand(plan: VisualPlan) -> torch.Tensor:
+def by_hand(plan: VisualPlan, model: LlavaModel = MODEL) -> torch.Tensor:
     """Return all rows of noise by the order of the reference, frame by frame."""
     return torch.cat(
         [
             rows_by_hand(
-                MODEL.encode(make_tiles(clip, plan, tile_px=VISION.image_px)),
+                model.encode(make_tiles(clip, plan, tile_px=VISION.image_px)),
                 plan,
                 idx,
-                MODEL.image_newline,
-                MODEL.separator,
+                model.image_newline,
+                model.separator,
             )
             for idx, clip in enumerate(clips_of(noise_frames(plan.num_frames), 1))
         ]
@@ -81,10 +83,54 @@ def test_any_tile_chunk_gives_the_same_rows(layout, num_frames, tile_chunk):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout(layout: dict[str, object]):
-    expected = by_hand(video_plan(5, 0, **layout))
-    rows = all_rows(MODEL, video_plan(5, len(expected), **layout), 6)
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_every_layout(layout: dict[str, object], num_layers: int):
+    model = MODELS[num_layers]
+    expected = by_hand(video_plan(5, 0, **layout), model)
+    rows = all_rows(model, video_plan(5, len(expected), **layout), 6)
     assert (rows - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def features_by_hand(model: LlavaModel, plan: VisualPlan) -> torch.Tensor:
+    """Pool the tower's features frame by frame, then project the rows; learned rows come last."""
+    zero, mark = (torch.full((VISION.hidden_size,), value) for value in (0.0, torch.inf))
+    rows = []
+    for idx, clip in enumerate(clips_of(noise_frames(plan.num_frames), 1)):
+        features = model.vision_tower(make_tiles(clip, plan, tile_px=VISION.image_px))
+        marked = rows_by_hand(features, plan, idx, mark, -mark)
+        own = model.projector(torch.where(marked.isinf(), zero, marked))
+        own[marked[:, 0] == torch.inf] = model.image_newline
+        own[marked[:, 0] == -torch.inf] = model.separator
+        rows.append(own)
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@torch.inference_mode()
+def test_features_are_pooled_before_every_layer_of_the_projector(layout, num_layers: int):
+    model = MODELS[num_layers]
+    expected = features_by_hand(model, video_plan(5, 0, **layout))
+    plan = video_plan(5, len(expected), pool_of="features", **layout)
+    rows = all_rows(model, plan, 3)
+    assert (rows - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_only_a_linear_projector_may_pool_either(num_layers: int):
+    plan = video_plan(5, 5 * 20)
+    either = [
+        all_rows(MODELS[num_layers], dataclasses.replace(plan, pool_of=pool_of), 3)
+        for pool_of in ("tokens", "features")
+    ]
+    is_equal = (either[0] - either[1]).abs().max() <= 1e-5 * either[0].abs().max()
+    assert is_equal == (num_layers == 1)
+    largest = dataclasses.replace(plan, **MAX, num_tokens=5 * 12)
+    either = [
+        all_rows(MODELS[num_layers], dataclasses.replace(largest, pool_of=pool_of), 3)
+        for pool_of in ("tokens", "features")
+    ]
+    assert (either[0] - either[1]).abs().max() > 0.01
 
 
 @interpreted

@@ -21,6 +21,8 @@ LAYOUTS = [
     {},
     {"fit": "pad"},
     {"fit": "letterbox", "grid": Grid(2, 1), "overview": True},
+    {"fit": "crop"},
+    {"fit": "nearest"},
 ]
 LIKE = torch.zeros(1, dtype=torch.bfloat16)
 
@@ -110,6 +112,8 @@ GRID = {"fit": "letterbox", "grid": Grid(3, 3), "overview": True}
         ((200_000, 1), {}, True),  # 600,000 and 384 x 16 px: the columns come first
         ((500, 500), {"fit": "pad"}, False),  # 750,000, a square of as much, 576,000: 2,076,000
         ((400, 400), {"fit": "pad"}, True),  # 480,000 twice and 460,800
+        ((360, 640), {"fit": "crop"}, True),  # as a squeeze: 384 of 682 columns are kept
+        ((360, 640), {"fit": "nearest"}, True),
     ],
 )
 def test_what_is_cut_there_by_hand(size: tuple[int, int], layout: dict, expected: bool):

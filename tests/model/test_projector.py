@@ -1,4 +1,4 @@
-"""Two linear layers with the exact GELU between them, and pooling before the second."""
+"""Linear layers with the exact GELU between them, and pooling before the last."""
 
 import pytest
 import torch
@@ -28,17 +28,47 @@ def test_the_mlp_is_linear_gelu_linear(mode):
     assert not torch.allclose(rows, with_tanh, atol=1e-5)
 
 
-def test_both_ways_around_the_pooling_are_the_whole():
-    projector = filled(Projector(6, 5), spread=1.0)
+def by_hand(projector: Projector, features: torch.Tensor, num_layers: int) -> torch.Tensor:
+    for idx in range(num_layers):
+        linear = getattr(projector, f"linear{idx + 1}")
+        features = nn.functional.linear(features, linear.weight, linear.bias)
+        features = nn.functional.gelu(features) if idx + 1 < num_layers else features
+    return features
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3, 4])
+@torch.inference_mode()
+def test_any_number_of_layers_and_their_parts(num_layers: int):
+    projector = filled(Projector(6, 5, num_layers), spread=1.0)
+    assert {name.split(".")[0] for name in projector.state_dict()} == {
+        f"linear{idx + 1}" for idx in range(num_layers)
+    }
     features = torch.randn(2, 7, 6) * 2
-    with torch.inference_mode():
-        expected = projector(features)
-        first = projector.before_pooling(features, is_linear=True)
-        late = projector.after_pooling(nn.functional.gelu(first), is_linear=True)
-        whole = projector.before_pooling(features, is_linear=False)
-        assert projector.after_pooling(whole, is_linear=False) is whole
-    assert torch.allclose(late, expected, atol=1e-6)
-    assert torch.allclose(whole, expected, atol=1e-6)
+    before = features.clone()
+    expected = by_hand(projector, features, num_layers)
+    assert torch.allclose(projector(features), expected, atol=1e-6)
+    for num_before in range(num_layers + 1):
+        first = projector.before_pooling(features, num_before)
+        assert torch.allclose(first, by_hand(projector, features, num_before), atol=1e-6)
+        if 0 < num_before < num_layers:  # as the pooling does
+            first = nn.functional.gelu(first)
+        assert torch.allclose(projector.after_pooling(first, num_before), expected, atol=1e-6)
+    assert torch.equal(features, before)
+
+
+def test_where_the_pooling_stands():
+    two, one = Projector(6, 5), Projector(6, 5, 1)
+    places = [
+        (two, "tokens", True, 1),  # before the last
+        (two, "tokens", False, 2),
+        (one, "tokens", True, 0),  # a linear layer alone commutes with it altogether
+        (one, "tokens", False, 1),
+        (Projector(6, 5, 3), "tokens", True, 2),
+        (two, "features", True, 0),
+        (two, "features", False, 0),
+    ]
+    for projector, pool_of, is_linear, expected in places:
+        assert projector.num_before_pooling(pool_of, is_linear=is_linear) == expected
 
 
 SIDE = 27
@@ -48,14 +78,15 @@ def pooled(
     projector: Projector, features: torch.Tensor, mode: PoolMode, *, first: bool
 ) -> torch.Tensor:
     """Project features (N, P, C) and pool them by 2, before or after the last layer."""
-    maps = projector.before_pooling(features, is_linear=first).unflatten(1, (SIDE, SIDE))
+    num_before = projector.num_before_pooling("tokens", is_linear=first)
+    maps = projector.before_pooling(features, num_before).unflatten(1, (SIDE, SIDE))
     if not first:  # as the reference does
         return pool_map(maps, 2, mode).flatten(1, 2)
     size = pooled_size(SIDE, SIDE, 2, mode)
     rows = maps.new_empty(len(maps), *size, maps.shape[-1])
     pooling = Pooling(crop=(0, SIDE, 0, SIDE), stride=2, mode=mode, size=size)
-    pool_rows(maps[:, None, None], rows, pooling, gelu=True)
-    return projector.after_pooling(rows.flatten(1, 2), is_linear=True)
+    pool_rows(maps[:, None, None], rows, pooling, gelu=num_before > 0)
+    return projector.after_pooling(rows.flatten(1, 2), num_before)
 
 
 def seeded(num_tiles: int, num_channels: int, dtype: torch.dtype) -> torch.Tensor:
@@ -64,10 +95,11 @@ def seeded(num_tiles: int, num_channels: int, dtype: torch.dtype) -> torch.Tenso
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "average"])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
 @torch.inference_mode()
-def test_means_may_come_before_the_last_layer(mode: PoolMode):
+def test_means_may_come_before_the_last_layer(num_layers: int, mode: PoolMode):
     """In float64 to the last digits, in float32 to 1e-5; in bfloat16 it is nearer to float64."""
-    projector = filled(Projector(48, 64), spread=0.2)
+    projector = filled(Projector(48, 64, num_layers), spread=0.2)
     features = seeded(2, 48, torch.float32)
     last = pooled(projector, features, mode, first=False)
     early = pooled(projector, features, mode, first=True)

@@ -11,6 +11,7 @@ from llava_video.model.kv_cache import KvSpan
 from llava_video.model.step_keys import DecodeKeys, Reader, RowKeys, SplitKeys
 from llava_video.model.step_rows import Row, decode_keys, row_keys, step_keys
 from llava_video.ops.decode_work import spans_per_row
+from llava_video.ops.frequency_bands import FrequencyBands
 from llava_video.ops.rotation import frequencies
 
 EXACT = {"mode": "exact", "device": torch.device("cpu")}
@@ -129,6 +130,16 @@ def test_positions_are_scaled_by_request_and_checkpoint():
     keys = decode_keys(torch.arange(3), rows, [1.0, 2.5, 1.0], config, **EXACT)
     assert keys.rotation.scale_idxs.tolist() == [0, 1, 2]
     assert torch.equal(keys.rotation.frequencies[0], keys.rotation.frequencies[2])
+
+
+@pytest.mark.parametrize("make", [row_keys, decode_keys])
+def test_frequencies_are_the_checkpoints(make):
+    bands = FrequencyBands(factor=8.0, low_factor=1.0, high_factor=4.0, positions=64)
+    config = dataclasses.replace(TEXT, rope_scale=2.0, rope_bands=bands)
+    keys = make(torch.arange(1), rows_of([SINGLE]), [1.5], config, **EXACT)
+    wanted = frequencies(TEXT.head_dim, TEXT.rope_theta, 3.0, bands)
+    assert torch.equal(keys.rotation.frequencies, wanted[None])
+    assert not torch.equal(wanted, frequencies(TEXT.head_dim, TEXT.rope_theta, 3.0))
 
 
 @pytest.mark.parametrize("kinds", [[CHUNK], [SINGLE, CHUNK], [SINGLE, ELSEWHERE], [SPREAD]])

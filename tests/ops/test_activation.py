@@ -5,10 +5,13 @@ from typing import get_args
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from llava_video.ops import activation
 from llava_video.ops.activation import (
     Activation,
     activate,
+    activate_reference,
     gated_silu,
     gated_silu_reference,
 )
@@ -22,7 +25,11 @@ def gelu_tanh(x: float) -> float:
     return x * 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-FORMULAS = {"gelu": gelu, "gelu_tanh": gelu_tanh}
+def quick_gelu(x: float) -> float:
+    return x / (1 + math.exp(-1.702 * x))
+
+
+FORMULAS = {"gelu": gelu, "gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 POINTS = torch.linspace(-6, 6, 97, dtype=torch.float64)
 
 
@@ -41,10 +48,36 @@ def test_equals_its_formula(kind: Activation):
             assert not torch.allclose(activate(POINTS, other), expected, atol=3e-4)
 
 
-def test_works_in_place_without_gradients():
+@pytest.mark.parametrize("kind", get_args(Activation))
+def test_works_in_place_without_gradients(kind: Activation):
     x = torch.randn(5)
     with torch.inference_mode():
-        assert activate(x, "gelu_tanh").data_ptr() == x.data_ptr()
+        assert activate(x, kind).data_ptr() == x.data_ptr()
+
+
+SHAPES = [(577, 4096), (2, 13, 61), (1,), (), (0, 7), (3, 40)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_quick_gelu_in_parts_has_the_references_bits(
+    shape: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(activation, "_PART", 100 * 4096)
+    x = (torch.randn(shape, generator=torch.Generator().manual_seed(7)) * 3).to(dtype)
+    x = x[:, ::2] if shape == (3, 40) else x  # with gaps
+    expected = activate_reference(x, "quick_gelu")
+    with torch.inference_mode():
+        assert torch.equal(activate(x.clone(), "quick_gelu"), expected)
+        if x.numel() > 100:  # the same function, otherwise rounded
+            assert not torch.equal(F.silu(1.702 * x) / 1.702, expected)
+
+
+def test_the_quick_gelu_is_transformers():
+    from transformers.activations import ACT2FN
+
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(2)) * 4
+    assert torch.equal(activate_reference(x, "quick_gelu"), ACT2FN["quick_gelu"](x))
 
 
 def test_leaves_its_input_alone_with_gradients():

@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from llava_video.errors import BackendMissingError
 from llava_video.ops import native_tiles
 from llava_video.ops.native import native
 from llava_video.ops.native_tiles import num_cores, whole_rows
+from llava_video.ops.resample import Filter
 from llava_video.ops.tiles import Tiling, clip_tiles, clip_tiles_native, clip_tiles_reference
-from llava_video.values import Grid
+from llava_video.values import Fit, Grid
 
 pytestmark = pytest.mark.skipif(native() is None, reason="built without the native part")
 SETS = native().instruction_sets() if native() else []
@@ -54,7 +56,7 @@ def clips(draw, most_px: int = 600, most_pixels: int = 120_000) -> np.ndarray:
 
 @st.composite
 def tilings(draw, most_px: int = 130) -> Tiling:
-    fit = draw(st.sampled_from(["squeeze", "letterbox", "pad", "crop"]))
+    fit = draw(st.sampled_from(get_args(Fit)))
     grid = Grid(draw(st.integers(1, 3)), draw(st.integers(1, 3)))
     mean, std = draw(st.sampled_from([(HALF, HALF), (CLIP_MEAN, CLIP_STD)]))
     return Tiling(
@@ -65,7 +67,7 @@ def tilings(draw, most_px: int = 130) -> Tiling:
         std=std,
         overview=draw(st.booleans()),
         dtype=draw(st.sampled_from(["float32", "bfloat16", "float16", "uint8"])),
-        kind=draw(st.sampled_from(["bicubic", "bilinear", "lanczos"])),
+        kind=draw(st.sampled_from(get_args(Filter))),
     )
 
 
@@ -210,8 +212,9 @@ def test_only_what_must_be_is_copied():
 AT_THE_END = """
 import ctypes, mmap, sys
 import numpy as np
+from llava_video.ops.resample import Filter
 from llava_video.ops.tiles import Tiling, clip_tiles_native
-from llava_video.values import Grid
+from llava_video.values import Fit, Grid
 pages = mmap.mmap(-1, 64 * mmap.PAGESIZE)
 start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
 libc = ctypes.CDLL(None, use_errno=True)

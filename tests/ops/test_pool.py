@@ -117,7 +117,8 @@ def test_impossible_pooling_is_refused(stride: int, mode, size, words: str):
     ("changes", "words"),
     [
         ({"crop": (0, 8, 0, 7)}, "crop \\(0, 8, 0, 7\\) of a map of 7 x 7"),
-        ({"crop": (3, 3, 0, 7)}, "crop"),
+        ({"crop": (3, 3, 0, 7)}, "no patch left"),
+        ({"crop": (4, 3, 0, 7)}, "crop"),
         ({"crop": (-1, 5, 0, 7)}, "crop"),
         ({"stride": 0}, "at least 1"),
         ({"size": (4, 0)}, "no patch left"),

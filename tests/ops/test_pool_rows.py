@@ -17,6 +17,10 @@ POOLINGS = [
     ((2, 3), Pooling(crop=(1, 13, 0, 21), stride=2, mode="bilinear", size=(6, 11))),
     ((2, 3), Pooling(crop=(1, 13, 0, 21), stride=1, mode="average", size=(9, 16))),
     ((3, 1), Pooling(crop=(0, 21, 2, 7), stride=2, mode="max", size=(10, 2))),
+    # What is left of very thin pictures: rows without a patch, or no row.
+    ((3, 1), Pooling(crop=(0, 21, 4, 4), stride=1, mode="bilinear", size=(21, 0))),
+    ((3, 1), Pooling(crop=(0, 21, 4, 4), stride=2, mode="bilinear", size=(11, 0))),
+    ((1, 3), Pooling(crop=(4, 4, 0, 21), stride=2, mode="average", size=(0, 10))),
 ]
 
 
@@ -28,7 +32,11 @@ def limit(maps: torch.Tensor, pooling: Pooling, *, gelu: bool) -> float:
     """Twice what the dtype alone loses, and torch's float32 positions of taps (test_pool.py)."""
     wide = pool_rows_reference(maps.float(), pooling, gelu=gelu)
     own = pool_rows_reference(maps, pooling, gelu=gelu).float()
-    return 2 * (own - wide).abs().max().item() + 21 * 2**-23 * 8 + 1e-6
+    return 2 * largest(own - wide) + 21 * 2**-23 * 8 + 1e-6
+
+
+def largest(errors: torch.Tensor) -> float:
+    return errors.abs().max().item() if errors.numel() else 0.0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -43,11 +51,11 @@ def test_equals_the_reference(grid: tuple[int, int], pooling: Pooling, gelu: boo
     for given in (ends, None):
         rows = torch.full((3, height, width + 1, 5), 9.0, dtype=dtype)
         pool_rows(maps.clone(), rows, pooling, gelu=gelu, ends=given)
-        assert (rows[:, :, :-1] - expected[:, :, :-1]).abs().max() <= bound
+        assert largest(rows[:, :, :-1] - expected[:, :, :-1]) <= bound
         assert (rows[:, :, -1] == (0 if given is None else given)).all()
     rows = torch.full((3, height, width, 5), 9.0, dtype=dtype)
     pool_rows(maps.clone(), rows, pooling, gelu=gelu)
-    assert (rows - expected[:, :, :-1]).abs().max() <= bound
+    assert largest(rows - expected[:, :, :-1]) <= bound
 
 
 def test_the_definition_by_hand():
@@ -106,8 +114,31 @@ def test_who_does_it_on_a_gpu(monkeypatch, dtype, has_gradients: bool, is_kernel
         ((1, 1, 1, 7, 7, 3), (1, 5, 4, 3), "rows"),
         ((1, 1, 1, 7, 7, 3), (1, 4, 4, 2), "rows"),
         ((1, 1, 1, 6, 6, 3), (1, 4, 4, 3), "crop"),
+        ((1, 1, 1, 7, 7, 3), (1, 0, 4, 3), "rows"),
     ],
 )
 def test_what_does_not_fit_is_refused(maps, rows, words: str):
     with pytest.raises(ValueError, match=words):
         pool_rows(torch.zeros(maps), torch.zeros(rows), WHOLE)
+
+
+@interpreted
+@pytest.mark.parametrize("has_ends", [True, False])
+def test_a_map_without_a_patch_is_not_the_kernels(monkeypatch, has_ends: bool):
+    monkeypatch.setattr(module, "uses_triton", lambda tensor: True)
+    monkeypatch.setattr(module, "pool_rows_triton", None)
+    pooling = Pooling(crop=(0, 7, 3, 3), stride=2, mode="bilinear", size=(4, 0))
+    rows = torch.full((2, 4, 1, 3), 9.0)
+    ends = torch.tensor([1.0, 2.0, 3.0]) if has_ends else None
+    with torch.inference_mode():
+        pool_rows(seeded(2, 1, 1, 7, 7, 3), rows, pooling, gelu=True, ends=ends)
+    assert torch.equal(rows, (torch.zeros(3) if ends is None else ends).expand(2, 4, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("crop", "size"), [((3, 3, 0, 7), (4, 4)), ((0, 7, 0, 7), (0, 4)), ((0, 7, 2, 2), (4, 1))]
+)
+def test_an_empty_side_stays_empty_and_no_other_becomes_so(crop, size: tuple[int, int]):
+    pooling = Pooling(crop=crop, stride=2, mode="bilinear", size=size)
+    with pytest.raises(ValueError, match="no patch left"):
+        pool_rows(seeded(1, 1, 1, 7, 7, 3), torch.zeros(1, *size, 3), pooling)

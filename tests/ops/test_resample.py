@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -54,6 +55,23 @@ def test_weights_sum_to_one_and_stand_inside(old_px: int, new_px: int, kind: Fil
     assert (found.starts + found.counts <= old_px).all()
     past = np.arange(found.weights.shape[1]) >= found.counts[:, None]
     assert not found.weights[past].any()
+
+
+@given(old_px=st.integers(1, 5000), new_px=st.integers(1, 1200))
+@settings(max_examples=300)
+def test_the_nearest_pixels_are_torchs(old_px: int, new_px: int):
+    places = torch.arange(old_px, dtype=torch.float32)[None, None]
+    expected = torch.nn.functional.interpolate(places, size=new_px)[0, 0]
+    found = taps(old_px, new_px, "nearest")
+    assert found.starts.tolist() == expected.int().tolist()
+    assert set(found.counts.tolist()) == {1}
+    assert found.weights.tolist() == [[1 << PRECISION_BITS]] * new_px
+
+
+def test_whole_numbers_take_other_pixels():
+    """As the module says: three of 720 made 336."""
+    found = taps(720, 336, "nearest").starts
+    assert (found != np.arange(336) * 720 // 336).sum() == 3
 
 
 def test_another_cubic_is_noticed():

@@ -4,16 +4,28 @@ import math
 
 import pytest
 import torch
-from exact_turns import FAR, SCALES, THETAS, exact_tables, turns_per_index
+from exact_turns import (
+    FAR,
+    SCALES,
+    THETAS,
+    banded_turns,
+    exact_tables,
+    tables_of,
+    turns_per_index,
+)
 from transformers import LlamaConfig, Qwen2Config
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 
 from llava_video.ops import rotation as module
+from llava_video.ops.frequency_bands import FrequencyBands
 from llava_video.ops.rotation import Rotation, frequencies, make_rotation
 
 CPU = torch.device("cpu")
 LIMIT = 1e-6
+LLAMA = FrequencyBands(factor=8.0, low_factor=1.0, high_factor=4.0, positions=8192)
+# Where a tiny head has waves in all three bands.
+NARROW = FrequencyBands(factor=2.5, low_factor=0.7, high_factor=9.3, positions=611)
 
 
 def tables(rotation: Rotation) -> torch.Tensor:
@@ -33,6 +45,35 @@ def test_the_fixed_point_numbers_are_the_nearest_there_are():
         for scale in SCALES:
             exact = turns_per_index(128, theta, scale)
             assert frequencies(128, theta, scale).tolist() == [round(t * 2**64) for t in exact]
+
+
+@pytest.mark.parametrize("bands", [LLAMA, NARROW])
+@pytest.mark.parametrize("theta", [5e5, 1e4])
+def test_banded_frequencies_are_the_nearest_there_are(theta: float, bands: FrequencyBands):
+    for scale in SCALES:
+        exact = banded_turns(128, theta, scale, bands)
+        found = frequencies(128, theta, scale, bands)
+        assert found.tolist() == [round(t * 2**64) for t in exact]
+    plain, banded = frequencies(128, theta, 1.0), frequencies(128, theta, 1.0, bands)
+    is_same = (plain == banded).tolist()
+    assert is_same == sorted(is_same, reverse=True)  # short waves stay, long ones do not
+    assert 0 < sum(is_same) < 64
+    assert banded[-1].item() == pytest.approx(plain[-1].item() / bands.factor, rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_a_scale_comes_on_top_of_the_bands(scale: float):
+    rotation = make_rotation(
+        torch.tensor([FAR]), (scale,), head_dim=128, theta=5e5, device=CPU, bands=LLAMA
+    )
+    exact = tables_of(banded_turns(128, 5e5, scale, LLAMA), FAR)
+    assert (tables(rotation)[:, 0] - exact).abs().max() <= 1e-7
+    for wrong in (
+        banded_turns(128, 5e5, 2 * scale, LLAMA),
+        turns_per_index(128, 5e5, scale),
+        turns_per_index(128, 5e5, 8 * scale),
+    ):
+        assert (tables(rotation)[:, 0] - tables_of(wrong, FAR)).abs().max() > 1e-2
 
 
 def test_one_radian_by_hand():
@@ -110,6 +151,33 @@ def embedding_of(kind: str, theta: float, factor: float) -> torch.nn.Module:
         parameters = {"rope_type": "linear", "rope_theta": theta, "factor": factor}
     sizes = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2}
     return module_of(config_of(**sizes, rope_parameters=parameters))
+
+
+@pytest.mark.parametrize("bands", [LLAMA, NARROW])
+@pytest.mark.parametrize("theta", [5e5, 1e4])
+def test_compat_bands_are_the_reference_bit_for_bit(theta: float, bands: FrequencyBands):
+    parameters = {
+        "rope_type": "llama3",
+        "rope_theta": theta,
+        "factor": bands.factor,
+        "low_freq_factor": bands.low_factor,
+        "high_freq_factor": bands.high_factor,
+        "original_max_position_embeddings": bands.positions,
+    }
+    sizes = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2}
+    embedding = LlamaRotaryEmbedding(LlamaConfig(**sizes, rope_parameters=parameters))
+    idxs = torch.randint(0, 200_000, (257,), generator=torch.Generator().manual_seed(1))
+    cos, sin = embedding(torch.zeros(1), idxs[None])
+    asked = {"head_dim": 64, "theta": theta, "device": CPU, "bands": bands}
+    own = make_rotation(idxs, (1.0,), mode="compat", **asked).tables()
+    assert torch.equal(own[0][:, 0], cos[0, :, :32])
+    assert torch.equal(own[1][:, 0], sin[0, :, :32])
+    # A linear scale on top divides the frequencies, as it does without bands.
+    scaled = make_rotation(idxs * 4, (4.0,), mode="compat", **asked).tables()
+    assert (scaled[0] - own[0]).abs().max() <= 1e-6
+    exact = make_rotation(idxs % 1000, (1.0,), **asked).tables()
+    near = make_rotation(idxs % 1000, (1.0,), mode="compat", **asked).tables()
+    assert (exact[0] - near[0]).abs().max() <= 1e-4  # 1,000 radians, to 2^-24 of them
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kernels import interpreted
 from tile_cases import CLIP_MEAN, CLIP_STD, HALF, RESAMPLING, by_hand, by_pillow, mutants, noise
@@ -25,6 +25,9 @@ LAYOUTS: list[tuple[Fit, Grid, bool]] = [
     ("letterbox", Grid(1, 2), True),
     ("letterbox", Grid(2, 3), False),
     ("letterbox", Grid(3, 1), True),
+    ("crop", ONE, False),
+    ("crop", ONE, True),
+    ("nearest", ONE, False),
 ]
 
 
@@ -56,6 +59,8 @@ def levels_of(frames: torch.Tensor, tile_px: int, kind: Filter = "bicubic") -> n
 def test_equals_the_tiles_of_each_frame(layout, height_px: int, width_px: int, tile_px: int):
     frames = noise(2, height_px, width_px)
     fit, grid, overview = layout
+    ratio = max(height_px, width_px) / min(height_px, width_px)
+    assume(fit != "crop" or tile_px**2 * ratio < 100_000)  # Pillow makes the whole
     tiles = tile_frames(frames, fit, grid, tile_px, CLIP_MEAN, CLIP_STD, overview=overview)
     wanted = expected(frames, layout, tile_px, CLIP_MEAN, CLIP_STD)
     assert tiles.dtype is torch.float32

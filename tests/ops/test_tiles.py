@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from llava_video.ops import tiles as subject
+from llava_video.ops.levels import normalise_reference
 from llava_video.ops.tiles import (
     Tiling,
     clip_tiles,
@@ -18,7 +20,7 @@ from llava_video.ops.tiles import (
     frame_tiles,
     letterbox_offset,
     letterbox_size,
-    normalise_reference,
+    split_tiles,
 )
 from llava_video.values import Grid
 
@@ -41,13 +43,6 @@ def noise(height_px: int, width_px: int) -> np.ndarray:
 def levels(tiles: np.ndarray) -> np.ndarray:
     """Return (n, px, px, 3) uint8 of tiles normalised by a half and a half."""
     return np.rint((tiles * 0.5 + 0.5) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
-
-
-def test_all_levels_are_normalised_as_by_division():
-    every = np.arange(256, dtype=np.uint8)
-    expected = (every.astype(np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)
-    assert np.array_equal(normalise_reference(every, 0.5, 0.5), expected)
-    assert normalise_reference(every, 0.5, 0.5)[[0, 255]].tolist() == [-1.0, 1.0]
 
 
 @pytest.mark.parametrize("size", [(40, 60), (384, 384), (17, 500), (1, 1)])
@@ -126,7 +121,7 @@ def test_a_frame_that_is_not_contiguous():
     assert np.array_equal(tiles, copied)
 
 
-@pytest.mark.parametrize("fit", ["squeeze", "pad"])
+@pytest.mark.parametrize("fit", ["squeeze", "pad", "crop", "nearest"])
 def test_a_grid_without_a_canvas_is_refused(fit):
     with pytest.raises(ValueError, match="1 x 2"):
         frame_tiles(noise(4, 4), fit, Grid(1, 2), 58, HALF, HALF)
@@ -181,6 +176,55 @@ def test_a_crop_of_another_place_is_noticed():
     assert not np.array_equal(tile, resized[:, 4:24])
 
 
+@given(st.integers(1, 400), st.integers(1, 400), st.sampled_from([1, 58, 224, 336]))
+@settings(max_examples=60)
+def test_nearest_is_what_torch_takes(height: int, width: int, tile_px: int):
+    frame = noise(height, width)
+    planes = torch.from_numpy(frame).permute(2, 0, 1)[None].float()
+    expected = torch.nn.functional.interpolate(planes, size=(tile_px, tile_px)).byte().numpy()
+    tiling = Tiling("nearest", Grid(1, 1), tile_px, HALF, HALF, dtype="uint8", kind="lanczos")
+    assert np.array_equal(clip_tiles(frame[None], tiling)[0], expected)
+
+
+def test_another_nearest_is_noticed():
+    frame = noise(360, 720)
+    tiling = Tiling("nearest", Grid(1, 1), 336, HALF, HALF, dtype="uint8")
+    found = clip_tiles(frame[None], tiling)[0, 0].transpose(1, 2, 0)
+    rows, cols = np.arange(336) * 360 // 336, np.arange(336) * 720 // 336
+    assert not np.array_equal(found, frame[rows][:, cols])  # in whole numbers
+    by_pillow = Image.fromarray(frame).resize((336, 336), Image.NEAREST)  # of pixels' centres
+    assert not np.array_equal(found, np.asarray(by_pillow))
+
+
+def test_blocks_come_row_by_row_and_the_whole_last():
+    # 41 x 61 px in 2 x 2 blocks of 20 x 30: the last row and column are in the whole alone.
+    frame = noise(41, 61)
+    for fit in ("squeeze", "pad", "crop"):
+        tiles = split_tiles(frame, fit, 2, 58, CLIP_MEAN, CLIP_STD)
+        parts = [frame[:20, :30], frame[:20, 30:60], frame[20:40, :30], frame[20:40, 30:60], frame]
+        for tile, part in zip(tiles, parts, strict=True):
+            (expected,) = frame_tiles(part, fit, Grid(1, 1), 58, CLIP_MEAN, CLIP_STD)
+            assert np.array_equal(tile, expected)
+        assert np.array_equal(split_tiles(frame, fit, 1, 58, CLIP_MEAN, CLIP_STD), tiles[-1:])
+    assert split_tiles(frame, "squeeze", 3, 58, HALF, HALF).shape == (10, 3, 58, 58)
+
+
+def test_blocks_of_a_videos_frame_are_those_of_its_tile():
+    frame = noise(40, 90)
+    tiling = Tiling("nearest", Grid(1, 1), 58, HALF, HALF, dtype="uint8")
+    tile = clip_tiles(frame[None], tiling)[0, 0].transpose(1, 2, 0)
+    tiles = split_tiles(frame, "nearest", 2, 58, HALF, HALF)
+    assert np.array_equal(tiles, split_tiles(tile, "squeeze", 2, 58, HALF, HALF))
+    assert np.array_equal(tiles[-1:], frame_tiles(frame, "nearest", Grid(1, 1), 58, HALF, HALF))
+    of_the_frame = frame_tiles(frame[:20, :45], "nearest", Grid(1, 1), 58, HALF, HALF)
+    assert not np.array_equal(tiles[:1], of_the_frame)
+
+
+def test_fewer_pixels_than_blocks_are_refused():
+    with pytest.raises(ValueError, match=r"allowed: \(T, H, W, 3\)"):
+        split_tiles(noise(1, 9), "squeeze", 2, 58, HALF, HALF)
+
+
 def test_a_clip_is_its_frames_one_after_the_other():
     frames = np.stack([noise(30, 100), noise(30, 100)[::-1]])
     tiling = Tiling("letterbox", Grid(1, 2), 58, CLIP_MEAN, CLIP_STD, overview=True)
@@ -191,13 +235,6 @@ def test_a_clip_is_its_frames_one_after_the_other():
             frame, "letterbox", Grid(1, 2), 58, CLIP_MEAN, CLIP_STD, overview=True
         )
         assert np.array_equal(tiles, expected)
-
-
-def test_bfloat16_is_rounded_to_even():
-    # In float32, std = 1: 0 and 1 of 255 parts, and what lies half way between two bfloat16.
-    halfway = np.array([0x3F808000, 0x3F818000, 0x3F80C000, 0x3F804000], np.uint32)
-    found = subject._bfloat16_bits(halfway.view(np.float32))
-    assert [hex(bits) for bits in found] == ["0x3f80", "0x3f82", "0x3f81", "0x3f80"]
 
 
 @pytest.mark.parametrize("kind", ["bilinear", "lanczos"])
@@ -262,3 +299,48 @@ def test_golden_pictures(shared: Path, name: str, fit, overview: bool):
         [frame_tiles(p, fit, Grid(1, 1), 384, HALF, HALF, overview=overview) for p in pictures]
     )
     assert np.array_equal(tiles[:, :, 3::8, 5::8], golden["pixel_sub"])
+
+
+@pytest.mark.parametrize(
+    ("case", "fit", "grid"),
+    [
+        ("llava1_image", "crop", Grid(1, 1)),
+        ("llava15_image", "pad", Grid(1, 1)),
+        ("llava15_projector_only", "crop", Grid(1, 1)),  # of the picture of llava15_image
+        ("llava16_tall", "letterbox", Grid(2, 1)),
+        ("llava16_wide", "letterbox", Grid(1, 3)),
+        ("llava16_square", "letterbox", Grid(2, 2)),
+        ("mini_image", "pad", Grid(1, 1)),
+        ("mini_hd_image", "pad", Grid(1, 1)),
+        ("next_video_release", "crop", Grid(1, 1)),
+        ("mini_video", "nearest", Grid(1, 1)),
+        ("mini_hd_video", "nearest", Grid(1, 1)),
+    ],
+)
+def test_golden_pixels_of_the_family(shared: Path, case: str, fit, grid: Grid):
+    """All that a case records, each exactly."""
+    folder = shared / "golden/family/cases"
+    golden = np.load(folder / f"{case}.npz")
+    pictures = golden if case != "llava15_projector_only" else np.load(folder / "llava15_image.npz")
+    frames = golden["frames"] if "frames" in golden else pictures["image_0"][None]
+    tile_px = 224 if case == "llava1_image" else 336
+    is_split = case == "mini_hd_image"
+    tiling = Tiling(fit, grid, tile_px, CLIP_MEAN, CLIP_STD, overview=fit == "letterbox")
+    tiles = clip_tiles(frames, tiling).reshape(-1, 3, tile_px, tile_px)
+    if is_split:
+        tiles = split_tiles(frames[0], fit, 2, tile_px, CLIP_MEAN, CLIP_STD)
+    mean, std = (np.array(of_rgb).reshape(3, 1, 1) for of_rgb in (CLIP_MEAN, CLIP_STD))
+    found = np.rint((tiles * std + mean) * 255).astype(np.uint8)
+    recorded = {
+        "pixel_values": tiles[0],
+        "pixel_values_u8": found if golden.get("pixel_values_u8", found).ndim == 4 else found[0],
+        "pixel_values_u8_frame0": found[0],
+        "pixel_values_u8_every12": found[:, :, ::12, ::12],
+        "pixel_values_u8_every24": found[:, :, ::24, ::24],
+        "frames336_every8": found[:, :, ::8, ::8].transpose(0, 2, 3, 1),
+        "tile_means": found.mean((1, 2, 3)),
+    }
+    keys = [key for key in recorded if key in golden]
+    assert keys
+    for key in keys:
+        assert np.array_equal(recorded[key], golden[key]), key

@@ -1,6 +1,7 @@
 """The tiling kernels, in Triton's interpreter or on a GPU: the definition's bits, and no others."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tile_cases import CLIP_MEAN, CLIP_STD, RESAMPLING, by_hand, by_pillow, muta
 
 from llava_video.ops.resample import Filter, is_height_first, taps
 from llava_video.ops.tile_frames import _values, tile_frames_reference
+from llava_video.ops.tiles import crop_size
 from llava_video.ops.tiles_kernel import (
     TILE_DTYPES,
     Canvas,
@@ -94,6 +96,34 @@ def test_a_canvas_of_tiles_is_black_beside_the_picture(
 
 
 @interpreted
+@pytest.mark.parametrize("size", [(20, 61), (61, 20), (37, 38), (50, 21)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16])
+def test_the_middle_is_kept(size: tuple[int, int], dtype: torch.dtype):
+    """In both orders: 50 x 21 px made 38 x 16 lose twice as many rows as columns, and more."""
+    tile_px = 16
+    height, width = crop_size(*size, tile_px)
+    canvas = Canvas(grid=ONE, size=(height, width), offset=(0, 0), kept=(tile_px, tile_px))
+    frames = noise(2, *size)
+    tiles = by_kernel(frames, canvas, tile_px, dtype)
+    options = ("crop", ONE, tile_px, CLIP_MEAN, CLIP_STD)
+    assert torch.equal(tiles, tile_frames_reference(frames, *options, dtype=dtype))
+    if dtype is torch.uint8:
+        top, left = (height - tile_px) // 2, (width - tile_px) // 2
+        for tile, frame in zip(tiles, frames, strict=True):
+            whole = by_pillow(frame, (height, width))
+            shown = whole[top : top + tile_px, left : left + tile_px]
+            assert np.array_equal(tile.permute(1, 2, 0).numpy(), shown)
+            begin = whole[:tile_px, :tile_px]
+            assert (top, left) == (0, 0) or not np.array_equal(shown, begin)
+
+
+@interpreted
+def test_no_filter_is_run_as_one():
+    check_squeeze(noise(2, 37, 53), 13, torch.bfloat16, "nearest")
+    check_squeeze(noise(2, 53, 7), 13, torch.uint8, "nearest")
+
+
+@interpreted
 def test_both_orders_are_run_on_both_sides_of_the_rule():
     for old, is_rows_first in (((40, 60), True), ((60, 21), False)):
         assert is_height_first(old, (16, 16)) is not is_rows_first
@@ -161,7 +191,7 @@ def test_what_the_kernels_do_not_do_is_refused(
         tiles_triton(frames, tiles, values, squeezed(8), "bicubic")
 
 
-@pytest.mark.parametrize("kind", sorted(RESAMPLING))
+@pytest.mark.parametrize("kind", get_args(Filter))
 @pytest.mark.parametrize(
     ("old_px", "new_px"), [(1, 1), (1, 9), (9, 1), (3, 7), (97, 13), (13, 97), (1920, 384), (8, 8)]
 )
@@ -186,6 +216,9 @@ def test_windows_hold_the_same_weights_inside_the_line(old_px: int, new_px: int,
         ((1920, 1080), squeezed(384), 3 * 384 * 1088),  # its columns, at 1080 and 8 bytes a row
         ((1080, 1920), Canvas(grid=Grid(3, 5), size=(1080, 1920), offset=(36, 0)), 3 * 1080 * 1920),
         ((360, 640), Canvas(grid=Grid(1, 2), size=(384, 683), offset=(0, 42)), 3 * 360 * 768),
+        # The shorter edge made 384 px, and 384 of the longer kept, whichever is resized first.
+        ((360, 640), Canvas(grid=ONE, size=(384, 682), offset=(0, 0), kept=(384, 384)), 414_720),
+        ((2000, 400), Canvas(grid=ONE, size=(1920, 384), offset=(0, 0), kept=(384, 384)), 460_800),
     ],
 )
 def test_bytes_between_the_launches_by_hand(size: tuple[int, int], canvas: Canvas, expected: int):
