@@ -139,6 +139,7 @@ class Report:
             self.unread["no model", name] = "a table of an unknown kind."
             return
         rows = list(rows_of(golden.tables[name]))
+        self._note_unknown(name, kind.unknown(rows))
         found: list[Findings] = []
         for tested in kind.models(candidates):
             found.append(Findings(tested.name if tested else "-", name))

@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llava_video.model.labels import label_conversation, turns_of_sample
 from parity_checks import Findings
 from parity_model import Candidate
 
-from llava_video.model.prompt import Turn, render
+from llava_video.model.labels import label_conversation, turns_of_sample
+from llava_video.model.prompt import Turn, render, stop_strings
 
 Row = Mapping[str, Any]
 
@@ -41,8 +41,8 @@ def compare_labels(findings: Findings, candidate: Candidate, row: Row, at: str) 
         findings.same("labels", f"{at} {key}", value, row[key])
 
 
-def compare_conversations(findings: Findings, _: None, rows: Sequence[Row]) -> None:
-    """Compare the texts that templates make of one and the same conversation."""
+def compare_turns(findings: Findings, _: None, rows: Sequence[Row]) -> None:
+    """Compare the texts that templates make of one and the same conversation, and their ends."""
     for key, roles in _CONVERSATIONS.items():
         told = [row for row in rows if key in row]
         said = [_said(row["template"], row[key], roles) for row in told]
@@ -55,6 +55,11 @@ def compare_conversations(findings: Findings, _: None, rows: Sequence[Row]) -> N
                 continue
             turns = [Turn(role, text) for role, text in zip(roles, agreed, strict=True)]
             findings.same("prompts", at, render(turns, row["template"]), row[key])
+    for row in rows:
+        if "sep" in row:
+            end = (row.get("sep2") or row["sep"]).strip()
+            at, ours = f"[{row['template']}] sep", stop_strings(row["template"])
+            findings.same("prompts", at, ours, (end,) if end else ())
 
 
 def _said(template: str, text: str, roles: Sequence[str]) -> tuple[str, ...] | None:

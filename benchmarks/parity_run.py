@@ -13,7 +13,6 @@ from functools import cached_property, partial
 import numpy as np
 import numpy.typing as npt
 import torch
-from llava_video.model.labels import Labelled, label_conversation, turns_of_sample
 from parity_case import Sample, Visual
 from parity_visuals import clip_of, clips_of, item_of, whole_tile
 
@@ -31,6 +30,7 @@ from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.engine.settings import GenerationSettings
 from llava_video.engine.step import Work, run_step
 from llava_video.model.fusion import hidden_positions
+from llava_video.model.labels import Labelled, label_conversation, turns_of_sample
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import ModelConfig, geometry_of
 from llava_video.model.preprocess import make_tiles

@@ -12,7 +12,7 @@ import torch
 from parity_checks import ROWS_LIMIT, Findings
 from parity_keys import Arrays
 from parity_model import Candidate
-from parity_prompts import compare_conversations, compare_labels, compare_prompt
+from parity_prompts import compare_labels, compare_prompt, compare_turns
 from parity_visuals import video_of
 
 from llava_video.model.model_config import geometry_of
@@ -32,18 +32,33 @@ from llava_video.planning.time_note import TimeNote
 
 Row = Mapping[str, Any]
 
+_STEPS = ("force_sample", "frame_time", "indices", "video_time")
+_GEOMETRY = (
+    "content_box_ltrb",
+    "final_hw",
+    "grid_wh",
+    "image_tokens",
+    "n_newlines",
+    "n_tiles",
+    "n_tokens",
+    "rows_cols_after_unpad",
+    "unpadded_hw",
+)
+
 
 class Kind(NamedTuple):
     """One kind of table.
 
     Attributes:
         keys: what each of its rows has.
+        others: what else is read of a row.
         asks: which models: "none", those that lay pictures out on "canvases", "all", or the "one"
             whose tokenizer it was made with, which no table names.
         compare: compares its rows on a model; on no model where it asks none.
     """
 
-    keys: frozenset[str]
+    keys: Sequence[str]
+    others: Sequence[str]
     asks: str
     compare: Callable[[Findings, Any, Sequence[Row]], None]
 
@@ -55,12 +70,16 @@ class Kind(NamedTuple):
             return [one for one in candidates if one.config.visual.aspect == "anyres"]
         return list(candidates)
 
+    def unknown(self, rows: Sequence[Row]) -> list[str]:
+        """Return the rows' keys that nothing reads."""
+        return sorted({key for row in rows for key in row} - {*self.keys, *self.others})
+
 
 def kind_of(table: Any) -> Kind | None:
     """Say what a table is of; None for a kind that is not known."""
     rows = list(rows_of(table))
     for kind in _KINDS:
-        if rows and all(kind.keys <= set(row) for row in rows):
+        if rows and all(set(kind.keys) <= set(row) for row in rows):
             return kind
     return None
 
@@ -203,12 +222,30 @@ def _compare_geometry(findings: Findings, candidate: Candidate, row: Row, at: st
             findings.same("geometry", f"{at} {key}", value, row[key])
 
 
+# What a row of each kind is told by, and what else is read of it.
 _KINDS = (
-    Kind(frozenset(("total_frames", "avg_fps")), "none", _by_row(_compare_sampling)),
-    Kind(frozenset(("total_frames", "fps", "limit")), "none", _by_row(_compare_whole_rates)),
-    Kind(frozenset(("total", "want")), "none", _by_row(_compare_midpoints)),
-    Kind(frozenset(("best_resolution_wh",)), "canvases", _by_row(_compare_geometry)),
-    Kind(frozenset(("conversations", "labels")), "one", _by_row(compare_labels)),
-    Kind(frozenset(("template", "prompt")), "all", _by_row(compare_prompt)),
-    Kind(frozenset(("template", "one_turn")), "none", compare_conversations),
+    Kind(
+        ("total_frames", "avg_fps", "max_frames"),
+        (*_STEPS, "error", "fps", "time_instruction", "uniform_indices"),
+        "none",
+        _by_row(_compare_sampling),
+    ),
+    Kind(("total_frames", "fps", "limit"), _STEPS, "none", _by_row(_compare_whole_rates)),
+    Kind(("total", "want"), ("indices",), "none", _by_row(_compare_midpoints)),
+    Kind(
+        ("best_resolution_wh",),
+        (*_GEOMETRY, "height", "image_aspect_ratio", "pinpoints_wh", "size_wh", "width"),
+        "canvases",
+        _by_row(_compare_geometry),
+    ),
+    # A sample's name says nothing.
+    Kind(
+        ("conversations", "labels"),
+        ("input_ids", "sample", "template"),
+        "one",
+        _by_row(compare_labels),
+    ),
+    Kind(("template", "prompt"), ("history", "input_ids", "user"), "all", _by_row(compare_prompt)),
+    # Roles stand in the texts, where a template writes them.
+    Kind(("template", "one_turn"), ("roles", "sep", "sep2", "two_turns"), "none", compare_turns),
 )
