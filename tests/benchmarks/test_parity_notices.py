@@ -14,7 +14,7 @@ import family_maker
 import numpy as np
 import pytest
 from own_set import write_own_set
-from parity_case import INPUT_KEYS, PIXELS, Case, cases_of
+from parity_case import INPUT_KEYS, PIXELS, cases_of
 from parity_checks import Findings
 from parity_model import Candidate, candidate
 from parity_plan import FACTS
@@ -26,9 +26,28 @@ from parity_tables import kind_of, rows_of
 GOLDEN = ("golden/family", "golden/onevision_video")
 # Of a table's rows: what they are made from, and what says nothing.
 GIVEN = frozenset(
-    "avg_fps conversations error force_sample fps height history image_aspect_ratio limit "
-    "max_frames pinpoints_wh roles sample size_wh template total total_frames user want "
-    "width".split()
+    (
+        "avg_fps",
+        "conversations",
+        "error",
+        "force_sample",
+        "fps",
+        "height",
+        "history",
+        "image_aspect_ratio",
+        "limit",
+        "max_frames",
+        "pinpoints_wh",
+        "roles",
+        "sample",
+        "size_wh",
+        "template",
+        "total",
+        "total_frames",
+        "user",
+        "want",
+        "width",
+    )
 )
 
 
@@ -75,10 +94,7 @@ def unnoticed(folder: Path, names: list[str] | None = None) -> Iterator[str]:
     for name in names or [name for name in bench.golden.cases if name != "pooling"]:
         arrays, facts = bench.golden.arrays_of(name), bench.golden.facts.get(name, {})
         kept: dict[str, list[SampleRun]] = {}
-        has_text = {"prompt", "prompts", "batch_prompts"} & {
-            *arrays,
-            *facts,
-        } or "conversations" in facts
+        has_text = TEXTS & {*arrays, *facts}
         given = GIVEN_ARRAYS if has_text else GIVEN_ARRAYS | {"input_ids"}
         assert bench.failures(name, arrays, facts, kept) == []
         for key in read_arrays(bench.golden.cases[name]):
@@ -105,6 +121,7 @@ def refused_or(bench: Bench, *arguments: Any) -> bool:
 # Arrays that the stages are made from. Sizes of pictures are those of the pictures; a penalty of
 # one sample stands beside its tokens.
 GIVEN_ARRAYS = INPUT_KEYS - {"attention_mask", "input_ids"} | {"labels", "repetition_penalty"}
+TEXTS = frozenset(("batch_prompts", "conversations", "prompt", "prompts"))
 IGNORED = frozenset(("checkpoint", "image_sizes_wh", "modalities"))
 
 
