@@ -1,5 +1,6 @@
 """A plan's prompt becomes parts at its marks; what was seen and lost is told."""
 
+import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 
 from llava_video.api import LlavaVideo
-from llava_video.engine.request import TextPart, VisualPart
-from llava_video.errors import BudgetError, SourceError
-from llava_video.exchange import open_exchange
+from llava_video.engine.request import FusedPart, TextPart, VisualPart
+from llava_video.errors import BudgetError, ConfigError, SourceError
+from llava_video.exchange import Exchange, open_exchange
 from llava_video.inputs import Picture, Video
 from llava_video.model.prompt import Turn
 from llava_video.options import settings_of
@@ -29,6 +30,34 @@ def test_parts_stand_in_the_order_of_the_marks(tiny_model: LlavaVideo, tiny_clip
         assert kinds == ["text", "image", "text", "video", "text"]
         text_tokens = sum(len(part.ids) for part in parts if isinstance(part, TextPart))
         assert text_tokens == exchange.plan.text_tokens
+
+
+def test_a_prompt_that_is_fused_is_one_part(mini_model: LlavaVideo, tiny_clip: Path) -> None:
+    with open_exchange(mini_model.spec, tiny_clip, "What is this?", SETTINGS) as exchange:
+        (part,) = exchange.request().parts
+        assert isinstance(part, FusedPart)
+        plan = exchange.plan
+        assert not plan.reusable_prefix
+        assert part.num_tokens == plan.tokens == plan.text_tokens + 8 * 4
+        ids = mini_model.spec.tokenizer.encode_ids(plan.prompt)
+        assert [*part.before, -200, *part.after] == ids
+        with open_exchange(mini_model.spec, tiny_clip, "What is that?", SETTINGS) as other:
+            (unlike,) = other.request().parts
+            assert isinstance(unlike, FusedPart)
+            assert unlike.visual.key == part.visual.key
+            assert unlike.key != part.key
+    with open_exchange(mini_model.spec, None, "Hello", SETTINGS) as exchange:
+        assert [type(part) for part in exchange.request().parts] == [TextPart]
+
+
+def test_a_plan_that_fuses_two_visuals_is_refused(mini_model: LlavaVideo, tiny_clip: Path) -> None:
+    with open_exchange(mini_model.spec, tiny_clip, "What?", SETTINGS) as exchange:
+        plan, (visual,), (opened,) = exchange.plan, exchange.plan.visuals, exchange.opened
+        prompt = plan.prompt.replace("<image>", "<image><image>")
+        double = dataclasses.replace(plan, visuals=(visual, visual), prompt=prompt)
+        twice = Exchange(mini_model.spec, double, (opened, opened), SETTINGS)
+        with pytest.raises(ConfigError, match="shows 2 videos or pictures"):
+            twice.request()
 
 
 def test_equal_visuals_share_a_key_and_other_plans_do_not(
