@@ -20,7 +20,7 @@ from llava_video.engine.settings import EngineSettings
 from llava_video.errors import ConfigError, LlavaVideoError
 from llava_video.exchange import Exchange, open_exchange
 from llava_video.fitting import with_spare
-from llava_video.inputs import OpenedVideo, close_all, open_visuals, reopen
+from llava_video.inputs import only_video, open_visuals, reopen
 from llava_video.loading import load_engine, load_spec
 from llava_video.model.spec import ModelSpec
 from llava_video.options import Options, Settings, Time, answer_settings, settings_of
@@ -28,7 +28,14 @@ from llava_video.plan_table import bytes_words
 from llava_video.planning.memory import weights_bytes
 from llava_video.planning.settings import MemorySettings
 from llava_video.preview import DEFAULT_MODEL, Prompt, Quantize, check_planned_for, turns_of
-from llava_video.running import OnEvent, Stream, answer_many, answer_one, descriptions_in_order
+from llava_video.running import (
+    OnEvent,
+    Stream,
+    answer_many,
+    answer_one,
+    checked,
+    descriptions_in_order,
+)
 from llava_video.seen import SeenVisuals
 from llava_video.session import Session, load_session
 from llava_video.timeline import WINDOW_PROMPT, Timeline, make_timeline, windows
@@ -36,9 +43,7 @@ from llava_video.values import Description, Plan
 from llava_video.video.span import parse_time
 
 # What of a window's options the merging of captions shares: it has no frames.
-_ANSWER_OPTIONS = frozenset(
-    ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "repetition_penalty")
-)
+_ANSWER_OPTIONS = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "repetition_penalty")
 
 
 class LlavaVideo:
@@ -203,7 +208,7 @@ class LlavaVideo:
             if isinstance(answer, LlavaVideoError) and on_error == "return":
                 yield answer
             else:
-                yield _checked(answer)
+                yield checked(answer)
 
     def timeline(
         self,
@@ -226,13 +231,7 @@ class LlavaVideo:
             **options: for every window; `start` and `end` bound the whole.
         """
         settings = settings_of(options)
-        opened = open_visuals(video, settings.sampling, *settings.reading)
-        try:
-            if len(opened) != 1 or not isinstance(opened[0], OpenedVideo):
-                raise ConfigError("a timeline is of one video.", "give one video.")
-            whole = opened[0]
-        finally:
-            close_all(opened)
+        whole = only_video(open_visuals(video, settings.sampling, *settings.reading))
         cut = windows(whole.span, parse_time(window_s), parse_time(overlap_s))
         parts = [
             {"video": whole.part(segment), "start": None, "end": None, "reader": settings.reader}
@@ -279,6 +278,8 @@ def load(
     memory: str | int | None = None,
     quantize: Quantize = "auto",
     rope: Literal["exact", "compat"] | None = None,
+    base: str | Path | None = None,
+    vision_tower: str | Path | None = None,
     engine: EngineSettings | None = None,
     on_event: OnEvent | None = None,
     on_shard: Callable[[int, int], None] | None = None,
@@ -296,6 +297,8 @@ def load(
         quantize: how the decoder's linear weights are kept: "auto" is the finest of "plain", "int8"
             and "int4" that leaves memory for the whole context as int8 cache; None is "plain".
         rope: angles of positions, "exact" or the reference's ("compat"); None is the engine's.
+        base: what an adapter, a projector or a delta is over: a folder or hub id; None, its own.
+        vision_tower: of a checkpoint that holds none: a folder or hub id; None, the one it names.
         engine: chunk sizes and limits of the engine; None for its defaults.
         on_event: called with every engine event of every request.
         on_shard: called with (shards loaded, shards in all).
@@ -310,7 +313,14 @@ def load(
     if rope is not None:
         engine = replace(engine or EngineSettings(), rope=rope)
     spec = load_spec(
-        name_or_path, revision=revision, device=device, dtype=dtype, memory=asked, settings=engine
+        name_or_path,
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        base=base,
+        vision_tower=vision_tower,
+        memory=asked,
+        settings=engine,
     )
     loaded = load_engine(
         spec, device=device, dtype=dtype, attn=attn, on_shard=on_shard, settings=engine
@@ -329,6 +339,8 @@ def describe_video(
     attn: Literal["sdpa", "flash"] = "sdpa",
     memory: str | int | None = None,
     quantize: Quantize = "auto",
+    base: str | Path | None = None,
+    vision_tower: str | Path | None = None,
     **options: Unpack[Options],
 ) -> Description:
     """Describe one video in one call.
@@ -345,6 +357,8 @@ def describe_video(
         attn: as `load`.
         memory: as `load`.
         quantize: as `load`.
+        base: as `load`.
+        vision_tower: as `load`.
         **options: see `Options`.
 
     Raises:
@@ -353,8 +367,8 @@ def describe_video(
     """
     settings_of(options)  # a mistyped option is told before gigabytes are loaded
     if isinstance(model, LlavaVideo):
-        given = (revision, device, dtype, attn, memory, quantize)
-        if given != (None, "auto", "auto", "sdpa", None, "auto"):
+        given = (revision, device, dtype, attn, memory, quantize, base, vision_tower)
+        if given != (None, "auto", "auto", "sdpa", None, "auto", None, None):
             raise ConfigError(
                 "device, dtype, memory and the like are settled when a model is loaded.",
                 "give them to load(), or name the model instead of passing it loaded.",
@@ -368,11 +382,7 @@ def describe_video(
         attn=attn,
         memory=memory,
         quantize=quantize,
+        base=base,
+        vision_tower=vision_tower,
     ) as loaded:
         return loaded.describe(video, prompt, **options)
-
-
-def _checked(answer: Description | Exception) -> Description:
-    if isinstance(answer, Exception):
-        raise answer
-    return answer

@@ -219,6 +219,18 @@ def open_visuals(
     return tuple(opened)
 
 
+def only_video(opened: Sequence[Opened]) -> OpenedVideo:
+    """Return the one video among what was opened, closed again: its parts are opened anew.
+
+    Raises:
+        ConfigError: there is none, or something beside it.
+    """
+    close_all(opened)
+    if len(opened) != 1 or not isinstance(opened[0], OpenedVideo):
+        raise ConfigError("a timeline is of one video.", "give one video.")
+    return opened[0]
+
+
 def reopen(
     plan: Plan,
     video: Any,

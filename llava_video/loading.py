@@ -13,11 +13,11 @@ import torch
 
 from llava_video.engine.scheduler import Scheduler
 from llava_video.engine.settings import EngineSettings
-from llava_video.errors import ConfigError
+from llava_video.errors import CheckpointError, ConfigError
 from llava_video.fitting import set_up, with_cache_limit
 from llava_video.model.checkpoint import load_model
-from llava_video.model.hub import resolve_checkpoint
 from llava_video.model.placement import ROOM_FOR_WEIGHTS
+from llava_video.model.sources import find_sources
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.planning.settings import MemorySettings
 
@@ -68,6 +68,8 @@ def load_spec(
     revision: str | None,
     device: str,
     dtype: str,
+    base: str | Path | None = None,
+    vision_tower: str | Path | None = None,
     memory: MemorySettings | None = None,
     settings: EngineSettings | None = None,
 ) -> ModelSpec:
@@ -80,15 +82,20 @@ def load_spec(
         revision: hub revision.
         device: as `load`.
         dtype: as `load`.
+        base: as `load`.
+        vision_tower: as `load`.
         memory: what the model may take, and how its weights are kept; None for the defaults.
         settings: the engine's; None for the defaults.
 
     Raises:
-        CheckpointError: as `read_spec`.
+        CheckpointError: as `read_spec`; or the tokenizer knows more ids than the model has rows.
         BudgetError: the weights do not fit.
     """
     chosen = choose_dtype(dtype, device)
-    spec = read_spec(name_or_path, revision=revision, dtype=chosen)
+    spec = read_spec(
+        name_or_path, revision=revision, base=base, vision_tower=vision_tower, dtype=chosen
+    )
+    _check_vocabulary(spec)
     where = choose_device(device)
     setup = set_up(
         spec.geometry,
@@ -97,8 +104,20 @@ def load_spec(
         kind=torch.device(where).type,
         free_bytes=free_gpu_bytes(where, spec.geometry.weights_bytes, is_auto=device == "auto"),
     )
-    folder = resolve_checkpoint(name_or_path, revision=revision, files="all")
-    return replace(spec, folder=folder, setup=setup)
+    sources = find_sources(name_or_path, revision=revision, base=base, vision_tower=vision_tower)
+    return replace(spec, sources=sources, setup=setup)
+
+
+def _check_vocabulary(spec: ModelSpec) -> None:
+    """See that every id of the tokenizer has a row of the embedding."""
+    num_ids, num_rows = spec.tokenizer.num_ids, spec.config.text.vocab_size
+    if num_ids > num_rows:
+        raise CheckpointError(
+            f"the tokenizer in {spec.sources.tokenizer_folder} knows {num_ids} ids, the embedding "
+            f"of {spec.name} has {num_rows} rows.",
+            "use the tokenizer the checkpoint was trained with; one that was extended needs the "
+            "rows too.",
+        )
 
 
 def free_gpu_bytes(device: str, plain_bytes: int, *, is_auto: bool) -> int | None:
@@ -144,7 +163,7 @@ def load_engine(
     if device != "auto":  # "auto" may spread the layers over several GPUs
         device = choose_device(device)
     model = load_model(
-        spec.folder,
+        spec.sources,
         config=spec.config,
         device=device,
         dtype=_DTYPES[choose_dtype(dtype, device)],

@@ -36,6 +36,8 @@ def plan_video(
     *,
     model: str | Path = DEFAULT_MODEL,
     revision: str | None = None,
+    base: str | Path | None = None,
+    vision_tower: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
     memory: str | int | None = None,
@@ -50,6 +52,8 @@ def plan_video(
         prompt: the question, or the conversation so far; None asks for a description.
         model: a folder or a hub id; only its configuration and tokenizer are read.
         revision: hub revision.
+        base: as `load`; an overlay without a tokenizer has its base's.
+        vision_tower: as `load`; its sizes are read where the configuration only names it.
         device: what memory is counted for; "auto" is a GPU (looking for one would cost the start-up
             of torch).
         dtype: what weights and cache are counted in; "auto" is bfloat16 on a GPU, float32 on a CPU.
@@ -67,7 +71,7 @@ def plan_video(
     asked, kind = MemorySettings(memory=memory, quantize=quantize), device_kind(device)
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16"
-    spec = read_spec(model, revision=revision, dtype=dtype)
+    spec = read_spec(model, revision=revision, base=base, vision_tower=vision_tower, dtype=dtype)
     spec = replace(spec, setup=set_up(spec.geometry, asked, EngineSettings(), kind=kind))
     opened = open_visuals(video, settings.sampling, *settings.reading)
     try:

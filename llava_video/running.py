@@ -110,9 +110,7 @@ def answer_many(
         for answer in descriptions_in_order(
             engine, others, first_id=1, reuse=first.sequence, on_event=on_event
         ):
-            if isinstance(answer, Exception):
-                raise answer
-            results.append(answer)
+            results.append(checked(answer))
     finally:
         if first.sequence is not None:
             first.sequence.release()
@@ -181,6 +179,13 @@ def _next(
 
 def _outcome(exchange: Exchange, event: Finished | Failed) -> Description | Exception:
     return event.error if isinstance(event, Failed) else exchange.description(event.answer)
+
+
+def checked(answer: Description | Exception) -> Description:
+    """Return a description, or raise the error that stands in its place."""
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 class Stream:

@@ -7,7 +7,15 @@ import pytest
 from PIL import Image
 
 from llava_video.errors import ConfigError, DecodeError, SourceError
-from llava_video.inputs import OpenedPicture, OpenedVideo, Picture, Video, close_all, open_visuals
+from llava_video.inputs import (
+    OpenedPicture,
+    OpenedVideo,
+    Picture,
+    Video,
+    close_all,
+    only_video,
+    open_visuals,
+)
 from llava_video.planning.settings import SamplingSettings
 from llava_video.values import Segment
 from llava_video.video.sandboxed_decoder import SandboxedDecoder
@@ -24,6 +32,14 @@ def test_a_suffix_tells_a_picture_from_a_video(tiny_clip: Path, tmp_path: Path) 
     video = open_visuals(tiny_clip, PLAIN)
     assert isinstance(video[0], OpenedVideo)
     close_all(video)
+
+
+def test_one_video_alone_is_given_back_closed(tiny_clip: Path) -> None:
+    opened = open_visuals(tiny_clip, PLAIN)
+    assert only_video(opened) is opened[0]
+    for others in ([], [Video(tiny_clip), Video(tiny_clip)]):
+        with pytest.raises(ConfigError, match="of one video"):
+            only_video(open_visuals(others, PLAIN))
 
 
 def test_a_videos_own_sampling_wins_over_the_requests(tiny_clip: Path) -> None:

@@ -67,7 +67,7 @@ def test_weights_that_do_not_fit_are_not_fetched(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("weights were looked for")
 
-    monkeypatch.setattr(loading, "resolve_checkpoint", never)
+    monkeypatch.setattr(loading, "find_sources", never)
     with pytest.raises(BudgetError, match=r"weights .* memory = 100\.0 KiB"):
         spec_of(tiny_folder, memory="100KiB")
     with pytest.raises(AssertionError, match="looked for"):

@@ -12,7 +12,17 @@ from llava_video.cli.console import Console
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
 
-MODEL_NAMES = ("model", "revision", "device", "dtype", "attn", "memory", "quantize")
+MODEL_NAMES = (
+    "model",
+    "revision",
+    "base",
+    "vision_tower",
+    "device",
+    "dtype",
+    "attn",
+    "memory",
+    "quantize",
+)
 
 
 def split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -108,6 +108,10 @@ def model_options(*, with_weights: bool) -> Callable[[F], F]:
                metavar="NAME|DIR", help="A hub id, or a folder with a checkpoint."),
         option("--revision", section=MODEL, metavar="NAME",
                help="Branch, tag or commit of a hub id."),
+        option("--base", section=MODEL, metavar="NAME|DIR",
+               help="What an adapter, a projector or a delta is over.  [default: what it names]"),
+        option("--vision-tower", section=MODEL, metavar="NAME|DIR",
+               help="Of a checkpoint that holds none.  [default: the one it names]"),
         _option_of("memory", MODEL, MemorySettings),
         _option_of("quantize", MODEL, MemorySettings),
     ]  # fmt: skip

@@ -13,7 +13,17 @@ import click
 from llava_video.errors import LlavaVideoError
 
 _SPELLINGS = {"response_format": "choice"}  # keywords whose option has another name
-_OF_MODELS = ("model", "revision", "device", "dtype", "attn", "memory", "quantize")
+_OF_MODELS = (
+    "model",
+    "revision",
+    "base",
+    "vision_tower",
+    "device",
+    "dtype",
+    "attn",
+    "memory",
+    "quantize",
+)
 
 
 def error_words(error: BaseException) -> tuple[str, str]:

@@ -1,38 +1,31 @@
-"""A checkpoint folder → a model on its device, and back. Strict: every tensor is accounted for.
+"""A checkpoint's folders → a model on its device, and back. Strict: every tensor is accounted for.
 
 The model is built without memory; then each shard is mapped, its tensors are copied to their device
 in the asked dtype, and the shard is let go. Main memory therefore holds at most the weights that
-stay in it and one mapped shard. A weight that is to be quantised is quantised on its device as soon
-as it is there, so a device holds at most one of them plain. Knows no prompt and no video.
+stay in it and one mapped shard; of an overlay, one of the base and one of its own. A weight that is
+to be quantised is merged and quantised on its device as soon as it is there, so a device holds at
+most one of them plain. Knows no prompt and no video.
 """
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from llava_video.errors import CapacityError, CheckpointError
-from llava_video.model.dimensions import ModelDimensions
+from llava_video.model.changes import Change
 from llava_video.model.export import (
     DEFAULT_SHARD_BYTES,
     TOKENIZER_FILES,
     write_checkpoint,
 )
 from llava_video.model.llava import LlavaModel
+from llava_video.model.matching import Part, match_tensors
 from llava_video.model.memory import is_out_of_memory
 from llava_video.model.model_config import FileFormat, ModelConfig
-from llava_video.model.names import (
-    is_head,
-    is_ignored,
-    likeliest_names,
-    our_names,
-    parameter_shapes,
-)
 from llava_video.model.placement import place
 from llava_video.model.quantize import (
     QuantLinear,
@@ -41,32 +34,19 @@ from llava_video.model.quantize import (
     quantise_decoder,
     report,
 )
-from llava_video.model.shards import Shard, find_shards, shortened
+from llava_video.model.shards import ShardReader
+from llava_video.model.sources import Sources, find_sources
+from llava_video.model.weights import open_weights
 from llava_video.ops.attention import AttentionKind
 from llava_video.values import WeightFormat
 
-_log = logging.getLogger(__name__)
-
-_FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
-
-
-@dataclass(frozen=True, slots=True)
-class TensorMap:
-    """Which tensor of which shard becomes which parameter.
-
-    Attributes:
-        dimensions: the model's sizes; the head is tied when the files hold none.
-        ours: the file's name → our name, without the tensors that are ignored.
-    """
-
-    dimensions: ModelDimensions
-    ours: dict[str, str]
-
 
 def load_model(
-    folder: str | Path,
+    folder: str | Path | Sources,
     *,
     config: ModelConfig,
+    base: str | Path | None = None,
+    vision_tower: str | Path | None = None,
     device: str | torch.device = "auto",
     dtype: torch.dtype | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -78,8 +58,11 @@ def load_model(
     """Load a checkpoint's weights.
 
     Args:
-        folder: holds one safetensors file, or an index and its shards, in any known spelling.
+        folder: holds safetensors or `.bin` weights in any known spelling, an adapter, a projector
+            or a delta; or what `find_sources` found of it.
         config: from `read_model_config`, perhaps changed by `with_overrides`.
+        base: as `find_sources`.
+        vision_tower: as `find_sources`.
         device: one device, or "auto": the GPUs there are, sharing the layers where one is too
             small, else the CPU.
         dtype: of the weights on the device; None for the dtype they are stored in.
@@ -101,75 +84,34 @@ def load_model(
         BackendMissingError: attn="flash" or weight_kernel="torchao" without their package.
         ConfigError: another format of weights, or one that these layers or the kernel cannot have.
     """
-    shards = find_shards(folder)
+    if not isinstance(folder, Sources):
+        folder = find_sources(folder, base=base, vision_tower=vision_tower)
     given = dict(extra or {})
-    tensor_map = match_tensors(shards, config.dimensions, given)
+    source = open_weights(folder, config.dimensions)
+    tensor_map = match_tensors(source, config.dimensions, given)
     dtype = dtype or _stored_dtype(config)
     with torch.device("meta"):
         model = LlavaModel(tensor_map.dimensions, attn=attn)
         quantise_decoder(model, weights, kernel=weight_kernel)
     device_of = place(model, device, dtype)
     try:
-        for idx, shard in enumerate(shards):
-            _load_shard(model, shard, tensor_map.ours, device_of, dtype)
-            if progress:
-                progress(idx + 1, len(shards))
+        with contextlib.closing(source.change) as change:
+            for idx, part in enumerate(tensor_map.parts):
+                _load_part(model, part, change, device_of, dtype)
+                if progress:
+                    progress(idx + 1, len(tensor_map.parts))
         for name, tensor in given.items():
             _assign(model, name, tensor, device_of(name), dtype)
     except (MemoryError, RuntimeError) as cause:  # torch.OutOfMemoryError is a RuntimeError
         if not is_out_of_memory(cause):
             raise
         raise CapacityError(
-            f"{folder} does not fit on {device}: {cause}.",
+            f"{source.place} does not fit on {device}: {cause}.",
             "use int8 or int4 weights, a smaller checkpoint, dtype='bfloat16', or a device with "
             "more memory.",
         ) from cause
     report(model)
     return model.eval()
-
-
-def match_tensors(
-    shards: Sequence[Shard], dimensions: ModelDimensions, given: Mapping[str, Tensor] | None = None
-) -> TensorMap:
-    """Find the parameter of every tensor, before anything is allocated.
-
-    Args:
-        shards: what the files hold.
-        dimensions: what the configuration says.
-        given: parameters that do not come from the files.
-
-    Raises:
-        CheckpointError: naming the first few tensors that are missing, unknown, doubled or of a
-            wrong shape or dtype.
-    """
-    given = given or {}
-    shapes = {name: shape for shard in shards for name, shape in shard.shapes.items()}
-    if not dimensions.text.tie_embeddings and not any(is_head(name) for name in shapes):
-        _log.warning("the weights hold no head: the embedding matrix takes its place")
-        dimensions = replace(dimensions, text=replace(dimensions.text, tie_embeddings=True))
-    expected, known = parameter_shapes(dimensions), our_names(dimensions)
-    used = {name: known[name] for name in shapes if name in known and known[name] not in given}
-    if dimensions.text.tie_embeddings:
-        used = {name: ours for name, ours in used.items() if not is_head(name)}
-    lacking = set(expected) - set(used.values()) - set(given)
-    spelled = likeliest_names(dimensions, shapes)
-    complaints = [
-        ("unknown", [n for n in shapes if n not in known and not is_ignored(n, dimensions)]),
-        ("missing", [spelled[ours] for ours in expected if ours in lacking]),
-        ("doubled", _doubled(used, shards)),
-        ("of a wrong shape", _wrong_shapes(used, shapes, expected)),
-        ("not floating point", _wrong_dtypes(used, shards)),
-    ]
-    found = [f"{len(names)} {what}: {shortened(names)}" for what, names in complaints if names]
-    if found:
-        folder = shards[0].path.parent
-        raise CheckpointError(
-            f"the weights in {folder} do not fit its config.json. Tensors "
-            + "; ".join(found)
-            + ".",
-            "check that config.json belongs to these weights and that the download is complete.",
-        )
-    return TensorMap(dimensions=dimensions, ours=used)
 
 
 def save_model(
@@ -219,22 +161,30 @@ def save_model(
     )
 
 
-def _load_shard(
+def _load_part(
     model: nn.Module,
-    shard: Shard,
-    ours: Mapping[str, str],
+    part: Part,
+    change: Change,
     device_of: Callable[[str], torch.device],
     dtype: torch.dtype,
 ) -> None:
-    with safe_open(shard.path, framework="pt") as tensors:
-        for name in shard.shapes:
-            if name in ours:
-                mapped = tensors.get_tensor(name)
-                _assign(model, ours[name], mapped, device_of(ours[name]), dtype)
+    with ShardReader() as reader:
+        for name, ours in part.ours.items():
+            device = device_of(ours)
+            mapped = reader.read(part.shard, name)
+            changed = change.apply(ours, mapped, device)
+            _assign(model, ours, changed, device, dtype, is_mapped=changed is mapped)
+            del mapped, changed  # the next tensor is made beside none
 
 
 def _assign(
-    model: nn.Module, name: str, tensor: Tensor, device: torch.device, dtype: torch.dtype
+    model: nn.Module,
+    name: str,
+    tensor: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    is_mapped: bool = True,
 ) -> None:
     parent, _, leaf = name.rpartition(".")
     module = model.get_submodule(parent)
@@ -247,9 +197,9 @@ def _assign(
                 "check the file, or load it with plain weights.",
             ) from cause
         return
-    # Always a copy: a view of the mapped file would change or crash with the file.
-    copied = tensor.to(device, dtype, copy=True)
-    setattr(module, leaf, nn.Parameter(copied, requires_grad=False))
+    # Never a view of the mapped file: it would change or crash with the file.
+    own = tensor.to(device, dtype, copy=is_mapped)
+    setattr(module, leaf, nn.Parameter(own, requires_grad=False))
 
 
 def _stored_dtype(config: ModelConfig) -> torch.dtype:
@@ -260,29 +210,3 @@ def _stored_dtype(config: ModelConfig) -> torch.dtype:
             "pass dtype='bfloat16' or 'float32'.",
         )
     return dtype
-
-
-def _doubled(used: Mapping[str, str], shards: Sequence[Shard]) -> list[str]:
-    counts = Counter(used[name] for shard in shards for name in shard.shapes if name in used)
-    return [name for name, ours in used.items() if counts[ours] > 1]
-
-
-def _wrong_shapes(
-    used: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, ...]],
-    expected: Mapping[str, tuple[int, ...]],
-) -> list[str]:
-    return [
-        f"{name} is {list(shapes[name])}, config.json means {list(expected[ours])}"
-        for name, ours in used.items()
-        if shapes[name] != expected[ours]
-    ]
-
-
-def _wrong_dtypes(used: Mapping[str, str], shards: Sequence[Shard]) -> list[str]:
-    return [
-        f"{name} ({dtype})"
-        for shard in shards
-        for name, dtype in shard.dtypes.items()
-        if name in used and dtype not in _FLOAT_DTYPES
-    ]

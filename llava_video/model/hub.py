@@ -13,8 +13,10 @@ from typing import Any, Literal
 from llava_video.backends import require
 from llava_video.errors import CheckpointError
 
-_CONFIG_PATTERNS = ("*.json", "merges.txt", "chat_template*")
-_WEIGHT_PATTERNS = ("*.safetensors",)
+_CONFIG_PATTERNS = ("*.json", "merges.txt", "tokenizer.model", "chat_template*")
+# The small files beside an adapter or instead of a model have no twin as safetensors.
+_WEIGHT_PATTERNS = ("*.safetensors", "mm_projector.bin", "non_lora_trainables.bin")
+_PICKLED_PATTERNS = ("pytorch_model*.bin", "adapter_model.bin")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -26,6 +28,8 @@ def resolve_checkpoint(
     files: Literal["all", "config"] = "all",
 ) -> Path:
     """Return the folder of a checkpoint, fetching it from the hub when it is no folder here.
+
+    Weights as `.bin` are fetched only of a repository that has none as safetensors.
 
     Args:
         name_or_path: a folder, or a hub id like "lmms-lab/LLaVA-Video-7B-Qwen2".
@@ -42,13 +46,13 @@ def resolve_checkpoint(
         _refuse_revision(folder, revision)
         return folder
     _refuse_path(name, folder)
-    patterns = _CONFIG_PATTERNS if files == "config" else _CONFIG_PATTERNS + _WEIGHT_PATTERNS
-    hub = require("huggingface_hub")
-    try:
-        found = hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns))
-    except _client_errors(hub) as cause:
-        raise _explained(hub, name, revision, cause) from cause
-    return Path(found)
+    if files == "config":
+        return _fetched(name, revision, _CONFIG_PATTERNS)
+    patterns = _CONFIG_PATTERNS + _WEIGHT_PATTERNS
+    found = _fetched(name, revision, patterns)
+    if any(found.glob("*.safetensors")):
+        return found
+    return _fetched(name, revision, patterns + _PICKLED_PATTERNS)
 
 
 def commit_of(folder: str | Path) -> str | None:
@@ -56,6 +60,14 @@ def commit_of(folder: str | Path) -> str | None:
     parts = Path(folder).resolve().parts
     is_snapshot = len(parts) >= 2 and parts[-2] == "snapshots"
     return parts[-1] if is_snapshot and re.fullmatch(r"[0-9a-f]{40}", parts[-1]) else None
+
+
+def _fetched(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
+    hub = require("huggingface_hub")
+    try:
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+    except _client_errors(hub) as cause:
+        raise _explained(hub, name, revision, cause) from cause
 
 
 def _refuse_revision(folder: Path, revision: str | None) -> None:

@@ -113,13 +113,19 @@ class ModelConfig:
         return self.dimensions.text
 
 
-def read_model_config(folder: str | Path, *, tower: str | Path | None = None) -> ModelConfig:
+def read_model_config(
+    folder: str | Path,
+    *,
+    tower: str | Path | None = None,
+    generation_folder: str | Path | None = None,
+) -> ModelConfig:
     """Read config.json and, where it is there, generation_config.json of a checkpoint folder.
 
     Args:
         folder: the checkpoint's.
         tower: a folder or hub id of the vision tower, instead of the one an original config.json
             names.
+        generation_folder: where generation_config.json is, when not in the same folder.
 
     Raises:
         CheckpointError: missing, damaged, of a model this version does not build, or of a vision
@@ -131,7 +137,7 @@ def read_model_config(folder: str | Path, *, tower: str | Path | None = None) ->
         hint = "point to a folder with config.json, a tokenizer and weights, or a hub id."
         raise CheckpointError(f"no config.json in {folder}.", hint)
     values = read_json_object(path)
-    generation_path = folder / "generation_config.json"
+    generation_path = Path(generation_folder or folder) / "generation_config.json"
     generation = read_json_object(generation_path) if generation_path.is_file() else {}
     if _layout_of(values) == "original":
         values = _with_tower(values, folder, tower)
@@ -288,7 +294,8 @@ def _fetched_tower(name: str) -> Path:
     except CheckpointError as cause:
         raise CheckpointError(
             f"config.json only names its vision tower, {name!r}; it is not here: {cause.message}",
-            f"fetch {name} into a folder of that name beside the checkpoint, or pass tower=FOLDER.",
+            f"fetch {name} into a folder of that name beside the checkpoint, or pass "
+            "vision_tower=FOLDER.",
         ) from cause
 
 

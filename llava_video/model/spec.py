@@ -6,10 +6,9 @@ so a plan costs no start-up time.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from llava_video.model.hub import resolve_checkpoint
 from llava_video.model.model_config import ModelConfig, geometry_of, read_model_config
+from llava_video.model.sources import Files, Sources, find_sources
 from llava_video.model.tokenizer import Tokenizer
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.memory import Setup
@@ -21,7 +20,7 @@ class ModelSpec:
 
     Attributes:
         name: as the user gave it.
-        folder: where its files are.
+        sources: the folders it consists of.
         revision: the hub revision asked for; None for the default or a folder.
         config: what its config.json says.
         geometry: what the planner must know.
@@ -31,20 +30,26 @@ class ModelSpec:
     """
 
     name: str
-    folder: Path
+    sources: Sources
     revision: str | None
     config: ModelConfig
     geometry: Geometry
     tokenizer: Tokenizer
     setup: Setup = field(default_factory=Setup)
 
+    @property
+    def folder(self) -> Path:
+        """Where its own files are."""
+        return self.sources.folder
+
 
 def read_spec(
     name_or_path: str | Path,
     *,
     revision: str | None = None,
-    tower: str | Path | None = None,
-    files: Literal["all", "config"] = "config",
+    base: str | Path | None = None,
+    vision_tower: str | Path | None = None,
+    files: Files = "config",
     dtype: str = "bfloat16",
 ) -> ModelSpec:
     """Read a checkpoint's configuration and tokenizer.
@@ -52,7 +57,9 @@ def read_spec(
     Args:
         name_or_path: a folder or a hub id.
         revision: hub revision.
-        tower: a folder or hub id of the vision tower, where config.json only names one.
+        base: a folder or hub id that an adapter, a projector or a delta is over; None for the one
+            it names itself.
+        vision_tower: a folder or hub id of the vision tower, where the checkpoint only names one.
         files: "config" fetches only the small files of a hub id, "all" its weights too.
         dtype: the dtype the memory estimate counts weights and cache in.
 
@@ -60,13 +67,17 @@ def read_spec(
         CheckpointError: not found, incomplete, or of a kind this library does not read.
     """
     name = str(name_or_path)
-    folder = resolve_checkpoint(name, revision=revision, files=files)
-    config = read_model_config(folder, tower=tower)
+    sources = find_sources(
+        name, revision=revision, base=base, vision_tower=vision_tower, files=files
+    )
+    config = read_model_config(
+        sources.config_folder, tower=vision_tower, generation_folder=sources.generation_folder
+    )
     return ModelSpec(
         name=name,
-        folder=folder,
+        sources=sources,
         revision=revision,
         config=config,
         geometry=geometry_of(config, name, dtype),
-        tokenizer=Tokenizer(folder),
+        tokenizer=Tokenizer(sources.tokenizer_folder),
     )

@@ -170,7 +170,7 @@ def vision_config_of(fields: JsonFields) -> VisionConfig:
         raise CheckpointError(
             f"config.json only names its vision tower, {name!r}, whose sizes are not known.",
             f"fetch {name} (its config.json is enough for a plan) into a folder of that name "
-            "beside the checkpoint, or pass tower=FOLDER.",
+            "beside the checkpoint, or pass vision_tower=FOLDER.",
         )
     tower = _sizes(given, _USUAL[kind])
     width = fields.integer("mm_hidden_size", tower.hidden_size)

@@ -215,7 +215,7 @@ def test_no_room_on_the_device_is_a_capacity_error(
     def full(*_: object) -> None:
         raise cause
 
-    monkeypatch.setattr(checkpoint, "_load_shard", full)
+    monkeypatch.setattr(checkpoint, "_load_part", full)
     with pytest.raises(CapacityError, match="does not fit") as caught:
         load(tiny_folder)
     assert "smaller checkpoint" in caught.value.hint
@@ -228,7 +228,7 @@ def test_another_failure_of_loading_stays_what_it_is(
     def broken(*_: object) -> None:
         raise RuntimeError("device-side assert")
 
-    monkeypatch.setattr(checkpoint, "_load_shard", broken)
+    monkeypatch.setattr(checkpoint, "_load_part", broken)
     with pytest.raises(RuntimeError, match="device-side assert"):
         load(tiny_folder)
 

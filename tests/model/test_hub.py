@@ -1,6 +1,7 @@
 """A name becomes a folder, or an error that says what to do; the hub's client is replaced."""
 
 import errno
+import fnmatch
 import os
 import subprocess
 import sys
@@ -53,26 +54,56 @@ def test_a_folder_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert resolve_checkpoint(str(tmp_path)) == tmp_path
 
 
+class FakeHub:
+    """Gives the files of a repository that the patterns allow, and remembers what was asked."""
+
+    def __init__(self, folder: Path, *files: str) -> None:
+        self.folder, self.files = folder, files
+        self.calls: list[dict[str, Any]] = []
+
+    def __call__(self, name: str, **options: Any) -> str:
+        self.calls.append({"name": name, **options})
+        for file in self.files:
+            if any(fnmatch.fnmatch(file, pattern) for pattern in options["allow_patterns"]):
+                (self.folder / file).write_bytes(b"")
+        return str(self.folder)
+
+    @property
+    def fetched(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()}
+
+
+SMALL = {"config.json", "tokenizer.model", "merges.txt"}
+CODE = ("modeling.py", "training_args.bin", "optimizer.pt", "README.md")
+
+
+@pytest.mark.parametrize(
+    ("weights", "wanted"),
+    [
+        ({"model.safetensors"}, {"model.safetensors"}),
+        ({"model.safetensors", "pytorch_model.bin"}, {"model.safetensors"}),
+        ({"pytorch_model-00001-of-00002.bin"}, {"pytorch_model-00001-of-00002.bin"}),
+        ({"adapter_model.bin", "non_lora_trainables.bin"},) * 2,
+        (
+            {"adapter_model.bin", "adapter_model.safetensors", "non_lora_trainables.bin"},
+            {"adapter_model.safetensors", "non_lora_trainables.bin"},
+        ),
+        ({"mm_projector.bin"},) * 2,
+    ],
+)
 def test_a_hub_id_is_fetched_with_what_is_needed_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: set[str], wanted: set[str]
 ):
-    calls: list[dict[str, Any]] = []
-
-    def snapshot_download(name: str, **options: Any) -> str:
-        calls.append({"name": name, **options})
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    hub = FakeHub(tmp_path, *SMALL, *CODE, *weights)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
     assert resolve_checkpoint(NAME, revision="abc", files="config") == tmp_path
+    assert hub.fetched == SMALL
     assert resolve_checkpoint(NAME) == tmp_path
-    config, everything = calls
-    assert (config["name"], config["revision"]) == (NAME, "abc")
-    assert everything["revision"] is None
-    assert "*.safetensors" not in config["allow_patterns"]
-    assert "*.safetensors" in everything["allow_patterns"]
-    for call in calls:
-        assert "*.json" in call["allow_patterns"]
-        assert not [p for p in call["allow_patterns"] if p.endswith((".py", ".bin", ".pt"))]
+    assert hub.fetched == SMALL | wanted
+    assert [(call["name"], call["revision"]) for call in hub.calls[:2]] == [
+        (NAME, "abc"),
+        (NAME, None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,246 @@
+"""A checkpoint's name → the folders it consists of: its own, its base's and its vision tower's.
+
+    whole      every weight of the language model and the projector
+    adapter    a LoRA folder: changes of a base, and the projector trained with them
+    projector  mm_projector.bin alone, over a base
+    delta      differences to a base, told by its name
+
+What a folder lacks is looked for by the name it gives: as a path, beside the folder, on the hub.
+Decided by the files and tensors that are there, never by a flag. Imports no torch.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from llava_video.errors import CheckpointError
+from llava_video.model.hub import resolve_checkpoint
+from llava_video.model.json_fields import read_json_object
+from llava_video.model.shards import has_weights, read_header, weight_paths
+
+Kind = Literal["whole", "adapter", "projector", "delta"]
+Files = Literal["all", "config"]
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+BESIDE_ADAPTER = "non_lora_trainables.bin"
+PROJECTOR_FILE = "mm_projector.bin"
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """The folders of one checkpoint.
+
+    Attributes:
+        kind: what its own folder holds.
+        folder: its own.
+        base: what an adapter, a projector or a delta is over; None for a whole checkpoint.
+        tower: where the vision tower's weights are; None when one of the other folders holds them,
+            or when weights were not asked for.
+    """
+
+    kind: Kind
+    folder: Path
+    base: Path | None = None
+    tower: Path | None = None
+
+    @property
+    def config_folder(self) -> Path:
+        """Where config.json is."""
+        return self._holding("config.json")
+
+    @property
+    def generation_folder(self) -> Path:
+        """Where generation_config.json is, if anywhere."""
+        return self._holding("generation_config.json")
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Where the tokenizer is: an overlay without its own has its base's."""
+        return self._holding(*_TOKENIZERS)
+
+    def own_files(self) -> tuple[Path, ...]:
+        """List the weight files of the checkpoint's own folder.
+
+        Raises:
+            CheckpointError: they are not all there.
+        """
+        if self.kind == "adapter":
+            return (_adapter_file(self.folder), *_if_there(self.folder / BESIDE_ADAPTER))
+        if self.kind == "projector":
+            path = self.folder / PROJECTOR_FILE
+            if not path.is_file():
+                raise CheckpointError(
+                    f"{self.folder} holds no {PROJECTOR_FILE}.", "fetch the whole checkpoint."
+                )
+            return (path,)
+        return weight_paths(self.folder)
+
+    def weight_files(self) -> tuple[Path, ...]:
+        """List every weight file that takes part: what tells two checkpoints apart.
+
+        Raises:
+            CheckpointError: they are not all there.
+        """
+        others = [folder for folder in (self.base, self.tower) if folder is not None]
+        return (*self.own_files(), *(path for one in others for path in weight_paths(one)))
+
+    def _holding(self, *names: str) -> Path:
+        """Return the first folder with one of these files; the own one when none has."""
+        for folder in (self.folder, self.base):
+            if folder is not None and any((folder / name).is_file() for name in names):
+                return folder
+        return self.folder
+
+
+def find_sources(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    base: str | Path | None = None,
+    vision_tower: str | Path | None = None,
+    files: Files = "all",
+) -> Sources:
+    """Find the folders of a checkpoint, and fetch those that are not here.
+
+    Args:
+        name_or_path: a folder or a hub id.
+        revision: of the hub id.
+        base: a folder or hub id that the checkpoint is over; None for the one it names itself.
+        vision_tower: a folder or hub id with the tower of a checkpoint that holds none; None for
+            the one its configuration names.
+        files: "config" leaves all weights where they are, and the tower out.
+
+    Raises:
+        CheckpointError: one of them cannot be found, or is given and not needed.
+    """
+    folder = resolve_checkpoint(name_or_path, revision=revision, files=files)
+    kind = _kind_of(folder, os.fspath(name_or_path))
+    sources = Sources(kind=kind, folder=folder, base=_base_of(kind, folder, base, files))
+    if files == "config":
+        return sources
+    return replace(sources, tower=_tower_of(sources, vision_tower))
+
+
+def find_local(folder: Path, name: str | Path) -> Path | None:
+    """Return the folder that a checkpoint's file names: a path, or one beside the checkpoint."""
+    for candidate in (Path(name).expanduser(), folder.resolve().parent / name):
+        if str(name) and candidate.is_dir():
+            return candidate
+    return None
+
+
+def _kind_of(folder: Path, name: str) -> Kind:
+    if (folder / ADAPTER_CONFIG).is_file():
+        return "adapter"
+    if not has_weights(folder) and _is_projector(folder):
+        return "projector"
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return "delta" if "delta" in (last or folder.resolve().name).lower() else "whole"
+
+
+def _is_projector(folder: Path) -> bool:
+    # Before weights are fetched, a folder that trained the projector and has no tokenizer.
+    is_bare = not any((folder / name).is_file() for name in _TOKENIZERS)
+    trains = _config_of(folder).get("tune_mm_mlp_adapter") is True
+    return (folder / PROJECTOR_FILE).is_file() or (is_bare and trains)
+
+
+def _base_of(kind: Kind, folder: Path, given: str | Path | None, files: Files) -> Path | None:
+    if kind == "whole":
+        if given is not None:
+            raise CheckpointError(
+                f"base = {os.fspath(given)!r} was given, but {folder} is no adapter, projector or "
+                "delta: it needs none.",
+                "leave base= out.",
+            )
+        return None
+    named = given or _named_base(kind, folder)
+    if not named:
+        raise CheckpointError(
+            f"{folder} holds {_WORDS[kind]}, which is nothing without the model it is over.",
+            f"pass base= with {_BASES[kind]}; they are put together while they load.",
+        )
+    found = _look_up(folder, named, "base model", "base=", files)
+    if _kind_of(found, os.fspath(named)) != "whole":
+        raise CheckpointError(
+            f"the base {found} of {folder} is itself an adapter, a projector or a delta.",
+            "pass base= with a model that holds all its weights.",
+        )
+    return found
+
+
+_WORDS = {
+    "adapter": "a LoRA adapter",
+    "projector": "a projector alone",
+    "delta": "the differences to another model (a delta, by its name)",
+}
+_BASES = {
+    "adapter": "the folder or hub id it was trained over",
+    "projector": "the folder or hub id it was trained over",
+    "delta": "the folder or hub id of the weights they are added to (LLaMA of the same size)",
+}
+
+
+def _named_base(kind: Kind, folder: Path) -> str | None:
+    """Return the base a folder names; a delta's configuration names what it was made from."""
+    named: Any = None
+    if kind == "adapter":
+        named = read_json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    elif kind == "projector":
+        named = _config_of(folder).get("_name_or_path")
+    return named if isinstance(named, str) else None
+
+
+def _tower_of(sources: Sources, given: str | Path | None) -> Path | None:
+    names = (name for path in sources.weight_files() for name in read_header(path).shapes)
+    if any("vision_tower." in name for name in names):
+        if given is not None:
+            raise CheckpointError(
+                f"vision_tower = {os.fspath(given)!r} was given, but {sources.folder} holds its "
+                "own tower, trained with it.",
+                "leave vision_tower= out: another tower gives other answers.",
+            )
+        return None
+    config = _config_of(sources.config_folder)
+    named = given or config.get("mm_vision_tower") or config.get("vision_tower")
+    if not isinstance(named, str | Path):
+        return None  # the missing tensors will be named
+    return _look_up(sources.folder, named, "vision tower", "vision_tower=", "all")
+
+
+def _look_up(folder: Path, name: str | Path, what: str, keyword: str, files: Files) -> Path:
+    local = find_local(folder, name)
+    if local is not None:
+        return local
+    try:
+        return resolve_checkpoint(name, files=files)
+    except CheckpointError as cause:
+        raise CheckpointError(
+            f"{folder} needs the {what} {os.fspath(name)!r}: it is no folder here, none in "
+            f"{folder.resolve().parent}, and does not come from the hub: {cause.message}",
+            f"pass {keyword} with a folder or hub id of it.",
+        ) from cause
+
+
+def _adapter_file(folder: Path) -> Path:
+    for name in ADAPTER_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"{folder} has {ADAPTER_CONFIG}, but neither {' nor '.join(ADAPTER_FILES)}.",
+        "fetch the whole adapter.",
+    )
+
+
+def _if_there(path: Path) -> tuple[Path, ...]:
+    return (path,) if path.is_file() else ()
+
+
+def _config_of(folder: Path) -> Mapping[str, Any]:
+    path = folder / "config.json"
+    return read_json_object(path) if path.is_file() else {}

@@ -1,0 +1,203 @@
+"""A name becomes the folders a checkpoint consists of, by the files and tensors that are there."""
+
+import json
+import shutil
+from pathlib import Path
+
+import overlay_cases as cases
+import pytest
+import torch
+
+from llava_video.errors import CheckpointError
+from llava_video.model import sources as module
+from llava_video.model.sources import Sources, find_local, find_sources
+
+
+@pytest.fixture
+def base(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "base"))
+
+
+@pytest.fixture
+def adapter(base: Path, tmp_path: Path) -> Path:
+    pairs = {cases.Q_PROJ: cases.low_rank(4, 64, 64, 1)}
+    return cases.write_adapter(base, tmp_path / "adapter", pairs, {})
+
+
+@pytest.fixture
+def projector(base: Path, tmp_path: Path) -> Path:
+    tensors = {n: t for n, t in cases.stored(base).items() if n.startswith(cases.PROJECTOR)}
+    return cases.write_projector(base, tmp_path / "projector", tensors)
+
+
+def refuse_hub(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let every folder be found here and the hub be out of reach; return what was asked of it."""
+    asked: list[str] = []
+
+    def resolve(name: object, **_: object) -> Path:
+        if Path(str(name)).is_dir():
+            return Path(str(name))
+        asked.append(str(name))
+        raise CheckpointError("the hub cannot be reached.", "check the network.")
+
+    monkeypatch.setattr(module, "resolve_checkpoint", resolve)
+    return asked
+
+
+def test_a_whole_checkpoint_is_one_folder(base: Path):
+    assert find_sources(base) == Sources(kind="whole", folder=base)
+    assert find_sources(base).weight_files() == (base / "model.safetensors",)
+    assert find_sources(base).tokenizer_folder == base
+
+
+def test_an_adapter_names_its_base_as_a_folder_beside_it(base: Path, adapter: Path):
+    found = find_sources(adapter)
+    assert (found.kind, found.base, found.tower) == ("adapter", base, None)
+    assert [path.name for path in found.weight_files()] == [
+        "adapter_model.bin",
+        "non_lora_trainables.bin",
+        "model.safetensors",
+    ]
+    assert found.config_folder == adapter
+    assert found.tokenizer_folder == found.generation_folder == base
+    shutil.copy(base / "tokenizer.json", adapter)
+    assert found.tokenizer_folder == adapter
+
+
+def test_a_projector_names_its_base_by_a_path(base: Path, projector: Path):
+    found = find_sources(projector)
+    assert (found.kind, found.base) == ("projector", base)
+    assert [path.name for path in found.own_files()] == ["mm_projector.bin"]
+
+
+def test_a_projector_is_known_before_its_weights_are_fetched(base: Path, projector: Path):
+    (projector / "mm_projector.bin").unlink()
+    assert find_sources(projector, files="config").kind == "projector"
+    with pytest.raises(CheckpointError, match=r"holds no mm_projector\.bin"):
+        find_sources(projector)
+    # With a tokenizer, or with weights, it is a whole checkpoint that trained its projector too.
+    shutil.copy(base / "tokenizer.json", projector)
+    assert find_sources(projector, files="config").kind == "whole"
+
+
+def test_weights_beside_a_projector_make_a_whole_checkpoint(base: Path):
+    torch.save({}, base / "mm_projector.bin")
+    assert find_sources(base).kind == "whole"
+
+
+@pytest.mark.parametrize("fixture", ["adapter", "projector"])
+def test_the_base_that_is_given_wins(
+    request: pytest.FixtureRequest, base: Path, tmp_path: Path, fixture: str
+):
+    overlay = request.getfixturevalue(fixture)
+    other = Path(shutil.copytree(base, tmp_path / "other"))
+    assert find_sources(overlay, base=other).base == other
+    assert find_sources(overlay, base="other").base == other  # beside the overlay
+
+
+@pytest.mark.parametrize("fixture", ["adapter", "projector"])
+def test_a_base_that_is_nowhere_is_named_with_the_way_out(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fixture: str
+):
+    overlay = request.getfixturevalue(fixture)
+    asked = refuse_hub(monkeypatch)
+    with pytest.raises(CheckpointError) as caught:
+        find_sources(overlay, base="lmsys/vicuna-7b-v1.5")
+    assert "needs the base model 'lmsys/vicuna-7b-v1.5'" in caught.value.message
+    assert f"none in {overlay.parent}" in caught.value.message
+    assert "the hub cannot be reached" in caught.value.message
+    assert "base=" in caught.value.hint
+    assert asked == ["lmsys/vicuna-7b-v1.5"]
+
+
+def test_an_overlay_that_names_no_base_asks_for_one(adapter: Path, projector: Path):
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({"peft_type": "LORA"}))
+    cases.change_config(projector, _name_or_path=None)
+    for overlay, words in ((adapter, "a LoRA adapter"), (projector, "a projector alone")):
+        with pytest.raises(CheckpointError, match=f"holds {words}") as caught:
+            find_sources(overlay)
+        assert "pass base=" in caught.value.hint
+
+
+def test_a_delta_is_refused_with_the_way_to_merge_it(base: Path, tmp_path: Path):
+    delta = Path(shutil.copytree(base, tmp_path / "LLaVA-7B-Delta-v0"))
+    with pytest.raises(CheckpointError, match="differences to another model") as caught:
+        find_sources(delta)
+    assert "pass base=" in caught.value.hint
+    assert "LLaMA" in caught.value.hint
+    found = find_sources(delta, base=base)
+    assert (found.kind, found.base) == ("delta", base)
+    assert found.tokenizer_folder == delta
+    # Only the last part of a path names a checkpoint.
+    inner = Path(shutil.copytree(base, tmp_path / "deltas" / "mine"))
+    assert find_sources(inner).kind == "whole"
+
+
+def test_an_overlay_is_no_base(base: Path, adapter: Path, tmp_path: Path):
+    second = cases.write_adapter(
+        base, tmp_path / "second", {cases.Q_PROJ: cases.low_rank(4, 64, 64, 2)}
+    )
+    with pytest.raises(CheckpointError, match="is itself an adapter") as caught:
+        find_sources(second, base=adapter)
+    assert "holds all its weights" in caught.value.hint
+
+
+def test_what_is_not_needed_is_refused(base: Path):
+    with pytest.raises(CheckpointError, match=r"base = 'x' was given.*needs none"):
+        find_sources(base, base="x")
+    with pytest.raises(CheckpointError, match="holds its own tower") as caught:
+        find_sources(base, vision_tower="openai/clip-vit-large-patch14-336")
+    assert "gives other answers" in caught.value.hint
+
+
+def test_a_tower_is_looked_for_only_when_the_checkpoint_holds_none(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = refuse_hub(monkeypatch)
+    apart = cases.write_tower_apart(tiny_folder, tmp_path / "apart")
+    tower = tmp_path / "owner" / "tower"
+    assert find_sources(apart).tower == tower
+    assert find_sources(apart).weight_files()[-1] == tower / "model.safetensors"
+    assert find_sources(apart, files="config").tower is None
+    # Named or not, and whatever the flag says, a tower inside is the one that was trained.
+    inside = cases.write_model(
+        tiny_folder,
+        tmp_path / "inside",
+        cases.stored(tiny_folder),
+        mm_vision_tower="owner/tower",
+        unfreeze_mm_vision_tower=False,
+    )
+    assert find_sources(inside).tower is None
+    assert asked == []
+
+
+def test_a_tower_that_is_nowhere_is_named_with_the_way_out(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    apart = cases.write_tower_apart(tiny_folder, tmp_path / "apart")
+    moved = (tmp_path / "owner").rename(tmp_path / "elsewhere")
+    refuse_hub(monkeypatch)
+    with pytest.raises(CheckpointError) as caught:
+        find_sources(apart)
+    assert "needs the vision tower 'owner/tower'" in caught.value.message
+    assert f"no folder here, none in {tmp_path}" in caught.value.message
+    assert "vision_tower=" in caught.value.hint
+    assert find_sources(apart, vision_tower=moved / "tower").tower == moved / "tower"
+
+
+def test_a_local_folder_is_a_path_or_a_neighbour(tmp_path: Path):
+    neighbour = tmp_path / "owner" / "name"
+    neighbour.mkdir(parents=True)
+    checkpoint = tmp_path / "checkpoint"
+    assert find_local(checkpoint, "owner/name") == neighbour
+    assert find_local(checkpoint, str(neighbour)) == neighbour
+    assert find_local(checkpoint, neighbour) == neighbour
+    assert find_local(checkpoint, "owner/other") is None
+    assert find_local(checkpoint, "") is None
+
+
+def test_an_adapter_without_its_file_is_incomplete(adapter: Path):
+    (adapter / "adapter_model.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"neither adapter_model\.safetensors nor"):
+        find_sources(adapter)
