@@ -10,6 +10,7 @@ import pytest
 from llava_video.api import LlavaVideo, load
 from llava_video.engine.request import Event, Progress
 from llava_video.errors import BudgetError, CheckpointError, ConfigError
+from llava_video.model.sources import Sources
 from llava_video.model.spec import ModelSpec
 from llava_video.model.tiny import write_tiny_checkpoint
 from llava_video.planning.memory import Setup
@@ -144,20 +145,21 @@ def test_a_folder_that_holds_other_weights_now_is_noticed(tiny_clip: Path, tmp_p
         assert model.engine.arena.used_tokens == 0
 
 
-def test_weights_of_any_kind_and_place_are_told_apart(tmp_path: Path) -> None:
-    """A folder of .bin files, the tower's in a folder of its own: each file counts."""
-    (tmp_path / "tower").mkdir()
-    files = [tmp_path / "pytorch_model.bin", tmp_path / "tower" / "model.safetensors"]
+def test_every_file_of_the_weights_counts(tmp_path: Path) -> None:
+    """Those of a projector alone, of its base, and of a tower in a folder of its own."""
+    base, tower = tmp_path / "base", tmp_path / "tower"
+    for folder in (base, tower):
+        folder.mkdir()
+    files = [tmp_path / "mm_projector.bin", base / "pytorch_model.bin", tower / "model.safetensors"]
     for file in files:
         file.write_bytes(b"weights")
-    spec = cast(
-        "ModelSpec", SimpleNamespace(folder=tmp_path, revision=None, name="m", setup=Setup())
-    )
+    sources = Sources(kind="projector", folder=tmp_path, base=base, tower=tower)
+    spec = cast("ModelSpec", SimpleNamespace(sources=sources, name="m", setup=Setup()))
     names = {_weights_of(spec)}
     for file in files:
-        file.write_bytes(b"others")
+        file.write_bytes(b"others!")
         names.add(_weights_of(spec))
-    assert len(names) == 3
+    assert len(names) == 4
     (tmp_path / "config.json").write_text("{}")
     assert _weights_of(spec) in names
 
