@@ -1,19 +1,18 @@
-"""The facts of public checkpoints, from the JSON files in `known/`: names, sizes, frames, tokens.
+"""The public checkpoints as a table shows them before anything is downloaded.
 
-Facts that config.json does not hold (the frame limit of training, the licence of the weights) and
-those a table of models shows before anything is downloaded. Imports no torch, fetches nothing.
+Every number comes from the code that reads a checkpoint: a record's values are parsed like a
+config.json, and the geometry of that is what plans are made with. Imports no torch, fetches
+nothing.
 """
 
 import functools
-import json
-from dataclasses import dataclass
-from importlib import resources
-from typing import Any
+from dataclasses import dataclass, replace
 
+from llava_video.model.known_files import KnownRecord, find_record, known_records
+from llava_video.model.model_config import ModelConfig, geometry_of, parse_model_config
+from llava_video.planning.geometry import Geometry
+from llava_video.planning.grid import pooled_side
 from llava_video.values import Newline
-
-_PATCHES_PER_SIDE = 27  # 384 px tiles of 14 px patches
-_POOLED_SIDE = -(-_PATCHES_PER_SIDE // 2)  # bilinear, stride 2, rounds up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,15 +21,18 @@ class KnownModel:
 
     Attributes:
         name: its hub id.
-        family: "LLaVA-OneVision" or "LLaVA-Video".
+        family: its line, "LLaVA-NeXT".
         size: parameters of its language model in words, "7B".
         layout: "original" or "hf", whose files it has.
         context_tokens: positions it accepts.
-        max_frames: frames of a video it was trained with, the default limit.
+        max_frames: frames of a video, unless another number is asked for.
+        tokens_per_frame: visual tokens of one frame, the newlines in it included.
         newline: where newline tokens stand in a video.
         time_instruction: whether videos come with a time sentence.
         video_trained: whether it was trained on videos at all.
+        template: of its conversations.
         licence: of the weights, as its model card states it, or where to read it.
+        base: the weights that a delta, an adapter or a projector is added to; "" for a whole model.
     """
 
     name: str
@@ -39,16 +41,13 @@ class KnownModel:
     layout: str
     context_tokens: int
     max_frames: int
+    tokens_per_frame: int
     newline: Newline
     time_instruction: bool
     video_trained: bool
+    template: str
     licence: str
-
-    @property
-    def tokens_per_frame(self) -> int:
-        """Visual tokens of one frame: 14 x 14 = 196, and 14 newlines when one ends each row."""
-        newlines = {Newline.ROW: _POOLED_SIDE, Newline.FRAME: 1}.get(self.newline, 0)
-        return _POOLED_SIDE**2 + newlines
+    base: str
 
     @property
     def tokens_per_video(self) -> int:
@@ -59,24 +58,67 @@ class KnownModel:
 @functools.cache
 def known_models() -> tuple[KnownModel, ...]:
     """Return every known checkpoint, family by family, small to large."""
-    folder = resources.files("llava_video.model").joinpath("known")
-    found: list[KnownModel] = []
-    for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if path.name.endswith(".json"):
-            found.extend(_read_family(json.loads(path.read_text(encoding="utf-8"))))
-    return tuple(found)
+    return tuple(map(_model, known_records()))
 
 
 def find_known(name: str) -> KnownModel | None:
     """Return the known checkpoint of a hub id, or of a folder whose last part is its name."""
-    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
-    for model in known_models():
-        if last and last == model.name.rpartition("/")[2].lower():
-            return model
-    return None
+    record = find_record(name)
+    return None if record is None else _model(record)
 
 
-def _read_family(family: dict[str, Any]) -> list[KnownModel]:
-    shared = {**family["shared"], "family": family["family"]}
-    merged = [{**shared, **own} for own in family["models"]]
-    return [KnownModel(**{**one, "newline": Newline(one["newline"])}) for one in merged]
+@functools.cache
+def known_config(name: str) -> ModelConfig | None:
+    """Return the configuration of a known checkpoint, as far as the table holds it."""
+    record = find_record(name)
+    return None if record is None else _config(record)
+
+
+def known_geometry(name: str, dtype: str = "bfloat16") -> Geometry | None:
+    """Return what a plan needs of a known checkpoint: sizes, tokens, bytes of its weights.
+
+    Args:
+        name: a hub id, or a folder whose last part is a known name.
+        dtype: "float32", "bfloat16" or "float16".
+
+    Raises:
+        ConfigError: an unknown dtype.
+    """
+    config = known_config(name)
+    return None if config is None else geometry_of(config, config.name, dtype)
+
+
+def frame_tokens(geometry: Geometry) -> int:
+    """Count the visual tokens of one frame of a video, laid out as the model was trained.
+
+    >>> frame_tokens(known_geometry("lmms-lab/LLaVA-Video-7B-Qwen2"))  # 14 rows of 14 + a newline
+    210
+    """
+    if geometry.compressed_side:
+        return geometry.compressed_side**2
+    side = pooled_side(geometry.patches_per_side, geometry.pool_stride, geometry.pool_mode)
+    newlines = {Newline.ROW: side, Newline.FRAME: 1}.get(geometry.newline, 0)
+    return side**2 + newlines
+
+
+def _config(record: KnownRecord) -> ModelConfig:
+    return replace(parse_model_config(record.values, name=record.name), layout=record.layout)
+
+
+def _model(record: KnownRecord) -> KnownModel:
+    config = _config(record)
+    return KnownModel(
+        name=record.name,
+        family=record.family,
+        size=record.size,
+        layout=record.layout,
+        context_tokens=config.context_tokens,
+        max_frames=record.max_frames,
+        tokens_per_frame=frame_tokens(geometry_of(config, record.name, "bfloat16")),
+        newline=config.visual.newline,
+        time_instruction=config.time_instruction,
+        video_trained=record.video_trained,
+        template=config.template,
+        licence=record.licence,
+        base=record.base,
+    )

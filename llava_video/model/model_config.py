@@ -19,7 +19,7 @@ from llava_video.model.hf_classes import HF_CLASSES
 from llava_video.model.hf_config import original_from_hf
 from llava_video.model.hub import resolve_checkpoint
 from llava_video.model.json_fields import JsonFields, read_json_object
-from llava_video.model.known_models import find_known
+from llava_video.model.known_files import find_record
 from llava_video.model.members import MEMBERS, Member, member_of, template_of
 from llava_video.model.names import num_parameters
 from llava_video.model.original_config import (
@@ -217,7 +217,11 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
     if value_bytes is None:
         raise ConfigError(f"dtype = {dtype!r}.", f"allowed: {', '.join(_VALUE_BYTES)}.")
     vision, text, visual = config.vision, config.text, config.visual
-    known, member, fusion = find_known(model_name), MEMBERS[config.member], config.dimensions.fusion
+    known, member, fusion = (
+        find_record(model_name),
+        MEMBERS[config.member],
+        config.dimensions.fusion,
+    )
     square_fit: Fit = "crop" if vision.kind == "clip" else "squeeze"
     return Geometry(
         model=model_name,
