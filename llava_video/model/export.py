@@ -20,7 +20,10 @@ from torch import Tensor
 
 from llava_video.errors import CheckpointError
 from llava_video.model.dimensions import VisionConfig
+from llava_video.model.hf_classes import ARCHITECTURES
 from llava_video.model.hf_config import hf_from_original
+from llava_video.model.json_fields import JsonFields
+from llava_video.model.members import backbone_of
 from llava_video.model.model_config import FileFormat, GenerationDefaults, ModelConfig
 from llava_video.model.names import file_names, unused_tower_shapes
 from llava_video.model.shards import INDEX_FILE, SINGLE_FILE
@@ -94,12 +97,13 @@ def config_values(
     stored = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
     original = {
         **config.values,
-        "architectures": ["LlavaQwenForCausalLM"],
         "tie_word_embeddings": is_tied,
         "torch_dtype": stored.pop() if len(stored) == 1 else "float32",
     }
+    if not original.get("architectures"):
+        original["architectures"] = [ARCHITECTURES[backbone_of(JsonFields(original, ""))]]
     original.pop("dtype", None)
-    if config.vision != VisionConfig():
+    if config.vision.kind == "siglip" and config.vision != VisionConfig():
         original["vision_config"] = vision_values(config.vision)
     return hf_from_original(original) if layout == "hf" else original
 

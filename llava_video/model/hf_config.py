@@ -34,6 +34,7 @@ _MEMBER_CLASSES = {
 }
 # Keys that transformers keeps but does not read; we read them back, so that saving loses nothing.
 _KEPT = (
+    "_name_or_path",
     "mm_patch_merge_type",
     "mm_newline_position",
     "mm_pooling_position",

@@ -164,13 +164,12 @@ def template_of(member: Member, fields: JsonFields, name: str = "") -> str:
         fields: its configuration in the original keys.
         name: the checkpoint's: LLaVA of the first months differs by nothing else.
     """
-    told = f"{name} {fields.values.get('_name_or_path') or ''}".lower()
-    if fields.flag("tune_mm_mlp_adapter", False) and "pretrain" in told:
+    if fields.flag("tune_mm_mlp_adapter", False) and "pretrain" in name.lower():
         return "plain"  # the first stage: a picture, then its caption
     if member is LLAVA:
-        if re.search(r"llama-?2", told):
+        if re.search(r"llama-?2", f"{name} {fields.values.get('_name_or_path')}".lower()):
             return "llava_llama_2"
-        return "llava_v0" if re.search(r"-v0(?!\d)", told) else "llava_v1"
+        return "llava_v0" if re.search(r"-v0(?!\d)", name.lower()) else "llava_v1"
     if member is LLAVA_15:
         return "vicuna_v1"
     if member is LLAVA_MINI:
@@ -187,8 +186,9 @@ def _of_siglip(fields: JsonFields, name: str) -> tuple[Member, str]:
     is_row = fields.text("mm_newline_position", "one_token") == "grid"
     if is_row and "unpad" in fields.text("mm_patch_merge_type", "flat"):
         return LLAVA_VIDEO, "a SigLIP tower, and a newline after each row of a frame"
-    if "critic" in name.lower():
-        return LLAVA_CRITIC, f"a SigLIP tower, and its name: {name}"
+    for told in (name, str(fields.values.get("_name_or_path") or "")):
+        if "critic" in told.lower():
+            return LLAVA_CRITIC, f"a SigLIP tower, and its name: {told}"
     return LLAVA_ONEVISION, "a SigLIP tower, and no marks of LLaVA-Video"
 
 

@@ -1,72 +1,35 @@
 """A seed → a complete checkpoint folder of a tiny random model: the real format at toy size.
 
 For demonstrations and tests on machines without weights. The answers are printable gibberish: the
-weights are drawn, not learned. The tokenizer has one token per byte and the template's three
-special tokens. Knows no module: tensors are drawn by name and shape.
+weights are drawn, not learned. The tokenizer has one token per byte and the special tokens of the
+member's template. Knows no module: tensors are drawn by name and shape.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as BaseTokenizer
 from torch import Tensor
 
-from llava_video.config import check, setting
-from llava_video.errors import ConfigError
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.export import write_checkpoint
 from llava_video.model.model_config import FileFormat, parse_model_config
 from llava_video.model.names import parameter_shapes
-from llava_video.model.tower_config import SO400M
-from llava_video.values import PoolMode
-
-_SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-_NUM_BYTES = 256
+from llava_video.model.tiny_spec import (
+    NUM_BYTES,
+    TinySpec,
+    front_token,
+    special_tokens,
+    tiny_generation,
+    tiny_values,
+)
 
 # Ids the random head may choose: printable ASCII, so that answers can be read on a terminal.
 _PRINTABLE = range(0x20, 0x7F)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TinySpec:
-    """What a tiny checkpoint looks like; every default is as small as the format allows."""
-
-    tile_px: int = setting(56, "Side of a tile; 56 gives 4 x 4 patches.", unit="px", at_least=14)
-    patch_px: int = setting(14, "Side of a patch, as in the real models.", unit="px", at_least=1)
-    max_tiles: int = setting(6, "Canvases go up to this many tiles each way.", at_least=1)
-    vision_hidden_size: int = setting(32, "Channels of the vision tower.", at_least=1)
-    vision_intermediate_size: int = setting(64, "Channels inside its MLP.", at_least=1)
-    vision_num_layers: int = setting(2, "Layers of the vision tower.", at_least=1)
-    vision_num_heads: int = setting(4, "Its attention heads.", at_least=1)
-    hidden_size: int = setting(64, "Channels of the language model.", at_least=1)
-    intermediate_size: int = setting(128, "Channels inside its MLP.", at_least=1)
-    num_layers: int = setting(2, "Its layers.", at_least=1)
-    num_heads: int = setting(4, "Its query heads.", at_least=1)
-    num_kv_heads: int = setting(2, "Its key and value heads.", at_least=1)
-    vocab_size: int = setting(320, "Rows of the embedding; 259 are used.", at_least=259)
-    tie_embeddings: bool = setting(False, "Whether the head is the embedding matrix.")
-    context_tokens: int = setting(
-        32_768, "Positions, as the real models.", unit="tokens", at_least=1
-    )
-    newline_position: Literal["grid", "frame", "one_token", "no_token"] = setting(
-        "grid", "Where newlines stand in a video, in the original's words; LLaVA-Video's."
-    )
-    pool_mode: PoolMode = setting("bilinear", "How maps are pooled.")
-    time_instruction: bool = setting(True, "Whether videos come with a time sentence.")
-    slow_every: int = setting(
-        0, "Every k-th frame is slow (slow-fast layout); 0 for none.", at_least=0
-    )
-    repetition_penalty: float = setting(1.05, "As in the public checkpoints.", above=0)
-    dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "Of the stored weights.")
-    num_shards: int = setting(1, "Weight files at most, about equal in size.", at_least=1)
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        check(self)
 
 
 def write_tiny_checkpoint(
@@ -78,22 +41,23 @@ def write_tiny_checkpoint(
         folder: the target; must not exist, or be empty.
         seed: the same seed and options give the same bytes.
         layout: whose format: "original" or "hf".
-        **options: fields of `TinySpec`.
+        **options: fields of `TinySpec`: `member="LLaVA-1.5"`, and sizes.
 
     Returns:
         The folder.
 
     Raises:
         ConfigError: an option out of range.
-        CheckpointError: the folder is not empty or cannot be written.
+        CheckpointError: the folder is not empty or cannot be written, or transformers has no class
+            for the member (LLaVA, LLaVA-Mini).
     """
     spec = TinySpec(**options)
-    config = parse_model_config(_config_values(spec), _generation_values(spec))
+    config = parse_model_config(tiny_values(spec), tiny_generation(spec))
     tensors = draw_tensors(config.dimensions, seed, getattr(torch, spec.dtype))
     # The format adds the two vectors of the tower's last norm to the last file.
     norm_bytes = spec.vision_hidden_size * tensors["projector.linear1.bias"].itemsize
     sizes_bytes = [tensor.nbytes for tensor in tensors.values()] + [norm_bytes, norm_bytes]
-    tokenizer = byte_tokenizer().to_str(pretty=False)
+    tokenizer = byte_tokenizer(special_tokens(spec), front_token(spec)).to_str(pretty=False)
     return write_checkpoint(
         folder,
         tensors=tensors,
@@ -123,17 +87,29 @@ def draw_tensors(dimensions: ModelDimensions, seed: int, dtype: torch.dtype) -> 
     }
 
 
-def byte_tokenizer() -> BaseTokenizer:
-    """Build a tokenizer with one token per byte (ids 0 to 255) and the three special tokens."""
+def byte_tokenizer(
+    special: Sequence[str] = special_tokens(TinySpec()), front: str = ""
+) -> BaseTokenizer:
+    """Build a tokenizer with one token per byte (ids 0 to 255) and special tokens behind them.
+
+    Args:
+        special: the special tokens, by default of Qwen's template.
+        front: the one of them that stands in front of every text; "" for none.
+    """
     letters = _byte_letters()
-    vocab = {letters[byte]: byte for byte in range(_NUM_BYTES)}
+    vocab = {letters[byte]: byte for byte in range(NUM_BYTES)}
     tokenizer = BaseTokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in _SPECIAL_TOKENS]
+        [AddedToken(token, special=True, normalized=False) for token in special]
     )
+    if front:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{front} $A",
+            special_tokens=[(front, NUM_BYTES + list(special).index(front))],
+        )
     return tokenizer
 
 
@@ -161,11 +137,11 @@ def _drawn(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Ten
         return 1 + 0.1 * noise if leaf == "weight" else 0.1 * noise
     if leaf == "bias":
         return 0.1 * noise
-    if len(shape) < 2 or leaf == "position_embedding":  # newline, separator, positions
+    if len(shape) < 2 or "position" in leaf:  # newline, separator, class, positions
         return noise
     # More than keeps variance: sharp attention, so that every token and picture matters and greedy
     # answers do not settle on one letter. Measured: beyond 2, float32 rounding reaches 1e-4 logits.
-    gain = 2.0 if name.startswith("language_model.layers") else 1.5
+    gain = 2.0 if name.startswith(("language_model.layers", "fusion.layers")) else 1.5
     return noise * gain / math.sqrt(math.prod(shape[1:]))
 
 
@@ -185,64 +161,6 @@ def _byte_letters() -> dict[int, str]:
     Printable bytes stand for themselves; the others take the letters from 256 upwards, in order.
     """
     kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [byte for byte in range(_NUM_BYTES) if byte not in kept]
+    rest = [byte for byte in range(NUM_BYTES) if byte not in kept]
     letters = {byte: chr(byte) for byte in kept}
-    return letters | {byte: chr(_NUM_BYTES + idx) for idx, byte in enumerate(rest)}
-
-
-def _config_values(spec: TinySpec) -> dict[str, Any]:
-    if spec.slow_every and spec.newline_position != "grid":
-        found = f"slow_every = {spec.slow_every}, newline_position = {spec.newline_position!r}"
-        raise ConfigError(f"{found}.", "the slow-fast layout needs newline_position='grid'.")
-    sides_px = [spec.tile_px * count for count in range(1, spec.max_tiles + 1)]
-    end_id, _, turn_end_id = range(_NUM_BYTES, _NUM_BYTES + len(_SPECIAL_TOKENS))
-    return {
-        "architectures": ["LlavaQwenForCausalLM"],
-        "model_type": "llava",
-        "hidden_size": spec.hidden_size,
-        "intermediate_size": spec.intermediate_size,
-        "num_hidden_layers": spec.num_layers,
-        "num_attention_heads": spec.num_heads,
-        "num_key_value_heads": spec.num_kv_heads,
-        "vocab_size": spec.vocab_size,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1e6,
-        "max_position_embeddings": spec.context_tokens,
-        "tie_word_embeddings": spec.tie_embeddings,
-        "bos_token_id": end_id,
-        "eos_token_id": turn_end_id,
-        "image_aspect_ratio": "anyres_max_9",
-        "image_grid_pinpoints": [[a_px, b_px] for a_px in sides_px for b_px in sides_px],
-        "mm_hidden_size": spec.vision_hidden_size,
-        "mm_vision_tower": SO400M,
-        "mm_projector_type": "mlp2x_gelu",
-        "mm_patch_merge_type": "spatial_unpad",
-        "mm_newline_position": spec.newline_position,
-        "mm_spatial_pool_mode": spec.pool_mode,
-        "mm_use_im_patch_token": False,
-        "mm_use_im_start_end": False,
-        "add_time_instruction": spec.time_instruction,
-        "force_sample": spec.time_instruction,
-        "add_faster_video": spec.slow_every > 0,
-        "faster_token_stride": spec.slow_every or 10,
-        "tokenizer_model_max_length": spec.context_tokens,
-        "tokenizer_padding_side": "right",
-        "torch_dtype": spec.dtype,
-        "vision_config": {
-            "hidden_size": spec.vision_hidden_size,
-            "intermediate_size": spec.vision_intermediate_size,
-            "num_hidden_layers": spec.vision_num_layers,
-            "num_attention_heads": spec.vision_num_heads,
-            "image_size": spec.tile_px,
-            "patch_size": spec.patch_px,
-        },
-    }
-
-
-def _generation_values(spec: TinySpec) -> dict[str, Any]:
-    return {
-        "bos_token_id": _NUM_BYTES,
-        "eos_token_id": [_NUM_BYTES + 2, _NUM_BYTES],
-        "pad_token_id": _NUM_BYTES,
-        "repetition_penalty": spec.repetition_penalty,
-    }
+    return letters | {byte: chr(NUM_BYTES + idx) for idx, byte in enumerate(rest)}

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import overlay_cases as cases
+
 from llava_video.plan_table import plan_table
 from llava_video.planning.plan_json import plan_from_json
 from llava_video.preview import plan_video
@@ -53,3 +55,18 @@ def test_a_rule_and_its_look_stand_in_the_table(run, refused, tiny_folder, tiny_
     assert "lie nearest to 2 keyframes" in " ".join(keys.out.split())
     words = refused("plan", tiny_clip, "-m", tiny_folder, "--scan-fps", "5")
     assert "--sampling uniform makes nothing of --scan-fps 5.0" in words
+
+
+def test_an_overlay_is_planned_over_its_base(
+    run, refused, tiny_folder, tiny_clip, tmp_path
+) -> None:
+    overlay = cases.write_projector(tiny_folder, tmp_path / "overlay", {}, _name_or_path=None)
+    words = refused("plan", tiny_clip, "-m", overlay)
+    assert "holds a projector alone" in words
+    assert "pass --base with the folder or hub id" in words
+    over = run("plan", tiny_clip, "-m", overlay, "--base", tiny_folder, "--json").out
+    plain = run("plan", tiny_clip, "-m", tiny_folder, "--json").out
+    assert plan_from_json(over).text_tokens == plan_from_json(plain).text_tokens
+    assert "leave --base out" in refused(
+        "plan", tiny_clip, "-m", tiny_folder, "--base", tiny_folder
+    )

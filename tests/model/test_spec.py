@@ -1,7 +1,9 @@
 """A checkpoint's facts without its weights."""
 
+import json
 from pathlib import Path
 
+import overlay_cases as cases
 import pytest
 
 from llava_video.errors import CheckpointError
@@ -32,3 +34,20 @@ def test_a_folder_without_a_tokenizer_says_so(tiny_folder: Path, tmp_path: Path)
     (tmp_path / "config.json").write_bytes((tiny_folder / "config.json").read_bytes())
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
         read_spec(tmp_path)
+
+
+def test_what_an_overlay_lacks_comes_from_its_base(tiny_folder: Path, tmp_path: Path) -> None:
+    """Its own configuration, its base's tokenizer and generation defaults."""
+    base = cases.write_model(tiny_folder, tmp_path / "base", cases.stored(tiny_folder))
+    (base / "generation_config.json").write_text(json.dumps({"repetition_penalty": 1.25}))
+    overlay = cases.write_projector(base, tmp_path / "overlay", {}, image_aspect_ratio="pad")
+    spec = read_spec(overlay)
+    assert (spec.folder, spec.sources.base) == (overlay, base)
+    assert spec.geometry.aspect == "pad" != read_spec(base).geometry.aspect
+    assert spec.tokenizer.to_json() == read_spec(base).tokenizer.to_json()
+    assert spec.config.generation.repetition_penalty == 1.25
+    # Another base by hand, and its own defaults where it has some.
+    (overlay / "generation_config.json").write_text(json.dumps({"repetition_penalty": 1.5}))
+    again = read_spec(overlay, base=tiny_folder)
+    assert again.sources.base == tiny_folder
+    assert again.config.generation.repetition_penalty == 1.5

@@ -2,17 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from model_runs import greedy
+from tokenizers import Tokenizer as BaseTokenizer
 
 from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import geometry_of, read_model_config
+from llava_video.model.names import our_names, parameter_shapes
 from llava_video.model.shards import find_shards
-from llava_video.model.tiny import TinySpec, byte_tokenizer, write_tiny_checkpoint
+from llava_video.model.tiny import byte_tokenizer, write_tiny_checkpoint
+from llava_video.model.tiny_spec import MemberName, TinySpec
 from llava_video.model.tokenizer import Tokenizer
 from llava_video.values import Newline
 
@@ -63,9 +67,9 @@ def test_options_reach_the_model(tmp_path: Path, layout: str, options, newline: 
     spec = TinySpec(**options)
     model = load_model(folder, config=config, device="cpu")
     assert config.visual.newline is newline
-    assert config.visual.pool_mode == spec.pool_mode
+    assert config.visual.pool_mode == options.get("pool_mode", "bilinear")
     assert config.visual.slow_every == spec.slow_every
-    assert config.time_instruction == spec.time_instruction
+    assert config.time_instruction == options.get("time_instruction", True)
     assert (model.separator is not None) == bool(spec.slow_every)
     assert (model.language_model.lm_head is None) == spec.tie_embeddings
     assert model.language_model.embed_tokens.weight.shape[0] == spec.vocab_size
@@ -79,6 +83,37 @@ def test_the_tile_flows_from_the_file_to_the_geometry(tmp_path: Path):
     assert geometry.canvases == ((84, 84), (168, 84), (84, 168), (168, 168))
     assert geometry.vision_width == 32
     assert load_tiny(folder).encode(torch.zeros(2, 3, 84, 84)).shape == (2, 36, 64)
+
+
+@pytest.mark.parametrize("layout", ["original", "hf"])
+@pytest.mark.parametrize("member", get_args(MemberName))
+def test_every_member_has_one_with_its_tower_inside(tmp_path: Path, member: str, layout: str):
+    folder = tmp_path / "tiny"
+    if layout == "hf" and member in ("LLaVA", "LLaVA-Mini"):
+        with pytest.raises(CheckpointError, match=f"no class for {member} "):
+            write_tiny_checkpoint(folder, member=member, layout=layout)
+        assert not folder.exists()
+        return
+    write_tiny_checkpoint(folder, member=member, layout=layout)
+    config = read_model_config(folder)
+    assert (config.member, config.layout) == (member, layout)
+    stored = {name: shape for one in find_shards(folder) for name, shape in one.shapes.items()}
+    ours = our_names(config.dimensions)
+    found = {ours[name]: shape for name, shape in stored.items() if name in ours}
+    assert found == parameter_shapes(config.dimensions)
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in stored if name not in ours} == {
+        "post_layernorm"
+    }
+
+
+def test_the_tokenizer_of_a_llama_begins_every_text(tmp_path: Path):
+    folder = write_tiny_checkpoint(tmp_path / "tiny", member="LLaVA-1.5")
+    tokenizer = BaseTokenizer.from_file(str(folder / "tokenizer.json"))
+    assert tokenizer.encode("ab").ids == [257, ord("a"), ord("b")]
+    assert tokenizer.encode("ab</s>", add_special_tokens=False).ids == [ord("a"), ord("b"), 258]
+    generation = read_model_config(folder).generation
+    assert (generation.bos_id, generation.eos_ids) == (257, (258,))
+    assert generation.repetition_penalty == 1.0
 
 
 @pytest.mark.parametrize("tie_embeddings", [False, True])
