@@ -5,25 +5,28 @@
 Reads models, cases and tables of the folder, runs every case on every model it belongs to through
 the library's public stages, and prints per model, case and stage the largest error, the limit and
 pass or fail. Keys that nothing compares are named and do no harm; a case or table that could not be
-read at all is a failure. Exit status 0 only when everything was read and passed. `docs/parity.md`
-says what is compared with what, and which visual layout a case means on a converted checkpoint.
+read at all is a failure, and so is one that no model takes. Exit status 0 only when everything was
+read and passed. `docs/parity.md` says what is compared with what, and which visual layout a case
+means on a converted checkpoint.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from parity_case import cases_of
 from parity_checks import Check, Findings, summary, table, worst_by_stage
 from parity_model import Candidate, candidate
+from parity_plan import KNOWN_FACTS
 from parity_run import SampleRun
-from parity_set import GoldenSet, cases_of, read_arrays, read_set
+from parity_set import GoldenSet, read_set
 from parity_stages import compare_case
-from parity_tables import compare_pooling, compare_table, is_pooling
+from parity_tables import compare_pooling, is_pooling, kind_of, rows_of
 
 from llava_video.errors import LlavaVideoError
 
@@ -40,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"parity: {error}", file=sys.stderr)
         return 1
     report = Report()
-    for name in models:
-        report.add_model(golden, name, cases, asked.device)
-    report.finish(cases)
+    report.add(golden, models, cases, asked.device)
     passed = report.passed
     if asked.json:
         print(json.dumps({"folder": str(asked.folder), **report.to_json()}))
@@ -73,25 +74,19 @@ class Report:
         """Whether something was compared, everything was read, and all of it passed."""
         return bool(self.checks) and not self.unread and all(c.passed for c in self.checks)
 
-    def add_model(
-        self, golden: GoldenSet, name: str, cases: Sequence[str], device: str = "cpu"
+    def add(
+        self, golden: GoldenSet, models: Sequence[str], cases: Sequence[str], device: str = "cpu"
     ) -> None:
-        """Run cases and tables of a set on one of its models."""
-        try:
-            tested = candidate(name, golden.models)
-        except LlavaVideoError as error:
-            self.unread[name, "every case"] = str(error)
-            return
-        for case_name in cases:
-            findings = Findings(name, case_name)
-            try:
-                self._run(golden, tested, case_name, findings, device)
-            except Exception as error:  # noqa: BLE001 - one case must not end the others
-                self.unread[name, case_name] = f"{type(error).__name__}: {error}"
-            self.checks += findings.checks
-
-    def finish(self, cases: Sequence[str]) -> None:
-        """Note cases that no model took."""
+        """Run cases and tables of a set on its models."""
+        candidates = [one for name in models if (one := self._candidate(golden, name))]
+        for tested in candidates:
+            for name in cases:
+                if name not in golden.tables:
+                    findings = Findings(tested.name, name)
+                    self._try(findings, self._run, golden, tested, findings, device)
+        for name in cases:
+            if name in golden.tables:
+                self._add_table(golden, name, candidates)
         taken = {check.case for check in self.checks} | {case for _, case in self.unread}
         for case in cases:
             if case not in taken and "every case" not in taken:
@@ -123,26 +118,56 @@ class Report:
             ],
         }
 
-    def _run(
-        self, golden: GoldenSet, tested: Candidate, name: str, findings: Findings, device: str
-    ) -> None:
-        if name in golden.tables:
-            if not compare_table(findings, tested, golden.tables[name]):
-                self.unread[tested.name, name] = "a table of an unknown kind."
+    def _candidate(self, golden: GoldenSet, name: str) -> Candidate | None:
+        try:
+            return candidate(name, golden.models, golden.base_of(name))
+        except (LlavaVideoError, ValueError) as error:
+            self.unread[name, "every case"] = str(error)
+            return None
+
+    def _try(self, findings: Findings, compare: Callable[..., None], *arguments: object) -> None:
+        try:
+            compare(*arguments)
+        except Exception as error:  # noqa: BLE001 - one case must not end the others
+            why = f"{type(error).__name__}: {error}"
+            self.unread[findings.model, findings.case] = why
+        self.checks += findings.checks
+
+    def _add_table(self, golden: GoldenSet, name: str, candidates: Sequence[Candidate]) -> None:
+        kind = kind_of(golden.tables[name])
+        if kind is None:
+            self.unread["no model", name] = "a table of an unknown kind."
             return
-        arrays = read_arrays(golden.cases[name])
+        rows = list(rows_of(golden.tables[name]))
+        self._note_unknown(name, kind.unknown(rows))
+        found: list[Findings] = []
+        for tested in kind.models(candidates):
+            found.append(Findings(tested.name if tested else "-", name))
+            self._try(found[-1], kind.compare, found[-1], tested, rows)
+        if kind.asks == "one" and found:
+            # No table names its tokenizer: the model whose ids it has is the one it is of.
+            best = min(found, key=lambda one: sum(not check.passed for check in one.checks))
+            self.checks = [c for c in self.checks if c.case != name or c.model == best.model]
+
+    def _run(self, golden: GoldenSet, tested: Candidate, findings: Findings, device: str) -> None:
+        name = findings.case
+        facts = golden.facts.get(name, {})
+        if facts.get("checkpoint") not in (None, tested.name, tested.origin):
+            return
+        arrays = golden.arrays_of(name)
         if is_pooling(arrays):
             self._note_unknown(name, compare_pooling(findings, arrays))
             return
-        for case in cases_of(name, arrays, golden.facts.get(name)):
+        for case in cases_of(name, arrays, facts):
             if case.model not in (None, tested.name, tested.origin):
                 continue
-            self._note_unknown(name, case.unknown_keys)
+            unread_facts = (f"{key} of cases.json" for key in case.facts if key not in KNOWN_FACTS)
+            self._note_unknown(name, (*case.unknown_keys, *unread_facts))
             config = tested.config_with(case.overrides)
             model = tested.model_with(config, case.separator, device)
             runs = [SampleRun(one, model, tested.tokenizer, config) for one in case.samples]
             num_before = len(findings.checks)
-            compare_case(findings, case, runs, model, config.padding_side)
+            compare_case(findings, case, runs, model, config, golden.logits_limit)
             if len(findings.checks) == num_before:
                 self.unread[tested.name, case.name] = "it stores nothing that is compared."
 

@@ -23,6 +23,7 @@ from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import ModelConfig, read_model_config, with_overrides
 from llava_video.model.shards import find_shards
+from llava_video.model.sources import Sources, find_sources
 from llava_video.model.tokenizer import Tokenizer
 
 LAYOUT_KEYS = (
@@ -46,14 +47,14 @@ class Candidate:
     Attributes:
         name: the folder's name.
         origin: the name of the original folder it was converted from; its own for an original.
-        folder: the folder.
+        sources: its folder, and those of what it lies over.
         config: its configuration with the visual layout of its original.
         tokenizer: its tokenizer.
     """
 
     name: str
     origin: str
-    folder: Path
+    sources: Sources
     config: ModelConfig
     tokenizer: Tokenizer
     _loaded: dict[tuple[ModelDimensions, bytes], LlavaModel] = field(default_factory=dict)
@@ -74,22 +75,23 @@ class Candidate:
         """
         needs = config.dimensions.has_separator and separator is not None
         extra = {}
-        if needs and separator is not None and not _has_separator(self.folder):
+        if needs and separator is not None and not _has_separator(self.sources.folder):
             extra = {"separator": torch.from_numpy(separator).reshape(-1)}
         key = (config.dimensions, separator.tobytes() if extra and separator is not None else b"")
         if key not in self._loaded:
             self._loaded[key] = load_model(
-                self.folder, config=config, device=device, dtype=torch.float32, extra=extra
+                self.sources, config=config, device=device, dtype=torch.float32, extra=extra
             )
         return self._loaded[key]
 
 
-def candidate(name: str, folders: Mapping[str, Path]) -> Candidate:
+def candidate(name: str, folders: Mapping[str, Path], base: Path | None = None) -> Candidate:
     """Read one model folder of a set.
 
     Args:
         name: which.
         folders: every model folder of the set.
+        base: what the folder lies over, where it holds changes of another or a part.
 
     Raises:
         CheckpointError: the folder is of a kind this version does not read.
@@ -102,7 +104,8 @@ def candidate(name: str, folders: Mapping[str, Path]) -> Candidate:
         if origin in originals:
             theirs = originals[origin].values
             config = with_overrides(config, {k: theirs[k] for k in LAYOUT_KEYS if k in theirs})
-    return Candidate(name, origin, folders[name], config, Tokenizer(folders[name]))
+    sources = find_sources(folders[name], base=base)
+    return Candidate(name, origin, sources, config, Tokenizer(sources.tokenizer_folder))
 
 
 def _originals(folders: Mapping[str, Path]) -> dict[str, ModelConfig]:

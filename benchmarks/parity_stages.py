@@ -1,29 +1,59 @@
-"""What a set stores of a case, compared with what the stages give: one function per group of keys.
+"""What a set stores of a case, compared with what the stages give.
 
-Keys that need another (`logits_at_positions` and `logits_positions`) are compared where both are
-there. Computes only what a case stores something of.
+`QUANTITIES` says for each quantity of `parity_keys` where it leaves the data path; a key's parts
+say which part of it was stored. What no quantity is (counts, masks, sums, shapes) has a function of
+its own. Computes only what a case stores something of.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from parity_checks import ARGMAX_MARGIN, LOGITS_LIMIT, ROWS_LIMIT, Findings, rows_at
-from parity_run import SampleRun, answers, engine_of, numpy_of
-from parity_set import Arrays, Case
+from parity_answers import compare_logits, compare_loss, compare_tokens
+from parity_case import Case
+from parity_checks import ROWS_LIMIT, Findings
+from parity_keys import WORDS, Arrays, aligned, index_of, part_of, read_key
+from parity_plan import (
+    compare_facts,
+    compare_frames,
+    compare_ids,
+    compare_labels,
+    compare_plan,
+    padding_mask,
+)
+from parity_run import SampleRun, numpy_of
 
 from llava_video.model.llava import LlavaModel
+from llava_video.model.model_config import ModelConfig
 
 # A sum of a plane's 147,456 values in double: what is left when they are added in another order.
 _SUMS_LIMIT = 1e-6
 
-Compare = Callable[[Findings, Arrays, list[SampleRun]], None]
+Runs = Sequence[SampleRun]
+
+
+class Quantity(NamedTuple):
+    """Where a quantity leaves the data path.
+
+    Attributes:
+        stage: the name of the stage.
+        limit: the largest error; 0 for equality.
+        frames: gives (T, R, D) rows, or (T, C, H, W) pictures.
+    """
+
+    stage: str
+    limit: float
+    frames: Callable[[Runs], npt.NDArray[Any]]
 
 
 def compare_case(
-    findings: Findings, case: Case, runs: list[SampleRun], model: LlavaModel, side: str
+    findings: Findings,
+    case: Case,
+    runs: Runs,
+    model: LlavaModel,
+    config: ModelConfig,
+    logits_limit: float,
 ) -> None:
     """Compare everything a case stores.
 
@@ -32,91 +62,64 @@ def compare_case(
         case: what the reference gave.
         runs: the case's samples on one model.
         model: that model.
-        side: where the reference pads a batch, "left" or "right".
+        config: its configuration; says where the reference pads a batch.
+        logits_limit: the largest error of a logit.
     """
-    expected = case.expected
-    _compare_ids(findings, expected, runs, side)
-    _compare_plan(findings, expected, runs)
-    if any(run.sample.visuals for run in runs):
-        for compare in (_compare_pixels, _compare_features, _compare_pooled, _compare_rows):
-            compare(findings, expected, runs)
-    _compare_embeddings(findings, expected, runs, side)
+    expected, side = case.expected, config.padding_side
+    compare_ids(findings, expected, runs, side)
+    compare_labels(findings, runs)
+    compare_plan(findings, expected, runs)
+    compare_facts(findings, case.facts, runs, config)
+    compare_frames(findings, expected, case.facts, config)
+    for key, theirs in expected.items():
+        _compare_quantity(findings, key, theirs, case, runs)
+    _compare_planes(findings, expected, runs)
+    _compare_pooled(findings, expected, runs)
+    _compare_batch(findings, expected, runs, side)
+    compare_loss(findings, expected, runs)
     for idx, run in enumerate(runs):
-        suffix = f"_{idx}" if len(runs) > 1 else ""
-        _compare_logits(findings, run, suffix)
-    _compare_tokens(findings, runs, model)
+        compare_logits(findings, run, f"_{idx}" if len(runs) > 1 else "", logits_limit)
+    compare_tokens(findings, runs, model, logits_limit)
 
 
-def _compare_ids(findings: Findings, expected: Arrays, runs: list[SampleRun], side: str) -> None:
-    if "input_ids" not in expected:
-        return None
-    theirs = np.atleast_2d(expected["input_ids"])
-    lengths = [len(run.ids) for run in runs]
-    if max(lengths) > theirs.shape[1] or len(theirs) != len(runs):
-        return findings.fail("ids", "input_ids", f"prompts of {lengths} ids for {theirs.shape}")
-    mask = _mask(lengths, theirs.shape[1], side)
-    ours = np.where(mask, 0, theirs)  # the padding's own id says nothing
-    for row, own, run in zip(ours, mask, runs, strict=True):
-        row[own] = run.ids
-    findings.same("ids", "input_ids", ours, theirs)
-    if "attention_mask_in" in expected:
-        theirs = np.atleast_2d(expected["attention_mask_in"]).astype(bool)
-        findings.same("ids", "attention_mask_in", mask, theirs)
-    return None
-
-
-def _compare_plan(findings: Findings, expected: Arrays, runs: list[SampleRun]) -> None:
-    counts = [visual.num_tokens for run in runs for visual in run.plan.visuals]
-    starts = [start for run in runs for start in run.feature_starts]
-    for key, ours in (("feature_counts", counts), ("feature_starts", starts)):
-        if key in expected:
-            findings.same("plan", key, ours, expected[key])
-    for run in runs:
-        if "seq_len" in run.sample.expected:
-            length = run.sample.expected["seq_len"]
-            findings.same("plan", "seq_len", run.plan.tokens, length)
-
-
-def _compare_pixels(findings: Findings, expected: Arrays, runs: list[SampleRun]) -> None:
-    if not {"pixel_sub", "pixel_sum", "pixel_sqsum", "resized_u8_frame0"} & set(expected):
+def _compare_quantity(
+    findings: Findings, key: str, theirs: npt.NDArray[Any], case: Case, runs: Runs
+) -> None:
+    word = read_key(key)
+    quantity = QUANTITIES.get(word.quantity) if word else None
+    if word is None or quantity is None:
         return
-    tiles = numpy_of([tiles for run in runs for tiles in run.tiles])
+    ours = part_of(quantity.frames(runs), word.parts, index_of(key, case.expected))
+    if word.quantity == "fused text" and ours is not None and ours.shape == theirs.shape:
+        # What the fusion leaves out keeps its embedding; the reference stores what nobody reads.
+        ours = np.where(np.isnan(ours), theirs, ours)
+    if word.quantity == "whole frames":  # stored as frames are, ours as tiles are
+        theirs = np.moveaxis(theirs, -1, -3)
+    if ours is None:
+        findings.fail(quantity.stage, key, "it does not say which rows.")
+    elif quantity.limit:
+        findings.near(quantity.stage, key, aligned(ours, theirs), theirs, quantity.limit)
+    else:
+        findings.same(quantity.stage, key, aligned(ours, theirs), theirs)
+
+
+def _compare_planes(findings: Findings, expected: Arrays, runs: Runs) -> None:
+    """Compare what is stored of whole tiles: some pixels of each, means, sums."""
     if "pixel_sub" in expected:
+        tiles = _pixels(runs)
         step = 8 if len(tiles) <= 6 else 16
         findings.same("pixels", "pixel_sub", tiles[:, :, 3::step, 5::step], expected["pixel_sub"])
-    if "resized_u8_frame0" in expected:
-        levels = np.rint((tiles[0].astype(np.float64) + 1) * 127.5).astype(np.uint8)
-        findings.same("pixels", "resized_u8_frame0", levels, expected["resized_u8_frame0"])
-    planes = tiles.astype(np.float64)
+    if "tile_means" in expected:
+        # Sums of integers are exact, so the means are equal whatever their order.
+        means = _levels(runs).mean(axis=(1, 2, 3), dtype=np.float64)
+        findings.same("pixels", "tile_means", means, expected["tile_means"])
     for key, power in (("pixel_sum", 1), ("pixel_sqsum", 2)):
         if key in expected:
-            sums = (planes**power).sum(axis=(2, 3))
+            sums = (_pixels(runs).astype(np.float64) ** power).sum(axis=(2, 3))
             findings.near("pixel sums", key, sums, expected[key], _SUMS_LIMIT)
 
 
-def _compare_features(findings: Findings, expected: Arrays, runs: list[SampleRun]) -> None:
-    first = next(run for run in runs if run.sample.visuals)
-    if "vision_features_frame0" in expected:
-        key = "vision_features_frame0"
-        ours = first.tower_frame0.cpu().numpy()
-        findings.near("tower", key, ours, expected[key], ROWS_LIMIT)
-    if not any(key.startswith("projected") for key in expected):
-        return
-    rows = numpy_of([part.flatten(0, 1) for run in runs for part in run.projected])
-    num_patches = first.projected[0].shape[1]
-    _near_rows(findings, "projected", "projected", rows, expected)
-    if "projected_frame0" in expected:
-        ours = rows[:num_patches]
-        theirs = expected["projected_frame0"]
-        findings.near("projected", "projected_frame0", ours, theirs, ROWS_LIMIT)
-
-
-def _compare_pooled(findings: Findings, expected: Arrays, runs: list[SampleRun]) -> None:
-    if not any(key.startswith("pooled") for key in expected):
-        return
-    if "pooled" in expected:
-        ours = numpy_of([part for run in runs for part in run.pooled()])
-        findings.near("pooled", "pooled", ours, expected["pooled"], ROWS_LIMIT)
+def _compare_pooled(findings: Findings, expected: Arrays, runs: Runs) -> None:
     for key, fast in (("pooled_slow", False), ("pooled_fast", True)):
         if key in expected:
             _compare_slow_fast(findings, key, expected[key], runs, fast=fast)
@@ -131,7 +134,7 @@ def _compare_pooled(findings: Findings, expected: Arrays, runs: list[SampleRun])
 
 
 def _compare_slow_fast(
-    findings: Findings, key: str, theirs: npt.NDArray[Any], runs: list[SampleRun], *, fast: bool
+    findings: Findings, key: str, theirs: npt.NDArray[Any], runs: Runs, *, fast: bool
 ) -> None:
     """Compare maps of one speed, stored for the frames of that speed or for every frame."""
     for of_all in (False, True):
@@ -143,149 +146,78 @@ def _compare_slow_fast(
     return None
 
 
-def _compare_rows(findings: Findings, expected: Arrays, runs: list[SampleRun]) -> None:
-    if any(key.startswith("spliced") for key in expected):
-        rows = numpy_of([part for run in runs for part in run.visual_rows])
-        _near_rows(findings, "visual rows", "spliced", rows, expected)
-
-
-def _compare_embeddings(
-    findings: Findings, expected: Arrays, runs: list[SampleRun], side: str
-) -> None:
-    wanted = ("inputs_embeds", "attention_mask_out", "position_ids_explicit")
-    if not any(key.startswith(wanted) for key in expected):
-        return
-    lengths = [len(run.embeddings) for run in runs]
-    width = runs[0].embeddings.shape[1]
-    mask = _mask(lengths, max(lengths), side)
-    batch = np.zeros((*mask.shape, width), dtype=np.float32)
-    for row, own, run in zip(batch, mask, runs, strict=True):
-        row[own] = run.embeddings.cpu().numpy()
-    if "attention_mask_out" in expected:
-        theirs = expected["attention_mask_out"].astype(bool)
-        findings.same("embeddings", "attention_mask_out", mask, theirs)
+def _compare_batch(findings: Findings, expected: Arrays, runs: Runs, side: str) -> None:
+    """Compare what the reference's padding makes of lengths."""
+    lengths = [run.num_tokens for run in runs]
+    mask = padding_mask(lengths, max(lengths), side)
+    for key in ("attention_mask_out", "expanded_attention_mask"):
+        if key in expected:
+            findings.same("embeddings", key, mask, expected[key].astype(bool))
+    if "expanded_lengths" in expected:
+        findings.same("plan", "expanded_lengths", lengths, expected["expanded_lengths"])
+    if "expanded_len" in expected:
+        findings.same("plan", "expanded_len", max(lengths), expected["expanded_len"])
     if "position_ids_explicit" in expected:
         theirs = expected["position_ids_explicit"]
         positions = np.where(mask, mask.cumsum(axis=1) - 1, 0)
         ours = np.where(mask, positions, theirs) if theirs.shape == mask.shape else positions
         findings.same("embeddings", "position_ids_explicit", ours, theirs)
     if "inputs_embeds_shape" in expected:
-        theirs = expected["inputs_embeds_shape"]
-        findings.same("embeddings", "inputs_embeds_shape", batch.shape, theirs)
-    if "inputs_embeds" in expected:
-        theirs = expected["inputs_embeds"]
-        ours = batch if theirs.ndim == batch.ndim else batch[0]
-        findings.near("embeddings", "inputs_embeds", ours, theirs, ROWS_LIMIT)
-    flat = batch.reshape(-1, width)
-    _near_rows(findings, "embeddings", "inputs_embeds", flat, expected, whole=False)
+        shape = (*mask.shape, runs[0].embeddings.shape[1])
+        findings.same("embeddings", "inputs_embeds_shape", shape, expected["inputs_embeds_shape"])
 
 
-def _compare_logits(findings: Findings, run: SampleRun, suffix: str) -> None:
-    expected = run.sample.expected
-    if not any(key.startswith("logits_") for key in expected):
-        return
-    stats = run.logits
-    vocab = _vocab(expected, stats.rows.shape[1])
-    rows = stats.rows[:, :vocab]
-    ours: dict[str, torch.Tensor] = {
-        "logits_last": rows[-1],
-        "logits_all": rows,
-        "logits_max": stats.maximum,
-        "logits_margin": stats.margin,
-        "logits_logsumexp": stats.logsumexp,
-    }
-    for key, value in ours.items():
-        if key in expected:
-            theirs = expected[key]
-            findings.near("logits", key + suffix, value.numpy(), theirs, LOGITS_LIMIT)
-    if "logits_at_positions" in expected and "logits_positions" in expected:
-        key, at = "logits_at_positions", expected["logits_positions"]
-        findings.near(
-            "logits", key + suffix, rows_at(rows.numpy(), at), expected[key], LOGITS_LIMIT
-        )
-    if "logits_argmax" in expected:
-        theirs = expected["logits_argmax"]
-        argmax = stats.argmax.numpy()
-        if argmax.shape == theirs.shape:
-            margin = expected.get("logits_margin", stats.margin.numpy())
-            argmax = np.where(margin > ARGMAX_MARGIN, argmax, theirs)
-        findings.same("argmax", f"logits_argmax{suffix}", argmax, theirs)
+def _pixels(runs: Runs) -> npt.NDArray[Any]:
+    return numpy_of([tiles for run in runs for tiles in run.tiles])
 
 
-def _compare_tokens(findings: Findings, runs: list[SampleRun], model: LlavaModel) -> None:
-    """Compare greedy answers of the engine: each request alone, then all of the case at once."""
-    asked: list[tuple[SampleRun, str, npt.NDArray[Any], float]] = []
-    for idx, run in enumerate(runs):
-        suffix = f"_{idx}" if len(runs) > 1 else ""
-        expected = run.sample.expected
-        if "greedy_tokens" in expected:
-            asked.append((run, f"greedy_tokens{suffix}", expected["greedy_tokens"], 1.0))
-        if {"greedy_tokens_rep_penalty", "repetition_penalty"} <= set(expected):
-            penalty = float(expected["repetition_penalty"])
-            tokens = expected["greedy_tokens_rep_penalty"]
-            asked.append((run, f"greedy_tokens_rep_penalty{suffix}", tokens, penalty))
-    if not asked:
-        return
-    engine = engine_of(model, runs[0].tokenizer)
-    requests = [
-        run.request(len(tokens), penalty, request_id=idx)
-        for idx, (run, _, tokens, penalty) in enumerate(asked)
-    ]
-    for request, (_, key, theirs, _) in zip(requests, asked, strict=True):
-        findings.same("greedy", key, answers(engine, [request])[0], theirs)
-    if len(requests) > 1:
-        together = answers(engine, requests)
-        for ours, (_, key, theirs, _) in zip(together, asked, strict=True):
-            findings.same("greedy at once", key, ours, theirs)
-    _compare_margins(findings, asked)
+def _levels(runs: Runs) -> npt.NDArray[np.uint8]:
+    return np.concatenate([levels for run in runs for levels in run.levels])
 
 
-def _compare_margins(
-    findings: Findings, asked: Sequence[tuple[SampleRun, str, npt.NDArray[Any], float]]
-) -> None:
-    for run, key, tokens, penalty in asked:
-        key = key.replace("tokens", "margin")
-        theirs = run.sample.expected.get(
-            "greedy_margin" if penalty == 1.0 else "greedy_margin_rep_penalty"
-        )
-        if theirs is not None:
-            ours = run.forced_margins(tokens.tolist(), penalty)
-            findings.near("greedy margins", key, ours, theirs, LOGITS_LIMIT)
+def _whole_frames(runs: Runs) -> npt.NDArray[np.uint8]:
+    return np.concatenate([whole for run in runs for whole in run.whole_frames])
 
 
-def _near_rows(
-    findings: Findings,
-    stage: str,
-    name: str,
-    rows: npt.NDArray[Any],
-    expected: Arrays,
-    *,
-    whole: bool = True,
-) -> None:
-    """Compare rows as sets store them: all, some by index, the mean of every one."""
-    if whole and name in expected:
-        findings.near(stage, name, rows, expected[name], ROWS_LIMIT)
-    some, index = f"{name}_rows", f"{name}_row_index"
-    if some in expected and index in expected:
-        findings.near(stage, some, rows_at(rows, expected[index]), expected[some], ROWS_LIMIT)
-    mean = f"{name}_row_mean"
-    if mean in expected:
-        means = rows.mean(axis=-1, dtype=np.float64)
-        findings.near(stage, mean, means, expected[mean].reshape(-1), ROWS_LIMIT)
+def _embeddings(runs: Runs) -> npt.NDArray[Any]:
+    """Return (B, L, D) as the reference pads: prompts of zeros behind or before."""
+    side = runs[0].config.padding_side
+    lengths = [len(run.embeddings) for run in runs]
+    mask = padding_mask(lengths, max(lengths), side)
+    batch = np.zeros((*mask.shape, runs[0].embeddings.shape[1]), dtype=np.float32)
+    for row, own, run in zip(batch, mask, runs, strict=True):
+        row[own] = run.embeddings.cpu().numpy()
+    return batch
 
 
-def _mask(lengths: Sequence[int], width: int, side: str) -> npt.NDArray[np.bool_]:
-    """Return which places of a padded batch are real."""
-    places = np.arange(width)[None]
-    counts = np.asarray(lengths)[:, None]
-    return places < counts if side == "right" else places >= width - counts
-
-
-def _vocab(expected: Arrays, ours: int) -> int:
-    """Return the logits' width to compare: a set may store fewer columns than there are rows."""
-    widths = [
-        expected[key].shape[-1]
-        for key in ("logits_last", "logits_at_positions", "logits_all")
-        if key in expected
-    ]
-    return min([ours, *widths])
+QUANTITIES = {
+    "pixels": Quantity("pixels", 0, _pixels),
+    "levels": Quantity("pixels", 0, _levels),
+    "whole frames": Quantity("pixels", 0, _whole_frames),
+    "features": Quantity(
+        "tower", ROWS_LIMIT, lambda runs: numpy_of([part for run in runs for part in run.features])
+    ),
+    "compressed": Quantity(
+        "compressed", ROWS_LIMIT, lambda runs: numpy_of([run.compressed for run in runs])
+    ),
+    "projected": Quantity(
+        "projected",
+        ROWS_LIMIT,
+        lambda runs: numpy_of([part for run in runs for part in run.projected]),
+    ),
+    "pooled": Quantity(
+        "pooled",
+        ROWS_LIMIT,
+        lambda runs: numpy_of([part for run in runs for part in run.pooled()]),
+    ),
+    "visual rows": Quantity(
+        "visual rows",
+        ROWS_LIMIT,
+        lambda runs: numpy_of([part for run in runs for part in run.visual_rows])[None],
+    ),
+    "fused text": Quantity(
+        "fused text", ROWS_LIMIT, lambda runs: np.stack([run.fused_text for run in runs])
+    ),
+    "embeddings": Quantity("embeddings", ROWS_LIMIT, _embeddings),
+}
+assert set(QUANTITIES) | {"logits"} == set(WORDS.values()) | {"whole frames"}

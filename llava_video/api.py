@@ -280,6 +280,7 @@ def load(
     rope: Literal["exact", "compat"] | None = None,
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    template: str | None = None,
     engine: EngineSettings | None = None,
     on_event: OnEvent | None = None,
     on_shard: Callable[[int, int], None] | None = None,
@@ -299,6 +300,7 @@ def load(
         rope: angles of positions, "exact" or the reference's ("compat"); None is the engine's.
         base: what an adapter, a projector or a delta is over: a folder or hub id; None, its own.
         vision_tower: of a checkpoint that holds none: a folder or hub id; None, the one it names.
+        template: the conversation's template, "vicuna_v1" or another; None is the checkpoint's own.
         engine: chunk sizes and limits of the engine; None for its defaults.
         on_event: called with every engine event of every request.
         on_shard: called with (shards loaded, shards in all).
@@ -307,7 +309,7 @@ def load(
         CheckpointError: not found, incomplete, or of a kind this library does not read.
         BudgetError: the weights do not fit the memory; none was read.
         BackendMissingError: attn="flash" without flash-attn.
-        ConfigError: an unknown device or dtype, or no amount of memory.
+        ConfigError: an unknown device, dtype or template, or no amount of memory.
     """
     asked = MemorySettings(memory=memory, quantize=quantize)
     if rope is not None:
@@ -319,6 +321,7 @@ def load(
         dtype=dtype,
         base=base,
         vision_tower=vision_tower,
+        template=template,
         memory=asked,
         settings=engine,
     )
@@ -341,6 +344,7 @@ def describe_video(
     quantize: Quantize = "auto",
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    template: str | None = None,
     **options: Unpack[Options],
 ) -> Description:
     """Describe one video in one call.
@@ -359,6 +363,7 @@ def describe_video(
         quantize: as `load`.
         base: as `load`.
         vision_tower: as `load`.
+        template: as `load`.
         **options: see `Options`.
 
     Raises:
@@ -367,8 +372,8 @@ def describe_video(
     """
     settings_of(options)  # a mistyped option is told before gigabytes are loaded
     if isinstance(model, LlavaVideo):
-        given = (revision, device, dtype, attn, memory, quantize, base, vision_tower)
-        if given != (None, "auto", "auto", "sdpa", None, "auto", None, None):
+        given = (revision, device, dtype, attn, memory, quantize, base, vision_tower, template)
+        if given != (None, "auto", "auto", "sdpa", None, "auto", None, None, None):
             raise ConfigError(
                 "device, dtype, memory and the like are settled when a model is loaded.",
                 "give them to load(), or name the model instead of passing it loaded.",
@@ -384,5 +389,6 @@ def describe_video(
         quantize=quantize,
         base=base,
         vision_tower=vision_tower,
+        template=template,
     ) as loaded:
         return loaded.describe(video, prompt, **options)

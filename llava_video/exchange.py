@@ -20,6 +20,7 @@ from llava_video import backends
 from llava_video.config import to_mapping
 from llava_video.engine.request import Answer, FusedPart, Part, Request, TextPart, VisualPart
 from llava_video.engine.sequence import Sequence as KvSequence
+from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
 from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
 from llava_video.model.hub import commit_of
@@ -143,7 +144,7 @@ class Exchange:
             parts = [_fused(parts)]
         return Request(
             parts=tuple(parts),
-            generation=self.settings.generation,
+            generation=self._generation(),
             request_id=self.request_id,
             position_scale=self.plan.position_scale,
             kv_format=self.plan.kv_format,
@@ -202,6 +203,13 @@ class Exchange:
                 yield from evidence.watch(ready)
 
         return VisualPart(plan=plan, clips=clips, key=self._key(idx))
+
+    def _generation(self) -> GenerationSettings:
+        """Return how to answer: a free answer ends where the template ends it, too."""
+        asked = self.settings.generation
+        if asked.response_format is not None:
+            return asked
+        return dataclasses.replace(asked, stop=(*asked.stop, *self.spec.end_texts))
 
     def _key(self, idx: int) -> str:
         return _visual_key(self.opened[idx].identity, self.plan.visuals[idx])

@@ -70,6 +70,7 @@ def load_spec(
     dtype: str,
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    template: str | None = None,
     memory: MemorySettings | None = None,
     settings: EngineSettings | None = None,
 ) -> ModelSpec:
@@ -84,17 +85,19 @@ def load_spec(
         dtype: as `load`.
         base: as `load`.
         vision_tower: as `load`.
+        template: as `load`.
         memory: what the model may take, and how its weights are kept; None for the defaults.
         settings: the engine's; None for the defaults.
 
     Raises:
         CheckpointError: as `read_spec`; or the tokenizer knows more ids than the model has rows.
         BudgetError: the weights do not fit.
+        ConfigError: an unknown template.
     """
     chosen = choose_dtype(dtype, device)
     spec = read_spec(
         name_or_path, revision=revision, base=base, vision_tower=vision_tower, dtype=chosen
-    )
+    ).with_template(template)
     _check_vocabulary(spec)
     where = choose_device(device)
     setup = set_up(
@@ -171,11 +174,10 @@ def load_engine(
         attn=attn,
         weights=spec.setup.weight_format,
     )
-    generation = spec.config.generation
     return Scheduler(
         model,
         spec.tokenizer,
-        eos_ids=generation.eos_ids,
-        repetition_penalty=generation.repetition_penalty,
+        eos_ids=spec.end_ids,
+        repetition_penalty=spec.config.generation.repetition_penalty,
         settings=with_cache_limit(settings or EngineSettings(), spec.geometry, spec.setup),
     )

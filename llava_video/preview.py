@@ -38,6 +38,7 @@ def plan_video(
     revision: str | None = None,
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    template: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
     memory: str | int | None = None,
@@ -54,6 +55,7 @@ def plan_video(
         revision: hub revision.
         base: as `load`; an overlay without a tokenizer has its base's.
         vision_tower: as `load`; its sizes are read where the configuration only names it.
+        template: the conversation's template, by name; None is the checkpoint's own.
         device: what memory is counted for; "auto" is a GPU (looking for one would cost the start-up
             of torch).
         dtype: what weights and cache are counted in; "auto" is bfloat16 on a GPU, float32 on a CPU.
@@ -71,7 +73,9 @@ def plan_video(
     asked, kind = MemorySettings(memory=memory, quantize=quantize), device_kind(device)
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16"
-    spec = read_spec(model, revision=revision, base=base, vision_tower=vision_tower, dtype=dtype)
+    spec = read_spec(
+        model, revision=revision, base=base, vision_tower=vision_tower, dtype=dtype
+    ).with_template(template)
     spec = replace(spec, setup=set_up(spec.geometry, asked, EngineSettings(), kind=kind))
     opened = open_visuals(video, settings.sampling, *settings.reading)
     try:
@@ -91,8 +95,7 @@ def make_plan(
     """
 
     def text_of(notes: Sequence[TimeNote | None]) -> tuple[str, int]:
-        sentences = [note.sentence() if note else None for note in notes]
-        text = render(place_marks(turns, sentences))
+        text = _prompt_of(spec, turns, notes)
         return text, spec.tokenizer.num_text_tokens(text)
 
     return plan_request(
@@ -133,8 +136,7 @@ def follow_up(spec: ModelSpec, plan: Plan, turns: Sequence[Turn], settings: Sett
     Raises:
         BudgetError: the words leave no room for the answer.
     """
-    notes = [time_note(visual) for visual in plan.visuals]
-    text = render(place_marks(turns, [note.sentence() if note else None for note in notes]))
+    text = _prompt_of(spec, turns, [time_note(visual) for visual in plan.visuals])
     text_tokens = spec.tokenizer.num_text_tokens(text)
     max_new_tokens = settings.generation.max_new_tokens
     need_tokens = text_tokens + plan.visual_tokens + max_new_tokens
@@ -173,3 +175,10 @@ def check_planned_for(spec: ModelSpec, plan: Plan) -> None:
             f"the plan was made for {plan.weight_format} weights, this model's are {weights}.",
             f"load it with quantize={plan.weight_format!r}, or make the plan with this model.",
         )
+
+
+def _prompt_of(spec: ModelSpec, turns: Sequence[Turn], notes: Sequence[TimeNote | None]) -> str:
+    """Write the prompt, one mark and perhaps a time sentence per visual, in the template."""
+    sentences = [note.sentence() if note else None for note in notes]
+    marked = place_marks(turns, sentences, has_mark_ends=spec.config.has_mark_ends)
+    return render(marked, spec.config.template)

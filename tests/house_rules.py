@@ -43,7 +43,7 @@ FLOORS_OF_FILES = (0, 4)
 
 # These must load in milliseconds, and in processes that never touch a model.
 TORCH_FREE = (*FLOORS[0], "video", "planning", "world")
-TORCH_FREE_FILES = ("model_config", "tokenizer", "prompt", "hub")
+TORCH_FREE_FILES = ("model_config", "tokenizer", "sentence_pieces", "prompt", "labels", "hub")
 HEAVY = ("torch", "transformers")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -22,6 +22,7 @@ MODEL_NAMES = (
     "attn",
     "memory",
     "quantize",
+    "template",
 )
 
 

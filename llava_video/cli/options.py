@@ -18,6 +18,7 @@ from llava_video.cli.command import option
 from llava_video.cli.words import in_options
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
+from llava_video.model.prompt import TEMPLATES
 from llava_video.options import Options
 from llava_video.planning.settings import MemorySettings, PlanningSettings, SamplingSettings
 from llava_video.preview import DEFAULT_MODEL
@@ -112,6 +113,8 @@ def model_options(*, with_weights: bool) -> Callable[[F], F]:
                help="What an adapter, a projector or a delta is over.  [default: what it names]"),
         option("--vision-tower", section=MODEL, metavar="NAME|DIR",
                help="Of a checkpoint that holds none.  [default: the one it names]"),
+        option("--template", section=MODEL, type=click.Choice(tuple(TEMPLATES)), metavar="NAME",
+               help=f"Of the conversation: {', '.join(TEMPLATES)}.  [default: the checkpoint's]"),
         _option_of("memory", MODEL, MemorySettings),
         _option_of("quantize", MODEL, MemorySettings),
     ]  # fmt: skip

@@ -23,6 +23,7 @@ _OF_MODELS = (
     "attn",
     "memory",
     "quantize",
+    "template",
 )
 
 

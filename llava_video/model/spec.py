@@ -4,10 +4,11 @@ Reads JSON files of a folder (fetched by name when needed); imports neither torc
 so a plan costs no start-up time.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from llava_video.model.model_config import ModelConfig, geometry_of, read_model_config
+from llava_video.model.prompt import stop_strings, template_of
 from llava_video.model.sources import Files, Sources, find_sources
 from llava_video.model.tokenizer import Tokenizer
 from llava_video.planning.geometry import Geometry
@@ -41,6 +42,30 @@ class ModelSpec:
     def folder(self) -> Path:
         """Where its own files are."""
         return self.sources.folder
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer: the checkpoint's, and the template's where it ends by a token."""
+        ends = map(self.tokenizer.special_id, stop_strings(self.config.template))
+        of_template = [end for end in ends if end is not None]
+        return tuple(dict.fromkeys((*self.config.generation.eos_ids, *of_template)))
+
+    @property
+    def end_texts(self) -> tuple[str, ...]:
+        """Texts that end an answer: of a template whose end is no token, as the ### of v0."""
+        ends = stop_strings(self.config.template)
+        return tuple(end for end in ends if self.tokenizer.special_id(end) is None)
+
+    def with_template(self, name: str | None) -> "ModelSpec":
+        """Return the spec with another conversation template; None leaves the checkpoint's.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        if name is None:
+            return self
+        template_of(name)
+        return replace(self, config=replace(self.config, template=name))
 
 
 def read_spec(

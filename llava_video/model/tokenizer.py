@@ -1,21 +1,27 @@
-"""Prompt text ↔ token ids, over the checkpoint's tokenizer.json.
+"""Prompt text ↔ token ids, over the checkpoint's tokenizer.model or tokenizer.json.
 
 A prompt is split at every literal `<image>`; the pieces between are tokenised one by one, so that
-no merge crosses a mark and the tokenizer's own `<image>` id is never produced. Special tokens
-written in the text become special tokens, wherever the text comes from: so does the original code,
-and the template relies on it. `special_tokens_in` names them for callers that pass on untrusted
-text. Imports neither torch nor transformers and knows no template.
+no merge crosses a mark and the tokenizer's own `<image>` id is never produced. What the tokenizer
+puts in front of every text (`<s>` of LLaMA; nothing of Qwen) stands once, in front of the whole.
+Special tokens written in the text become special tokens, wherever the text comes from: so does the
+original code, and the template relies on it. `special_tokens_in` names them for callers that pass
+on untrusted text. Imports neither torch nor transformers and knows no template.
 """
 
+import itertools
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from tokenizers import Encoding
 from tokenizers import Tokenizer as BaseTokenizer
 
 from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.json_fields import read_json_object
+from llava_video.model.sentence_pieces import BLANK, convert_pieces
 
 IMAGE_MARK: Final = "<image>"
 MARK_ID: Final = -200
@@ -27,25 +33,38 @@ Mark = type(None)
 # random, so as ids they would be noise where the original checkpoint reads plain text.
 _PLACEHOLDERS = frozenset({"<image>", "<video>"})
 _REPLACEMENT = "\ufffd"
+# Of a character of four bytes, three may be there: as many U+FFFD may still become one character.
+_MOST_UNSURE = 3
+_BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class Tokenizer:
     """The tokenizer of one checkpoint folder; safe to use from several threads.
 
+    The original code reads LLaMA's by tokenizer.model, so that file is read where both are there;
+    `tokenizer_class` and the like say nothing here.
+
     Args:
-        folder: holds tokenizer.json.
+        folder: holds tokenizer.model (SentencePiece, as LLaMA's) or tokenizer.json, and mostly
+            tokenizer_config.json.
+
+    Attributes:
+        front_ids: ids the tokenizer puts in front of every text.
 
     Raises:
-        CheckpointError: when tokenizer.json is missing or not readable.
+        CheckpointError: when neither is there, or not readable.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self._json = _read_tokenizer_json(Path(folder) / "tokenizer.json")
+        folder = Path(folder)
+        path = folder / "tokenizer_config.json"
+        settings = read_json_object(path) if path.is_file() else {}
+        self._json, self._doubled_before = _read(folder, settings)
         try:
             self._base = BaseTokenizer.from_str(self._json)
         except Exception as cause:  # tokenizers raises nothing narrower
             raise CheckpointError(
-                f"{Path(folder) / 'tokenizer.json'} is no tokenizer: {cause}.",
+                f"{folder / 'tokenizer.json'} is no tokenizer: {cause}.",
                 "download the checkpoint again.",
             ) from cause
         # A file may ask for padding or truncation; a prompt is never cut or padded.
@@ -53,6 +72,8 @@ class Tokenizer:
         self._base.no_truncation()
         added = self._base.get_added_tokens_decoder().values()
         self._special = tuple(token.content for token in added if token.special)
+        self._has_byte_pieces = bool(getattr(self._base.model, "byte_fallback", False))
+        self.front_ids = self._front_ids(settings)
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.num_ids} ids)"
@@ -63,7 +84,7 @@ class Tokenizer:
         return int(self._base.get_vocab_size())
 
     def to_json(self) -> str:
-        """Return the text of tokenizer.json, without the placeholders of conversions."""
+        """Return the text of a tokenizer.json, without the placeholders of conversions."""
         return self._json
 
     def encode(self, text: str) -> list[int]:
@@ -72,24 +93,33 @@ class Tokenizer:
         Raises:
             ConfigError: the text is no Unicode (half a surrogate pair, as from undecodable bytes).
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as cause:
-            raise ConfigError(
-                f"the text {text[:40]!r} is no valid Unicode.", "retype it."
-            ) from cause
-        return list(self._base.encode(text, add_special_tokens=False).ids)
+        return list(self._encoding(text).ids)
+
+    def encode_spans(self, text: str) -> list[tuple[int, int, int]]:
+        """Turn text without marks into (id, start, stop): the characters every id stands for.
+
+        Bytes of one character share it. Raises as `encode`.
+        """
+        found = self._encoding(text)
+        shift = len(self._lead(text))
+        return [
+            (token_id, max(0, start - shift), max(0, stop - shift))
+            for token_id, (start, stop) in zip(found.ids, found.offsets, strict=True)
+        ]
 
     def encode_prompt(self, prompt: str) -> list["list[int] | Mark"]:
         """Turn a prompt into its pieces: a list of ids per text, None per `<image>` mark.
 
-        Text pieces that come to no id are left out.
+        `front_ids` begin the first piece, as a piece of their own where the prompt begins with a
+        mark. Text pieces that come to no id are left out.
         """
         pieces: list[list[int] | Mark] = []
+        front = list(self.front_ids)
         for idx, text in enumerate(prompt.split(IMAGE_MARK)):
             if idx:
                 pieces.append(None)
-            ids = self.encode(text)
+            ids = front + self.encode(text)
+            front = []
             if ids:
                 pieces.append(ids)
         return pieces
@@ -102,21 +132,68 @@ class Tokenizer:
         return ids
 
     def num_text_tokens(self, prompt: str) -> int:
-        """Count the ids of a prompt, marks not counted."""
+        """Count the ids of a prompt, `front_ids` counted, marks not."""
         return sum(len(piece) for piece in self.encode_prompt(prompt) if piece is not None)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Turn ids into text; special tokens and ids beyond the vocabulary give nothing."""
-        return str(self._base.decode(list(ids), skip_special_tokens=True))
+        """Turn ids into text; special tokens and ids beyond the vocabulary give nothing.
+
+        Of a vocabulary that writes rare characters as bytes, each byte of no character is one
+        U+FFFD and takes no others with it, as SentencePiece has it.
+        """
+        if not self._has_byte_pieces:
+            return str(self._base.decode(list(ids), skip_special_tokens=True))
+        pieces = self._bytes_of_ids
+        text = b"".join(pieces.get(idx, b"") for idx in ids).decode(errors="surrogateescape")
+        return re.sub("[\udc80-\udcff]", _REPLACEMENT, text).removeprefix(" ")
 
     def token_id(self, token: str) -> int | None:
         """Return the id of one token as spelled in the vocabulary; None when there is none."""
         found = self._base.token_to_id(token)
         return None if found is None else int(found)
 
+    def special_id(self, token: str) -> int | None:
+        """Return the id of a special token: one that is always read and written whole, or None."""
+        return self.token_id(token) if token in self._special else None
+
     def special_tokens_in(self, text: str) -> tuple[str, ...]:
         """Return the special tokens that stand literally in a text and would be read as such."""
         return tuple(token for token in self._special if token in text)
+
+    @cached_property
+    def _bytes_of_ids(self) -> dict[int, bytes]:
+        """What every id writes, of a vocabulary with byte pieces."""
+        added = self._base.get_added_tokens_decoder()
+        pieces: dict[int, bytes] = {}
+        for piece, idx in self._base.get_vocab().items():
+            byte = _BYTE_PIECE.fullmatch(piece)
+            text = piece if idx in added else piece.replace(BLANK, " ")
+            pieces[idx] = bytes([int(byte[1], 16)]) if byte else text.encode()
+        special = (idx for idx, token in added.items() if token.special)
+        return pieces | dict.fromkeys(special, b"")
+
+    def _encoding(self, text: str) -> Encoding:
+        try:
+            text.encode()
+        except UnicodeEncodeError as cause:
+            raise ConfigError(
+                f"the text {text[:40]!r} is no valid Unicode.", "retype it."
+            ) from cause
+        return self._base.encode(self._lead(text) + text, add_special_tokens=False)
+
+    def _lead(self, text: str) -> str:
+        return BLANK if text.startswith(self._doubled_before) else ""
+
+    def _front_ids(self, settings: Mapping[str, Any]) -> tuple[int, ...]:
+        """Return what stands before every text: `add_bos_token` rules where it says something."""
+        asked, token = settings.get("add_bos_token"), settings.get("bos_token")
+        begin = token.get("content") if isinstance(token, Mapping) else token
+        if isinstance(asked, bool) and isinstance(begin, str):
+            begin_id = self.token_id(begin)
+            return (begin_id,) if asked and begin_id is not None else ()
+        found = self._base.encode("a")
+        added = zip(found.ids, found.special_tokens_mask, strict=True)
+        return tuple(token_id for token_id, _ in itertools.takewhile(lambda one: one[1], added))
 
 
 class TextStream:
@@ -138,17 +215,16 @@ class TextStream:
     def push(self, token_id: int) -> str:
         """Take the next id; return the text that is now certain, perhaps "".
 
-        The last character is held back while it may still change: an unfinished one decodes to
-        U+FFFD.
+        What may still change is held back: an unfinished character decodes to U+FFFD, one for each
+        of its bytes in some vocabularies.
         """
         self._ids.append(token_id)
         text = self._tokenizer.decode(self._ids)
-        if text.endswith(_REPLACEMENT):
-            piece = text[self._sent : -1]
+        unsure = len(text) - len(text.rstrip(_REPLACEMENT))
+        piece = text[self._sent : len(text) - min(unsure, _MOST_UNSURE)]
+        if unsure:
             self._sent += len(piece)
-            return piece
-        piece = text[self._sent :]
-        if piece:
+        elif piece:
             # Some decoders strip a leading space, so the last sent token stays in the window.
             del self._ids[: self._num_old]
             self._num_old = len(self._ids)
@@ -162,13 +238,27 @@ class TextStream:
         return piece
 
 
-def _read_tokenizer_json(path: Path) -> str:
+def _read(folder: Path, settings: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return the text of a tokenizer.json, and what `Converted.doubled_before` says."""
+    pieces, path = folder / "tokenizer.model", folder / "tokenizer.json"
+    if pieces.is_file():
+        try:
+            found = convert_pieces(folder, settings, without=_PLACEHOLDERS)
+        except CheckpointError:  # Llama 3 calls a file of another kind the same
+            if not path.is_file():
+                raise
+        else:
+            return json.dumps(found.values, ensure_ascii=False), found.doubled_before
     if not path.is_file():
         raise CheckpointError(
-            f"{path} is missing.",
-            "copy tokenizer.json of the checkpoint into the folder; vocab.json and merges.txt "
-            "alone are not read.",
+            f"{folder} has no tokenizer: neither tokenizer.json nor tokenizer.model is there.",
+            "copy the one of the checkpoint into the folder, and tokenizer_config.json; "
+            "vocab.json and merges.txt alone are not read.",
         )
+    return _read_tokenizer_json(path), ()
+
+
+def _read_tokenizer_json(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as cause:
@@ -176,6 +266,14 @@ def _read_tokenizer_json(path: Path) -> str:
     if not any(f'"{placeholder}"' in text for placeholder in _PLACEHOLDERS):
         return text
     values: dict[str, Any] = read_json_object(path)
-    added = values.get("added_tokens") or []
-    values["added_tokens"] = [one for one in added if one.get("content") not in _PLACEHOLDERS]
-    return json.dumps(values, ensure_ascii=False)
+    try:
+        kept = [one for one in values["added_tokens"] if one["content"] not in _PLACEHOLDERS]
+        # Those behind a placeholder keep their ids by standing in the vocabulary itself.
+        vocab = values["model"]["vocab"] | {one["content"]: one["id"] for one in kept}
+        model = {**values["model"], "vocab": vocab}
+    except (KeyError, TypeError) as cause:
+        raise CheckpointError(
+            f"{path} is no tokenizer of the kinds of the family ({cause!r}).",
+            "download the checkpoint again.",
+        ) from cause
+    return json.dumps({**values, "added_tokens": kept, "model": model}, ensure_ascii=False)

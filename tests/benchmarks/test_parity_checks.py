@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from parity_checks import Findings, rows_at, summary, table, worst_by_stage
+from parity_checks import Findings, summary, table, worst_by_stage
 
 
 def findings_of(method: str, *arguments, **options):
@@ -50,13 +50,6 @@ def test_same(ours, theirs, error):
 
 def test_a_difference_is_named_where_it_is():
     assert "at (1,)" in findings_of("same", [1, 2, 3], [1, 5, 3]).note
-
-
-def test_rows_outside_are_no_rows():
-    rows = np.arange(6.0).reshape(3, 2)
-    assert rows_at(rows, np.array([2, 0])).tolist() == [[4.0, 5.0], [0.0, 1.0]]
-    assert rows_at(rows, np.array([3])).shape == (0, 2)
-    assert rows_at(rows, np.array([-1])).shape == (0, 2)  # not the last one
 
 
 def test_the_worst_check_of_a_stage_is_shown():

@@ -136,7 +136,7 @@ def change_config(folder: Path, **values: object) -> None:
 WRONG_MODELS = {
     "no configuration": (lambda m: (m / "config.json").unlink(), "no config.json", "hub id"),
     "no JSON": (lambda m: (m / "config.json").write_text("{"), "config.json", ""),
-    "no tokenizer": (lambda m: (m / "tokenizer.json").unlink(), "tokenizer.json is missing", ""),
+    "no tokenizer": (lambda m: (m / "tokenizer.json").unlink(), "has no tokenizer", "copy"),
     "no weights": (lambda m: (m / "model.safetensors").unlink(), "no *.safetensors", "fetch"),
     "cut weights": (
         lambda m: (m / "model.safetensors").write_bytes(b"\x00" * 999),

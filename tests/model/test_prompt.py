@@ -1,9 +1,54 @@
 """Conversations as prompts: the template byte for byte, marks, and time sentences."""
 
+import dataclasses
+import json
+from pathlib import Path
+
+import jinja2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llava_video.errors import ConfigError
-from llava_video.model.prompt import TEMPLATES, Turn, place_marks, render, stop_strings
+from llava_video.model.prompt import TEMPLATES, Turn, place_marks, render, stop_strings, written
+
+DIALOGUE = (Turn("user", "<image>\nQ1"), Turn("assistant", "A1"), Turn("user", "Q2"))
+# Two turns in every template; § is its system sentence.
+STRINGS = {
+    "plain": "<image>\nQ1\nA1\nQ2\n",
+    "llava_v0": "§###Human: <image>\nQ1###Assistant: A1###Human: Q2###Assistant:",
+    "llava_v1": "§ USER: <image>\nQ1 ASSISTANT: A1</s>USER: Q2 ASSISTANT:",
+    "vicuna_v1": "§ USER: <image>\nQ1 ASSISTANT: A1</s>USER: Q2 ASSISTANT:",
+    "llava_llama_2": "[INST] <<SYS>>\n§\n<</SYS>>\n\n<image>\nQ1 [/INST] A1 </s>"
+    "<s>[INST] Q2 [/INST]",
+    "mistral_instruct": "[INST] <image>\nQ1 [/INST] A1 </s>[INST] Q2 [/INST]",
+    **dict.fromkeys(
+        ("chatml_direct", "mistral_direct", "mpt"),
+        "<|im_start|>system\n§<|im_end|><|im_start|>user\n<image>\nQ1<|im_end|>"
+        "<|im_start|>assistant\nA1<|im_end|><|im_start|>user\nQ2<|im_end|><|im_start|>assistant\n",
+    ),
+    **dict.fromkeys(
+        ("qwen_1_5", "qwen_2", "qwen_2_5"),
+        "<|im_start|>system\n§<|im_end|>\n<|im_start|>user\n<image>\nQ1<|im_end|>\n"
+        "<|im_start|>assistant\nA1<|im_end|>\n<|im_start|>user\nQ2<|im_end|>\n"
+        "<|im_start|>assistant\n",
+    ),
+    **dict.fromkeys(
+        ("llava_llama_3", "llava_llama_3_1"),
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\n§<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\n<image>\nQ1<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nA1<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nQ2<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    ),
+}
+# Meta's, of Llama 3 as it first came; LLaVA-Mini's tokenizer has it too.
+LLAMA_3 = (
+    "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] + "
+    "'<|end_header_id|>\n\n' + message['content'] | trim + '<|eot_id|>' %}"
+    "{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}"
+    "{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+)
 
 NOTE = "The video lasts for 10.00 seconds."
 
@@ -15,6 +60,77 @@ def user(text: str) -> tuple[Turn, ...]:
 def placed(text: str, *sentences: str | None) -> str:
     (turn,) = place_marks(user(text), sentences)
     return turn.text
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES))
+def test_every_template_writes_two_turns(template: str):
+    assert set(STRINGS) == set(TEMPLATES)
+    expected = STRINGS[template].replace("§", TEMPLATES[template].system)
+    assert render(DIALOGUE, template) == expected
+    assert "".join(text for text, _ in written(DIALOGUE, template)) in render(DIALOGUE, template)
+    assert [text.strip() for text, learned in written(DIALOGUE, template) if learned] == [
+        "A1" + TEMPLATES[template].around_answer[1].rstrip()
+    ]
+
+
+def test_golden_prompts_of_the_family(shared: Path):
+    golden = shared / "golden" / "family"
+    cases = json.loads((golden / "cases" / "prompts.json").read_text(encoding="utf-8"))
+    assert len(cases) == 12
+    first = Turn("user", "<image>\nWhat is shown here?")
+    more = (first, Turn("assistant", "A cat."), Turn("user", "Why?"))
+    for template, case in cases.items():
+        assert render([first], template) == case["one_turn"], template
+        if "two_turns" in case:
+            assert render(more, template) == case["two_turns"], template
+
+
+def test_golden_prompts_of_mini_and_v1(shared: Path):
+    cases = json.loads((shared / "golden" / "family" / "cases.json").read_text(encoding="utf-8"))
+    asked = {
+        "mini_image": "What is shown in the image? Answer now!",
+        "mini_video": "What is in the video?",
+        "mini_hd_image": "Describe the image.",
+        "llava1_image": "Describe the image in detail.",
+        "llava15_image": "What is shown in the image?",
+    }
+    for name, question in asked.items():
+        case = cases[name]
+        marked = place_marks(user(question), [None], has_mark_ends=name == "llava1_image")
+        assert render(marked, case["conv"]) == case["prompt"], name
+
+
+def test_llama_3_is_what_its_chat_template_gives(shared: Path):
+    path = shared / "golden" / "family" / "llava-mini-tiny" / "tokenizer_config.json"
+    assert json.loads(path.read_text(encoding="utf-8"))["chat_template"] == LLAMA_3
+
+
+@given(st.lists(st.text(" \n\tabé", max_size=8), min_size=1, max_size=5))
+def test_llama_3_is_that_chat_template_for_any_texts(texts: list[str]):
+    texts = texts if len(texts) % 2 else texts[:-1] or ["a"]
+    spoken = [Turn(("user", "assistant")[idx % 2], text) for idx, text in enumerate(texts)]
+    system = Turn("system", TEMPLATES["llava_llama_3"].system)
+    expected = jinja2.Template(LLAMA_3, keep_trailing_newline=True).render(
+        messages=[dataclasses.asdict(turn) | {"content": turn.text} for turn in (system, *spoken)],
+        bos_token="<|begin_of_text|>",
+    )
+    assert render(spoken, "llava_llama_3") == expected
+    assert render(spoken, "llava_llama_3_1") == expected
+
+
+def test_a_system_turn_stands_where_the_template_has_one():
+    turns = (Turn("system", "Be brief."), Turn("user", "Why?"))
+    assert render(turns, "vicuna_v1") == "Be brief. USER: Why? ASSISTANT:"
+    assert render(turns, "llava_v0") == "Be brief.###Human: Why?###Assistant:"
+    wrapped = "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nWhy? [/INST]"
+    assert render(turns, "llava_llama_2") == render(turns, "mistral_instruct") == wrapped
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES))
+def test_an_empty_system_turn_leaves_the_system_out(template: str):
+    facts = TEMPLATES[template]
+    without = render((Turn("system", ""), Turn("user", "Why?")), template)
+    assert without == facts.begin + "Why?".join(facts.around_user) + facts.cue
 
 
 def test_one_turn():
@@ -55,7 +171,10 @@ def test_turns_in_another_order_are_refused(roles: list[str]):
 
 def test_an_unknown_template_is_refused():
     with pytest.raises(ConfigError, match="qwen_1_5"):
-        render(user("x"), "vicuna")  # type: ignore[arg-type]  # what is tested
+        render(user("x"), "xyz")
+    with pytest.raises(ConfigError, match="'vicuna'") as caught:
+        render(user("x"), "vicuna")
+    assert "did you mean 'vicuna_v1'?" in caught.value.hint
 
 
 def test_marks_go_in_front_when_the_user_writes_none():
@@ -115,5 +234,29 @@ def test_an_answer_that_quotes_the_mark_claims_no_visual():
     assert "I saw < image >." in text
 
 
+def test_marks_of_v1_have_their_ends():
+    turns = (Turn("user", "One?"), Turn("assistant", "Yes."), Turn("user", "Two?"))
+    whole = "<im_start><image><im_end>"
+    first, answer, second = place_marks(turns, [NOTE], has_mark_ends=True)
+    assert first.text == f"{whole}\n{NOTE}\nOne?"
+    assert (answer.text, second.text) == ("Yes.", "Two?")
+
+    def ended(text: str, *sentences: str | None) -> str:
+        (turn,) = place_marks(user(text), sentences, has_mark_ends=True)
+        return turn.text
+
+    assert ended("Why?", None, None) == f"{whole} {whole}\nWhy?"
+    assert ended("Is <image> red?", None) == f"Is {whole} red?"
+    # Ends that a user wrote are not written again, and a sentence goes behind them.
+    assert ended(f"{whole}\nWhy?", NOTE) == f"{whole}\n{NOTE}\nWhy?"
+    assert ended("Why?") == "Why?"
+
+
 def test_the_templates_end_is_a_stop_string():
     assert stop_strings() == ("<|im_end|>",)
+    ends = {name: stop_strings(name) for name in TEMPLATES}
+    assert ends["llava_v0"] == ("###",)
+    assert ends["vicuna_v1"] == ends["llava_llama_2"] == ends["mistral_instruct"] == ("</s>",)
+    assert ends["mpt"] == ends["chatml_direct"] == ends["qwen_2"] == ("<|im_end|>",)
+    assert ends["llava_llama_3"] == ends["llava_llama_3_1"] == ("<|eot_id|>",)
+    assert ends["plain"] == ()  # a caption ends with the checkpoint's own token

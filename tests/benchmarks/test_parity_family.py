@@ -1,0 +1,91 @@
+"""The whole family: every case of its golden set, and transformers' classes on seeded models.
+
+Against the reference's outputs where they are at hand; against transformers everywhere.
+"""
+
+import json
+from pathlib import Path
+
+import family_maker
+import numpy as np
+import parity
+import pytest
+
+GOLDEN = "golden/family"
+# Errors found are at most a third of these.
+CLOSE = {"tower": 1e-4, "visual rows": 1e-4, "logits": 1e-4, "greedy margins": 2e-4, "loss": 1e-5}
+
+
+def report_of(capsys, *arguments: object) -> tuple[int, dict]:
+    status = parity.main([*map(str, arguments), "--json"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_the_reference_and_ours_agree_at_every_stage(shared: Path, capsys):
+    folder = shared / GOLDEN
+    status, report = report_of(capsys, folder)
+    assert [check for check in report["checks"] if not check["passed"]] == []
+    assert report["unread"] == []
+    assert report["unknown_keys"] == {}
+    assert status == 0
+    named = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
+    stored = {path.stem for path in (folder / "cases").iterdir()}
+    assert {check["case"] for check in report["checks"]} == stored
+    assert set(named) < stored
+    checked = {(check["case"], check["key"]) for check in report["checks"]}
+    for case in named:
+        with np.load(folder / "cases" / f"{case}.npz") as arrays:
+            for key in arrays.files:
+                assert key in INPUTS or any((case, own) in checked for own in (key, f"{key}_0")), (
+                    case,
+                    key,
+                )
+
+
+# What cases are made from, and what only stands beside another array.
+INPUTS = frozenset(("frames", "image_0", "image_1", "labels", "logit_positions", "input_ids"))
+
+
+@pytest.mark.parametrize("kind", family_maker.KINDS)
+def test_transformers_and_ours_agree(tmp_path: Path, capsys, kind: str):
+    """Ten models of random shapes: three backbones, with and without grouped heads."""
+    family_maker.make_family_set(tmp_path, kind, range(10))
+    status, report = report_of(capsys, tmp_path)
+    assert [check for check in report["checks"] if not check["passed"]] == []
+    assert report["unread"] == []
+    assert report["unknown_keys"] == {}
+    assert status == 0
+    models = {f"seed{seed}{way}" for seed in range(10) for way in family_maker.SPELLINGS}
+    assert {check["model"] for check in report["checks"]} == models
+    worst: dict[str, float] = {}
+    for check in report["checks"]:
+        worst[check["stage"]] = max(worst.get(check["stage"], 0.0), check["error"])
+    exact = ("ids", "plan", "pixels", "greedy")
+    assert {stage: worst[stage] for stage in exact} == dict.fromkeys(exact, 0.0)
+    assert worst["logits"] <= 1e-4
+    assert worst["visual rows"] <= 1e-4
+
+
+@pytest.mark.parametrize("kind", family_maker.KINDS)
+def test_models_of_the_set_differ_in_what_matters(kind: str):
+    """Or ten seeds would be ten times the same test."""
+    configs = [family_maker.Twin(kind, seed).config for seed in range(10)]
+    texts = [config.text_config for config in configs]
+    assert {text.model_type for text in texts} == {"llama", "mistral", "qwen2"}
+    assert {text.num_attention_heads == text.num_key_value_heads for text in texts} == {True, False}
+    ropes = {text.rope_parameters["rope_type"] for text in texts}
+    assert ropes == {"default", "linear", "llama3"}
+    assert len({config.vision_config.image_size for config in configs}) > 2
+
+
+def test_another_model_fails(tmp_path: Path, capsys):
+    """The weights of one seed are not those of another, even where all shapes are equal."""
+    family_maker.make_family_set(tmp_path, "llava", range(1))
+    other = family_maker.Twin("llava", 0)
+    other.model.model.language_model.layers[0].self_attn.q_proj.weight.data *= 1.01
+    other.save(tmp_path / "seed0")
+    status, report = report_of(capsys, tmp_path, "--models", "seed0")
+    assert status == 1
+    failed = {check["stage"] for check in report["checks"] if not check["passed"]}
+    assert "logits" in failed
+    assert "pixels" not in failed
