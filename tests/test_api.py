@@ -241,6 +241,10 @@ def test_describe_video_is_one_call(
     )
     with pytest.raises(ConfigError, match="settled when a model is loaded"):
         describe_video(tiny_clip, model=tiny_model, device="cpu")
+    with pytest.raises(ConfigError, match="settled when a model is loaded"):
+        describe_video(tiny_clip, model=tiny_model, template="mpt")
+    other = describe_video(tiny_clip, model=tiny_folder, device="cpu", template="mpt", **SHORT)
+    assert other.plan.prompt.startswith("<|im_start|>system\nA conversation between")
     with pytest.raises(TypeError, match="did you mean 'fps'"):
         describe_video(tiny_clip, model=tiny_folder, fpss=1)  # type: ignore[call-arg]  # what is tested
 

@@ -26,6 +26,12 @@ def test_no_prompt_is_a_request_for_a_description(run, tiny_folder, tiny_clip) -
     assert "Please describe this video" in run("plan", tiny_clip, "-m", tiny_folder, "--json").out
 
 
+def test_the_template_may_be_named(run, refused, tiny_folder, tiny_clip) -> None:
+    asked = ("plan", tiny_clip, "Why?", "-m", tiny_folder, "--json", "--template")
+    assert "Why? ASSISTANT:" in run(*asked, "vicuna_v1").out
+    assert "mistral_instruct" in refused(*asked, "mistral")
+
+
 def test_memory_and_scale_stand_in_the_table(run, tiny_folder, tiny_clip) -> None:
     outcome = run("plan", tiny_clip, "-m", tiny_folder, "--memory", "2GiB", "--quantize", "int4",
                   "--kv-cache", "int8", "--position-scale", "2")  # fmt: skip
