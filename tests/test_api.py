@@ -243,6 +243,10 @@ def test_describe_video_is_one_call(
     )
     with pytest.raises(ConfigError, match="settled when a model is loaded"):
         describe_video(tiny_clip, model=tiny_model, device="cpu")
+    with pytest.raises(ConfigError, match="settled when a model is loaded"):
+        describe_video(tiny_clip, model=tiny_model, template="mpt")
+    other = describe_video(tiny_clip, model=tiny_folder, device="cpu", template="mpt", **SHORT)
+    assert other.plan.prompt.startswith("<|im_start|>system\nA conversation between")
     with pytest.raises(TypeError, match="did you mean 'fps'"):
         describe_video(tiny_clip, model=tiny_folder, fpss=1)  # type: ignore[call-arg]  # what is tested
 
@@ -256,7 +260,8 @@ def test_an_overlay_answers_as_the_weights_it_makes(
     overlay = cases.write_projector(tiny_folder, tmp_path / "overlay", own, _name_or_path=None)
     whole = cases.write_model(tiny_folder, tmp_path / "whole", cases.stored(tiny_folder) | own)
     asked = {"device": "cpu", **SHORT}
-    text = describe_video(tiny_clip, model=overlay, base=tiny_folder, **asked).text
+    over = {"base": tiny_folder, "template": "qwen_1_5"}
+    text = describe_video(tiny_clip, model=overlay, **over, **asked).text
     assert text == describe_video(tiny_clip, model=whole, **asked).text
     assert text != describe_video(tiny_clip, model=tiny_folder, **asked).text
     with load(whole, device="cpu") as loaded, pytest.raises(ConfigError, match="when a model is l"):

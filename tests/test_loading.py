@@ -1,5 +1,6 @@
 """Device, dtype and memory are settled once, before any weight is read; a wrong one is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import overlay_cases as cases
@@ -16,6 +17,7 @@ from llava_video.loading import (
     load_engine,
     load_spec,
 )
+from llava_video.model.model_config import GenerationDefaults
 from llava_video.model.quantize import format_of
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.planning.memory import cache_bytes, weights_bytes
@@ -106,6 +108,27 @@ def test_base_and_tower_are_found_for_the_engine(tiny_folder: Path, tmp_path: Pa
     ]
     assert torch.equal(model.vision_tower.patch_embedding.bias, expected)
     engine.close()
+
+
+def test_a_template_is_checked_before_weights_are_fetched(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"revision": None, "device": "cpu", "dtype": "auto"}
+    assert load_spec(tiny_folder, template="mpt", **asked).config.template == "mpt"
+    monkeypatch.delattr(loading, "find_sources")
+    with pytest.raises(ConfigError, match="template = 'mptt'"):
+        load_spec(tiny_folder, template="mptt", **asked)
+
+
+def test_the_engine_is_told_where_the_template_ends_an_answer(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(loading, "Scheduler", lambda *_, eos_ids, **__: told.append(eos_ids))
+    spec = spec_of(tiny_folder)
+    silent = replace(spec, config=replace(spec.config, generation=GenerationDefaults()))
+    load_engine(silent, device="cpu", dtype="auto")
+    assert told == [(spec.tokenizer.token_id("<|im_end|>"),)]
 
 
 @pytest.mark.parametrize("quantize", ["plain", "int8", "int4"])

@@ -28,6 +28,12 @@ def test_no_prompt_is_a_request_for_a_description(run, tiny_folder, tiny_clip) -
     assert "Please describe this video" in run("plan", tiny_clip, "-m", tiny_folder, "--json").out
 
 
+def test_the_template_may_be_named(run, refused, tiny_folder, tiny_clip) -> None:
+    asked = ("plan", tiny_clip, "Why?", "-m", tiny_folder, "--json", "--template")
+    assert "Why? ASSISTANT:" in run(*asked, "vicuna_v1").out
+    assert "mistral_instruct" in refused(*asked, "mistral")
+
+
 def test_memory_and_scale_stand_in_the_table(run, tiny_folder, tiny_clip) -> None:
     outcome = run("plan", tiny_clip, "-m", tiny_folder, "--memory", "2GiB", "--quantize", "int4",
                   "--kv-cache", "int8", "--position-scale", "2")  # fmt: skip
@@ -64,7 +70,10 @@ def test_an_overlay_is_planned_over_its_base(
     words = refused("plan", tiny_clip, "-m", overlay)
     assert "holds a projector alone" in words
     assert "pass --base with the folder or hub id" in words
-    over = run("plan", tiny_clip, "-m", overlay, "--base", tiny_folder, "--json").out
+    # Alone it is asked for captions, without a conversation around them.
+    asked = ("plan", tiny_clip, "-m", overlay, "--base", tiny_folder, "--json")
+    assert plan_from_json(run(*asked).out).prompt.startswith("<image>\n")
+    over = run(*asked, "--template", "qwen_1_5").out
     plain = run("plan", tiny_clip, "-m", tiny_folder, "--json").out
     assert plan_from_json(over).text_tokens == plan_from_json(plain).text_tokens
     assert "leave --base out" in refused(
