@@ -20,7 +20,6 @@ from llava_video.engine.sequence import load_sequence
 from llava_video.errors import BudgetError, CheckpointError, ConfigError
 from llava_video.exchange import Exchange, open_exchange
 from llava_video.inputs import reopen
-from llava_video.model.hub import commit_of
 from llava_video.model.prompt import Turn
 from llava_video.model.spec import ModelSpec
 from llava_video.options import Settings, answer_settings
@@ -220,13 +219,11 @@ def _facts_of(
 
 
 def _weights_of(spec: ModelSpec) -> str:
-    """Name the weights a cache was computed by: checkpoint, revision, precision."""
+    """Name the weights a cache was computed by: checkpoint, files, precision."""
     digest = hashlib.sha256()
-    kinds = ("*.safetensors", "*.bin")
-    for path in sorted(path for kind in kinds for path in spec.folder.rglob(kind)):
+    for path in spec.sources.weight_files():
         with path.open("rb") as file:  # the end of each file: other weights end otherwise
             num_bytes = file.seek(0, os.SEEK_END)
             file.seek(max(0, num_bytes - _SAMPLE_BYTES))
             digest.update(num_bytes.to_bytes(8, "little") + file.read())
-    revision = commit_of(spec.folder) or spec.revision or digest.hexdigest()[:12]
-    return f"{spec.name} ({revision}, {spec.setup.weight_format})"
+    return f"{spec.name} ({digest.hexdigest()[:12]}, {spec.setup.weight_format})"

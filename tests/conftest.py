@@ -103,6 +103,46 @@ def tiny_model(tiny_folder: Path) -> "Iterator[LlavaVideo]":
 
 
 @pytest.fixture(scope="session")
+def mini_model(tiny_folder: Path) -> "Iterator[LlavaVideo]":
+    """Return the tiny model with a fusion of random weights, as LLaVA-Mini's: 2 x 2 tokens a frame.
+
+    Shared, so leave it as it was.
+    """
+    import dataclasses
+
+    from seeded_models import filled
+
+    from llava_video.api import LlavaVideo, load
+    from llava_video.engine.scheduler import Scheduler
+    from llava_video.engine.settings import EngineSettings
+    from llava_video.model.checkpoint import load_model
+    from llava_video.model.dimensions import FusionConfig
+    from llava_video.model.llava import LlavaModel
+    from llava_video.model.model_config import read_model_config
+
+    config = read_model_config(tiny_folder)
+    plain = load_model(tiny_folder, config=config, device="cpu")
+    dimensions = dataclasses.replace(config.dimensions, fusion=FusionConfig(side=2, num_layers=2))
+    model = LlavaModel(dimensions).eval()
+    filled(model.fusion)
+    model.load_state_dict(plain.state_dict(), strict=False)
+    with load(tiny_folder) as loaded:
+        spec = loaded.spec
+    geometry = dataclasses.replace(
+        spec.geometry, compressed_side=2, fusion_layers=2, time_instruction=False
+    )
+    engine = Scheduler(
+        model,
+        spec.tokenizer,
+        eos_ids=(),
+        repetition_penalty=config.generation.repetition_penalty,
+        settings=EngineSettings(kept_prefixes=2),
+    )
+    with LlavaVideo(dataclasses.replace(spec, geometry=geometry), engine) as mini:
+        yield mini
+
+
+@pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a video of 40 frames, 96 x 128 px, 30 a second, each showing its index; read only."""
     from llava_video.world.bars import paint_index

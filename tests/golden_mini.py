@@ -1,7 +1,6 @@
 """LLaVA-Mini's golden cases: the tiny checkpoints as models, and the tiles their frames become.
 
-Weights are named and tiles are made here by hand, so that what they show of the fusion depends on
-no table of names and on no tiling.
+Tiles are made here by hand, so that what they show of the fusion depends on no tiling.
 """
 
 from pathlib import Path
@@ -10,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import load_file
 
+from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
 from llava_video.values import Clip, Grid, Newline, VisualPlan
@@ -26,29 +25,6 @@ CHECKPOINTS = {
 }
 _MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 _STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-_TOWER = "model.vision_tower.vision_tower."
-_RENAMED = (
-    (_TOWER, ""),
-    ("vision_model.embeddings.", "vision_tower."),
-    ("vision_model.encoder.", "vision_tower."),
-    ("vision_model.pre_layrnorm.", "vision_tower.pre_norm."),
-    ("position_embedding.weight", "position_embedding"),
-    ("layer_norm1", "norm1"),
-    ("layer_norm2", "norm2"),
-    ("self_attn.", ""),
-    ("mlp.", ""),
-    ("post_attention_layernorm", "post_norm"),
-    ("input_layernorm", "input_norm"),
-    ("model.compressor.attn.in_proj_", "fusion.attention.in_proj."),
-    ("model.compressor.attn.", "fusion.attention."),
-    ("model.compressor.pos_embed", "fusion.position"),
-    ("model.compressor.ln_", "fusion.norm_"),
-    ("model.compressor.", "fusion."),
-    ("model.prefusion_layers.", "fusion.layers."),
-    ("model.mm_projector.0.", "projector.linear1."),
-    ("model.mm_projector.2.", "projector.linear2."),
-    ("lm_head.", "language_model.lm_head."),
-)
 
 
 def golden_case(shared: Path, name: str) -> dict[str, np.ndarray]:
@@ -57,19 +33,9 @@ def golden_case(shared: Path, name: str) -> dict[str, np.ndarray]:
 
 def golden_model(shared: Path, case: str) -> LlavaModel:
     """Return the model of a case, in float32."""
-    family = shared / "golden" / "family"
-    folder = family / CHECKPOINTS[case]
-    tensors = load_file(folder / "model.safetensors")
-    if not any(name.startswith(_TOWER) for name in tensors):
-        tower = load_file(family / "openai" / "clip-tiny-patch14-336" / "model.safetensors")
-        tensors |= {n: x for n, x in tower.items() if n.startswith("vision_model.")}
-    model = LlavaModel(read_model_config(folder).dimensions).eval()
-    named = {_renamed(name): x.float() for name, x in tensors.items()}
-    own = set(model.state_dict())
-    # The tower's last layer and its last norm are not run.
-    assert all("vision" in name for name in named.keys() - own)
-    model.load_state_dict({name: named[name] for name in own})
-    return model
+    folder = shared / "golden" / "family" / CHECKPOINTS[case]
+    config = read_model_config(folder)
+    return load_model(folder, config=config, device="cpu", dtype=torch.float32)
 
 
 def golden_tiles(case: dict[str, np.ndarray], split: int) -> torch.Tensor:
@@ -139,9 +105,3 @@ def _square(part: np.ndarray) -> np.ndarray:
     padded.paste(Image.fromarray(part), corner)
     tile = padded.resize((336, 336), Image.Resampling.BICUBIC)
     return np.asarray(tile).transpose(2, 0, 1)
-
-
-def _renamed(name: str) -> str:
-    for theirs, ours in _RENAMED:
-        name = name.replace(theirs, ours)
-    return f"language_{name}" if name.startswith("model.") else name

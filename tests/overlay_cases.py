@@ -50,11 +50,15 @@ def write_tower_apart(source: Path, target: Path, tower_name: str = "owner/tower
         "visual_projection.weight": torch.zeros(2, 2),
         "logit_scale": torch.zeros(()),
         "vision_model.head.probe": torch.zeros(1, 1, 2),
+        "vision_model.embeddings.position_ids": torch.arange(4),
     }
     folder = target.parent / tower_name
     folder.mkdir(parents=True)
     save_file(tower | beside, folder / "model.safetensors")
-    (folder / "config.json").write_text("{}")
+    sizes = json.loads((source / "config.json").read_text())["vision_config"]
+    sizes["num_hidden_layers"] += 1  # the original code leaves the last one out
+    values = {"model_type": "siglip_vision_model", **sizes}
+    (folder / "config.json").write_text(json.dumps(values))
     return write_model(source, target, rest, mm_vision_tower=tower_name)
 
 
@@ -107,6 +111,7 @@ def write_projector(
     base: Path, target: Path, tensors: Mapping[str, Tensor], **config: object
 ) -> Path:
     """Write a folder with a projector alone; its config.json names the base."""
-    write_small_files(base, target, tune_mm_mlp_adapter=True, _name_or_path=str(base), **config)
+    usual = {"tune_mm_mlp_adapter": True, "_name_or_path": str(base)}
+    write_small_files(base, target, **{**usual, **config})
     torch.save(dict(tensors), target / "mm_projector.bin")
     return target

@@ -6,7 +6,9 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import overlay_cases as cases
 import pytest
+import torch
 from PIL import Image
 
 from llava_video.api import LlavaVideo, describe_video, load
@@ -241,8 +243,29 @@ def test_describe_video_is_one_call(
     )
     with pytest.raises(ConfigError, match="settled when a model is loaded"):
         describe_video(tiny_clip, model=tiny_model, device="cpu")
+    with pytest.raises(ConfigError, match="settled when a model is loaded"):
+        describe_video(tiny_clip, model=tiny_model, template="mpt")
+    other = describe_video(tiny_clip, model=tiny_folder, device="cpu", template="mpt", **SHORT)
+    assert other.plan.prompt.startswith("<|im_start|>system\nA conversation between")
     with pytest.raises(TypeError, match="did you mean 'fps'"):
         describe_video(tiny_clip, model=tiny_folder, fpss=1)  # type: ignore[call-arg]  # what is tested
+
+
+def test_an_overlay_answers_as_the_weights_it_makes(
+    tiny_folder: Path, tiny_clip: Path, tmp_path: Path
+) -> None:
+    """A projector over a base that is named by hand, and the same weights in one folder."""
+    draw = torch.Generator().manual_seed(0)
+    own = {f"{cases.PROJECTOR}2.bias": 20 * torch.randn(64, generator=draw)}
+    overlay = cases.write_projector(tiny_folder, tmp_path / "overlay", own, _name_or_path=None)
+    whole = cases.write_model(tiny_folder, tmp_path / "whole", cases.stored(tiny_folder) | own)
+    asked = {"device": "cpu", **SHORT}
+    over = {"base": tiny_folder, "template": "qwen_1_5"}
+    text = describe_video(tiny_clip, model=overlay, **over, **asked).text
+    assert text == describe_video(tiny_clip, model=whole, **asked).text
+    assert text != describe_video(tiny_clip, model=tiny_folder, **asked).text
+    with load(whole, device="cpu") as loaded, pytest.raises(ConfigError, match="when a model is l"):
+        describe_video(tiny_clip, model=loaded, base=tiny_folder)
 
 
 def test_the_same_seed_gives_the_same_sample(tiny_model: LlavaVideo, tiny_clip: Path) -> None:

@@ -1,19 +1,23 @@
 """A plan's prompt becomes parts at its marks; what was seen and lost is told."""
 
+import dataclasses
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llava_video.api import LlavaVideo
-from llava_video.engine.request import TextPart, VisualPart
-from llava_video.errors import BudgetError, SourceError
-from llava_video.exchange import open_exchange
+from llava_video.engine.request import FusedPart, TextPart, VisualPart
+from llava_video.errors import BudgetError, ConfigError, SourceError
+from llava_video.exchange import Exchange, open_exchange
 from llava_video.inputs import Picture, Video
+from llava_video.model import prompt
 from llava_video.model.prompt import Turn
 from llava_video.options import settings_of
+from llava_video.running import answer_one
 from llava_video.values import Clip, Segment
 
 SETTINGS = settings_of({"num_frames": 8, "max_new_tokens": 4, "loop_guard": False})
@@ -29,6 +33,63 @@ def test_parts_stand_in_the_order_of_the_marks(tiny_model: LlavaVideo, tiny_clip
         assert kinds == ["text", "image", "text", "video", "text"]
         text_tokens = sum(len(part.ids) for part in parts if isinstance(part, TextPart))
         assert text_tokens == exchange.plan.text_tokens
+
+
+def test_a_prompt_that_is_fused_is_one_part(mini_model: LlavaVideo, tiny_clip: Path) -> None:
+    with open_exchange(mini_model.spec, tiny_clip, "What is this?", SETTINGS) as exchange:
+        (part,) = exchange.request().parts
+        assert isinstance(part, FusedPart)
+        plan = exchange.plan
+        assert not plan.reusable_prefix
+        assert part.num_tokens == plan.tokens == plan.text_tokens + 8 * 4
+        ids = mini_model.spec.tokenizer.encode_ids(plan.prompt)
+        assert [*part.before, -200, *part.after] == ids
+        with open_exchange(mini_model.spec, tiny_clip, "What is that?", SETTINGS) as other:
+            (unlike,) = other.request().parts
+            assert isinstance(unlike, FusedPart)
+            assert unlike.visual.key == part.visual.key
+            assert unlike.key != part.key
+    with open_exchange(mini_model.spec, None, "Hello", SETTINGS) as exchange:
+        assert [type(part) for part in exchange.request().parts] == [TextPart]
+
+
+def test_a_plan_that_fuses_two_visuals_is_refused(mini_model: LlavaVideo, tiny_clip: Path) -> None:
+    with open_exchange(mini_model.spec, tiny_clip, "What?", SETTINGS) as exchange:
+        plan, (visual,), (opened,) = exchange.plan, exchange.plan.visuals, exchange.opened
+        prompt = plan.prompt.replace("<image>", "<image><image>")
+        double = dataclasses.replace(plan, visuals=(visual, visual), prompt=prompt)
+        twice = Exchange(mini_model.spec, double, (opened, opened), SETTINGS)
+        with pytest.raises(ConfigError, match="shows 2 videos or pictures"):
+            twice.request()
+
+
+def test_an_answer_ends_at_the_templates_end(
+    tiny_model: LlavaVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an end that is no token, as the ### of v0; a typed answer ends by itself."""
+    settings = settings_of({"max_new_tokens": 24, "loop_guard": False})
+
+    def answer(end: str) -> tuple[str, str]:
+        template = replace(prompt.TEMPLATES["llava_v0"], around_answer=("Assistant: ", end))
+        monkeypatch.setitem(prompt.TEMPLATES, "own", template)
+        spec = tiny_model.spec.with_template("own")
+        with open_exchange(spec, None, "Why?", settings) as exchange:
+            found = answer_one(tiny_model.engine, exchange)
+        return found.text, found.finish_reason
+
+    whole, reason = answer("###")
+    assert reason == "length"
+    end = whole[len(whole) // 2 :][:3]
+    assert end.strip() == end
+    assert answer(end) == (whole[: whole.index(end)].rstrip(), "stop")
+
+    v0 = tiny_model.spec.with_template("llava_v0")
+    stop = {"stop": ["STOP"]}
+    with open_exchange(v0, None, "Why?", settings_of(stop)) as exchange:
+        assert exchange.request().generation.stop == ("STOP", "###")
+    typed = settings_of({"response_format": ["yes", "no"]})
+    with open_exchange(v0, None, "Why?", typed) as exchange:
+        assert exchange.request().generation.stop == ()
 
 
 def test_equal_visuals_share_a_key_and_other_plans_do_not(

@@ -1,13 +1,15 @@
 """Device, dtype and memory are settled once, before any weight is read; a wrong one is named."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import overlay_cases as cases
 import pytest
 import torch
 
 from llava_video import loading
 from llava_video.engine.settings import EngineSettings
-from llava_video.errors import BudgetError, ConfigError
+from llava_video.errors import BudgetError, CheckpointError, ConfigError
 from llava_video.loading import (
     choose_device,
     choose_dtype,
@@ -15,6 +17,7 @@ from llava_video.loading import (
     load_engine,
     load_spec,
 )
+from llava_video.model.model_config import GenerationDefaults
 from llava_video.model.quantize import format_of
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.planning.memory import cache_bytes, weights_bytes
@@ -72,6 +75,60 @@ def test_weights_that_do_not_fit_are_not_fetched(
         spec_of(tiny_folder, memory="100KiB")
     with pytest.raises(AssertionError, match="looked for"):
         spec_of(tiny_folder)
+
+
+def test_a_tokenizer_with_more_ids_than_rows_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    num_ids = read_spec(tiny_folder).tokenizer.num_ids
+    rows = {n: cases.stored(tiny_folder)[n][: num_ids - 1] for n in (cases.EMBEDDING, cases.HEAD)}
+    tensors = cases.stored(tiny_folder) | rows
+    folder = cases.write_model(tiny_folder, tmp_path / "few", tensors, vocab_size=num_ids - 1)
+    found = f"knows {num_ids} ids, the embedding of .* has {num_ids - 1} rows"
+    with pytest.raises(CheckpointError, match=found) as caught:
+        spec_of(folder)
+    assert "was trained with" in caught.value.hint
+    rows = {n: cases.stored(tiny_folder)[n][:num_ids] for n in (cases.EMBEDDING, cases.HEAD)}
+    just = cases.write_model(tiny_folder, tmp_path / "just", tensors | rows, vocab_size=num_ids)
+    assert spec_of(just).config.text.vocab_size == num_ids
+
+
+def test_base_and_tower_are_found_for_the_engine(tiny_folder: Path, tmp_path: Path) -> None:
+    """A projector over a base whose tower lies apart: three folders make one model."""
+    apart = cases.write_tower_apart(tiny_folder, tmp_path / "apart")
+    tower = (tmp_path / "owner" / "tower").rename(tmp_path / "tower")
+    bias = {"model.mm_projector.2.bias": torch.full((64,), 9.0)}
+    folder = cases.write_projector(apart, tmp_path / "projector", bias, _name_or_path=None)
+    asked = {"revision": None, "device": "cpu", "dtype": "auto"}
+    spec = load_spec(folder, base=apart, vision_tower=tower, **asked)
+    assert (spec.sources.base, spec.sources.tower) == (apart, tower)
+    engine = load_engine(spec, device="cpu", dtype="auto")
+    model = engine._tools.model  # type: ignore[union-attr]  # open until it is closed
+    assert model.projector.linear2.bias.unique().tolist() == [9.0]
+    expected = cases.stored(tiny_folder)[
+        f"{cases.TOWER}vision_model.embeddings.patch_embedding.bias"
+    ]
+    assert torch.equal(model.vision_tower.patch_embedding.bias, expected)
+    engine.close()
+
+
+def test_a_template_is_checked_before_weights_are_fetched(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"revision": None, "device": "cpu", "dtype": "auto"}
+    assert load_spec(tiny_folder, template="mpt", **asked).config.template == "mpt"
+    monkeypatch.delattr(loading, "find_sources")
+    with pytest.raises(ConfigError, match="template = 'mptt'"):
+        load_spec(tiny_folder, template="mptt", **asked)
+
+
+def test_the_engine_is_told_where_the_template_ends_an_answer(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(loading, "Scheduler", lambda *_, eos_ids, **__: told.append(eos_ids))
+    spec = spec_of(tiny_folder)
+    silent = replace(spec, config=replace(spec.config, generation=GenerationDefaults()))
+    load_engine(silent, device="cpu", dtype="auto")
+    assert told == [(spec.tokenizer.token_id("<|im_end|>"),)]
 
 
 @pytest.mark.parametrize("quantize", ["plain", "int8", "int4"])

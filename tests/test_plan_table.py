@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from planning_fixtures import FAMILY, MINI_8B
 
 from llava_video.plan_table import bytes_words, plan_table
 from llava_video.planning.geometry import Geometry
@@ -98,6 +99,49 @@ def test_pictures(make_info: Callable, geometry: Geometry, text_of: Callable, nu
     tiled = "rows 60 x 108 map, 27 x 27 overview; shrunk from 75 x 135; newline"
     padded = "tiles 1 per picture, padded to a square rows 27 x 27 map; not pooled; newline at"
     assert (tiled in table, padded in table) == (num_images == 1, num_images == 2)
+
+
+def lines_of(table: str) -> dict[str, str]:
+    """Return the words behind each label; of repeated ones the first."""
+    found: dict[str, str] = {}
+    last = ""
+    for line in table.splitlines():
+        label, words = line[:10].strip(), line[10:]
+        last = label or last
+        if label and label in found:
+            last = f"{label} more"
+        found[last] = f"{found.get(last, '')} {words}".strip()
+    return found
+
+
+def test_the_family(make_info: Callable, plan_one: Callable):
+    """What a person reads of a video of 10 s."""
+    v1, v15, tiled, video, mini, hd = (
+        lines_of(plan_table(plan_one(make_info(), model=model))) for model in FAMILY
+    )
+    assert v1["tiles"] == "1 per frame, its middle cropped to a square"
+    assert v1["rows"] == "16 x 16 map; not pooled; no newlines; 256 per frame, 2,048 in all"
+    assert v15["tiles"] == "1 per frame, padded to a square"
+    assert v15["because"].startswith("This model was not trained on video: each frame is given")
+    assert v15["tokens"].endswith("(of 4,096 x 1.26)")
+    assert v15["warning"].startswith("At position_scale=1.26 positions lie closer")
+    assert tiled["rows"].endswith("newline after each frame; 577 per frame, 4,616 in all")
+    assert video["rows"] == (
+        "12 x 12 map; average pooling by 2 before the projector; no newlines; 144 per frame, 4,608 "
+        "in all"
+    )
+    assert mini["tiles"] == "1 per frame, squeezed to a square, without a filter"
+    assert mini["rows"] == (
+        "1 x 1 map; compressed from 24 x 24, fused with the prompt; no newlines; 1 per frame, 10 "
+        "in all"
+    )
+    assert mini["because"].startswith("What is seen is fused with the prompt")
+    assert hd["tiles"].startswith("5 per frame: 2 x 2 (rows x columns) and the whole, squeezed")
+    assert hd["rows"].startswith("8 x 8 map; compressed from 48 x 48, fused")
+
+
+def test_one_token_is_one(make_info: Callable, plan_one: Callable):
+    assert plan_table(plan_one(make_info(1), model=MINI_8B)).count("; 1 token\n") == 1
 
 
 def test_no_line_is_wide(make_info: Callable, plan_one: Callable):

@@ -32,6 +32,33 @@ def test_the_prompt_says_the_true_times_and_is_counted(tiny_folder: Path, tiny_c
     assert plan.text_tokens == sum(len(piece) for piece in ids if isinstance(piece, list))
 
 
+def test_the_template_is_the_checkpoints_or_another_by_name(
+    tiny_folder: Path, tiny_clip: Path
+) -> None:
+    own = plan_video(tiny_clip, "Why?", model=tiny_folder).prompt
+    assert own.startswith("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n")
+    named = plan_video(tiny_clip, "Why?", model=tiny_folder, template="vicuna_v1")
+    assert named.prompt.endswith("Why? ASSISTANT:")
+    assert "<|im_start|>" not in named.prompt
+    spec = read_spec(tiny_folder).with_template("vicuna_v1")
+    follow = follow_up(spec, named, [Turn("user", "When?")], settings_of({}))
+    assert follow.prompt == named.prompt.replace("Why?", "When?")
+    with pytest.raises(ConfigError, match="template = 'vicuna'") as caught:
+        plan_video(tiny_clip, model=tiny_folder, template="vicuna")
+    assert "'vicuna_v1'" in caught.value.hint
+
+
+def test_marks_have_their_ends_where_the_checkpoint_has_them(
+    tiny_folder: Path, tiny_clip: Path
+) -> None:
+    plan = plan_video(tiny_clip, "Why?", model=tiny_folder)
+    spec = read_spec(tiny_folder)
+    v1 = replace(spec, config=replace(spec.config, has_mark_ends=True))
+    asked = follow_up(v1, plan, [Turn("user", "Why?")], settings_of({}))
+    assert asked.prompt == plan.prompt.replace("<image>", "<im_start><image><im_end>")
+    assert asked.text_tokens == plan.text_tokens + len("<im_start><im_end>")  # one id a byte
+
+
 def test_without_words_and_visuals_there_is_nothing_to_do() -> None:
     with pytest.raises(ConfigError, match="neither a video nor a question"):
         turns_of(None, ())

@@ -2,14 +2,17 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from llava_video.api import LlavaVideo
 from llava_video.engine.request import Answer, Event, Failed, Finished, Request, TextPiece
 from llava_video.errors import ConfigError, DecodeError, SourceError
 from llava_video.exchange import Exchange
 from llava_video.running import Stream, answer_one, descriptions_in_order
+from llava_video.values import Description
 
 ANSWER = Answer(
     text="yes",
@@ -146,3 +149,26 @@ def test_answers_that_wait_for_a_slow_one_are_bounded() -> None:
     assert next(answers) == cast("Any", "yes 0")  # told last: the fake answers backwards
     assert len(made) == 64
     assert [str(answer) for answer in answers] == [f"yes {idx}" for idx in range(1, 300)]
+
+
+def _asked(model: LlavaVideo, video: Path, questions: list[str]) -> list[Description]:
+    options: Any = {"num_frames": 4, "max_new_tokens": 6, "loop_guard": False}
+    return model.ask_many(video, questions, **options)
+
+
+def test_many_questions_share_what_they_can(
+    tiny_model: LlavaVideo, mini_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    """The first answer's cache, or, where a video is fused with the question, nothing."""
+    questions = ["What is this?", "Why?", "Where and when?"]
+    for model, shares in ((tiny_model, True), (mini_model, False)):
+        answers = _asked(model, tiny_clip, questions)
+        assert len(answers) == 3
+        for answer, question in zip(answers, questions, strict=True):
+            (alone,) = _asked(model, tiny_clip, [question])
+            assert answer.text == alone.text
+            assert len(answer.frames) == 4
+            assert [ref.frame_idx for ref in answer.frames] == [r.frame_idx for r in alone.frames]
+        reused = [answer.usage.reused_tokens > 0 for answer in answers[1:]]
+        assert reused == [shares, shares]
+    assert mini_model.engine.arena.used_tokens == 0  # type: ignore[attr-defined]  # the scheduler's

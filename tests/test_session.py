@@ -2,13 +2,19 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from llava_video.api import LlavaVideo, load
 from llava_video.engine.request import Event, Progress
 from llava_video.errors import BudgetError, CheckpointError, ConfigError
+from llava_video.model.sources import Sources
+from llava_video.model.spec import ModelSpec
 from llava_video.model.tiny import write_tiny_checkpoint
+from llava_video.planning.memory import Setup
+from llava_video.session import _weights_of
 
 SHORT = {"max_new_tokens": 6, "num_frames": 4, "loop_guard": False}
 
@@ -137,3 +143,60 @@ def test_a_folder_that_holds_other_weights_now_is_noticed(tiny_clip: Path, tmp_p
         with pytest.raises(CheckpointError, match="was made by the weights"):
             model.resume(path)
         assert model.engine.arena.used_tokens == 0
+
+
+def test_every_file_of_the_weights_counts(tmp_path: Path) -> None:
+    """Those of a projector alone, of its base, and of a tower in a folder of its own."""
+    base, tower = tmp_path / "base", tmp_path / "tower"
+    for folder in (base, tower):
+        folder.mkdir()
+    files = [tmp_path / "mm_projector.bin", base / "pytorch_model.bin", tower / "model.safetensors"]
+    for file in files:
+        file.write_bytes(b"weights")
+    sources = Sources(kind="projector", folder=tmp_path, base=base, tower=tower)
+    spec = cast("ModelSpec", SimpleNamespace(sources=sources, name="m", setup=Setup()))
+    names = {_weights_of(spec)}
+    for file in files:
+        file.write_bytes(b"others!")
+        names.add(_weights_of(spec))
+    assert len(names) == 4
+    (tmp_path / "config.json").write_text("{}")
+    assert _weights_of(spec) in names
+
+
+class TestFused:
+    """Each turn sees the video anew, and is answered like a fresh request."""
+
+    def test_turns_equal_fresh_requests(self, mini_model: LlavaVideo, tiny_clip: Path) -> None:
+        arena = mini_model.engine.arena  # type: ignore[attr-defined]  # the scheduler's
+        with mini_model.chat(tiny_clip, **SHORT) as chat:
+            answers = [chat.ask("What is this?")]
+            held = arena.used_tokens
+            answers.append(chat.ask("And then?"))
+            # One turn's cache, not two: 26 bytes of a turn and an answer more.
+            assert held < arena.used_tokens < 2 * held
+            turns = chat.turns
+        assert arena.used_tokens == 0
+        for answer, asked in zip(answers, (turns[:1], turns[:3]), strict=True):
+            fresh = mini_model.ask(tiny_clip, asked, **SHORT)
+            assert answer.text == fresh.text
+            assert answer.usage == fresh.usage
+            assert answer.usage.reused_tokens == 0
+            assert answer.frames == fresh.frames
+            assert len(answer.frames) == 4
+            assert answer.coverage == fresh.coverage
+            assert answer.thumbnails is not None
+            assert len(answer.thumbnails) == 4
+        assert mini_model.ask(tiny_clip, "And then?", **SHORT).text != answers[1].text
+
+    def test_a_saved_conversation_goes_on(
+        self, mini_model: LlavaVideo, tiny_clip: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "talk.safetensors"
+        with mini_model.chat(tiny_clip, **SHORT) as chat:
+            chat.ask("What is this?")
+            chat.save(path)
+            expected = chat.ask("And then?")
+        with mini_model.resume(path, max_new_tokens=6, loop_guard=False) as chat:
+            assert chat.ask("And then?").text == expected.text
+        assert mini_model.engine.arena.used_tokens == 0  # type: ignore[attr-defined]  # as above

@@ -35,8 +35,18 @@ class Change:
         """
         return stored
 
-    def apply(self, ours: str, tensor: Tensor) -> Tensor:
-        """Return a tensor as the overlay has it; on the tensor's device, its dtype may change."""
+    def apply(self, ours: str, tensor: Tensor, device: torch.device) -> Tensor:
+        """Return a tensor as the overlay has it.
+
+        Args:
+            ours: the parameter's name.
+            tensor: of the base, on the CPU, perhaps mapped; it is not written to.
+            device: where to compute.
+
+        Returns:
+            The very tensor when nothing changes; else a new one on the device, whose dtype may be
+            another.
+        """
         return tensor
 
     def close(self) -> None:
@@ -56,14 +66,14 @@ class LowRank(Change):
     scale: float
     _reader: ShardReader = field(default_factory=ShardReader)
 
-    def apply(self, ours: str, tensor: Tensor) -> Tensor:
+    def apply(self, ours: str, tensor: Tensor, device: torch.device) -> Tensor:
         """Add the adapter's product, in float32."""
         if ours not in self.pairs:
             return tensor
         down, up = (
-            self._reader.read(*place).to(tensor.device, torch.float32) for place in self.pairs[ours]
+            self._reader.read(*place).to(device, torch.float32) for place in self.pairs[ours]
         )
-        return tensor.float() + self.scale * (up @ down)
+        return torch.addmm(tensor.to(device, torch.float32), up, down, alpha=self.scale)
 
     def close(self) -> None:
         """Let the adapter's file go."""
@@ -95,15 +105,16 @@ class LastRows(Change):
             return self.vocab_size, *stored[1:]
         return stored
 
-    def apply(self, ours: str, tensor: Tensor) -> Tensor:
+    def apply(self, ours: str, tensor: Tensor, device: torch.device) -> Tensor:
         """Put the rows behind the base's first ones, or fill up the head."""
         if ours == EMBEDDING:
-            rows = self._reader.read(*self.place).to(tensor.device)
-            return torch.cat([tensor[: self.vocab_size - self.num_rows].float(), rows.float()])
+            first = tensor[: self.vocab_size - self.num_rows]
+            parts = (first, self._reader.read(*self.place))
+            return torch.cat([part.to(device, torch.float32) for part in parts])
         num_lacking = self.vocab_size - len(tensor)
         if ours == HEAD and num_lacking:
-            mean = tensor.float().mean(0, keepdim=True)
-            return torch.cat([tensor.float(), mean.expand(num_lacking, -1)])
+            own = tensor.to(device, torch.float32)
+            return torch.cat([own, own.mean(0, keepdim=True).expand(num_lacking, -1)])
         return tensor
 
     def close(self) -> None:
@@ -124,12 +135,12 @@ class Difference(Change):
     base: Mapping[str, Place]
     _reader: ShardReader = field(default_factory=ShardReader)
 
-    def apply(self, ours: str, tensor: Tensor) -> Tensor:
+    def apply(self, ours: str, tensor: Tensor, device: torch.device) -> Tensor:
         """Add the base's tensor."""
         if ours not in self.base:
             return tensor
-        added = self._reader.read(*self.base[ours]).to(tensor.device, torch.float32)
-        total = tensor.to(torch.float32, copy=True)
+        added = self._reader.read(*self.base[ours]).to(device, torch.float32)
+        total = tensor.to(device, torch.float32, copy=True)
         total[: len(added)] += added
         return total.to(tensor.dtype)
 

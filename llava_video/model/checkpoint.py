@@ -171,12 +171,20 @@ def _load_part(
     with ShardReader() as reader:
         for name, ours in part.ours.items():
             device = device_of(ours)
-            changed = change.apply(ours, reader.read(part.shard, name).to(device))
-            _assign(model, ours, changed, device, dtype)
+            mapped = reader.read(part.shard, name)
+            changed = change.apply(ours, mapped, device)
+            _assign(model, ours, changed, device, dtype, is_mapped=changed is mapped)
+            del mapped, changed  # the next tensor is made beside none
 
 
 def _assign(
-    model: nn.Module, name: str, tensor: Tensor, device: torch.device, dtype: torch.dtype
+    model: nn.Module,
+    name: str,
+    tensor: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    is_mapped: bool = True,
 ) -> None:
     parent, _, leaf = name.rpartition(".")
     module = model.get_submodule(parent)
@@ -189,9 +197,9 @@ def _assign(
                 "check the file, or load it with plain weights.",
             ) from cause
         return
-    # Always a copy: a view of the mapped file would change or crash with the file.
-    copied = tensor.to(device, dtype, copy=True)
-    setattr(module, leaf, nn.Parameter(copied, requires_grad=False))
+    # Never a view of the mapped file: it would change or crash with the file.
+    own = tensor.to(device, dtype, copy=is_mapped)
+    setattr(module, leaf, nn.Parameter(own, requires_grad=False))
 
 
 def _stored_dtype(config: ModelConfig) -> torch.dtype:

@@ -14,7 +14,7 @@ Source: Zhang et al. 2025 (arXiv 2501.03895), section 4. Knows no file, no tile 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -25,7 +25,7 @@ from llava_video.model.decoder import DecoderLayer
 from llava_video.model.dimensions import FusionConfig, ModelDimensions
 from llava_video.model.kv_cache import KvCache
 from llava_video.model.layers import LayerNorm, Linear
-from llava_video.ops.attention import AttentionKind
+from llava_video.ops.attention import AttentionKind, attention
 from llava_video.ops.kv_format import StoredKv
 from llava_video.ops.linear import linear
 from llava_video.ops.rope import rotate_and_store
@@ -110,15 +110,12 @@ class _FrameKeys:
         own = StoredKv(torch.empty_like(k), torch.empty_like(v))
         slots = torch.arange(len(q), device=q.device)
         q = rotate_and_store(q, k, v, self.rotation, own, slots)
-        q, k, v = (
-            x.view(self.num_frames, -1, *x.shape[1:]).transpose(1, 2) for x in (q, own.k, own.v)
-        )  # (F, H, L, d)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        return out.transpose(1, 2).flatten(0, 1)
-
-    def to(self, device: torch.device) -> "_FrameKeys":
-        """Return the same for layers on another device."""
-        return replace(self, rotation=self.rotation.to(device))
+        length, scale = len(q) // self.num_frames, q.shape[2] ** -0.5
+        outs = [
+            attention(q[i : i + length], (), own.part(i, i + length), scale, kind=kind)
+            for i in range(0, len(q), length)
+        ]
+        return torch.cat(outs)
 
 
 class Fusion(nn.Module):
@@ -260,13 +257,15 @@ class FusedPrompt:
             features: (F, tiles, P, C) of the tower: the tiles of the frame's parts row by row, then
                 the whole frame; or the whole alone.
         """
-        features = features.to(self._text.device)
+        # Several GPUs may hold the model; the projector stands beside the tower.
+        there, here = features.device, self._text.device
         maps = self._map_of(features)
-        found = self._project(self._fusion.compress(maps))
+        found = self._project(self._fusion.compress(maps.to(here)).to(there))
         patches = maps.flatten(1, 2)
         if features.shape[1] > 1:
             patches = torch.cat([patches, features[:, -1]], dim=1)
-        visual, text = self._fusion.fuse(self._project(patches), found, self._text)
+        patches = self._project(patches).to(here)
+        visual, text = self._fusion.fuse(patches, found.to(here), self._text)
         summed = text.sum(dim=0, dtype=torch.float32)
         start = self._place + self.num_done * self._num_queries
         visual = visual.flatten(0, 1)

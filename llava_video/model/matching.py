@@ -30,7 +30,7 @@ _MARKS = (
     ("compressor.", "LLaVA-Mini"),
     ("prefusion_layers.", "LLaVA-Mini"),
     ("patch_embedding.bias", "LLaVA-OneVision or LLaVA-Video (a SigLIP tower)"),
-    ("mm_projector.weight", "LLaVA v1 (a projector of one layer)"),
+    ("mm_projector.weight", "LLaVA, the first (a projector of one layer)"),
     ("class_embedding", "LLaVA-1.5 or LLaVA-NeXT (a CLIP tower)"),
 )
 _PROJECTORS = ("mm_projector.", "multi_modal_projector.")

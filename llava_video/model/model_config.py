@@ -17,7 +17,6 @@ from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
 from llava_video.model.hf_classes import HF_CLASSES
 from llava_video.model.hf_config import original_from_hf
-from llava_video.model.hub import resolve_checkpoint
 from llava_video.model.json_fields import JsonFields, read_json_object
 from llava_video.model.known_files import find_record
 from llava_video.model.members import MEMBERS, Member, member_of, template_of
@@ -28,6 +27,7 @@ from llava_video.model.original_config import (
     context_of,
     dimensions_of,
 )
+from llava_video.model.sources import find_local, look_up
 from llava_video.model.tower_config import tower_to_find, tower_values
 from llava_video.model.visual_layout import VisualLayout, visual_layout_of
 from llava_video.planning.geometry import Geometry
@@ -148,19 +148,6 @@ def read_model_config(
     return config
 
 
-def find_tower(folder: str | Path, name: str) -> Path | None:
-    """Find a vision tower's folder on this machine.
-
-    Args:
-        folder: the checkpoint's, beside which the tower may lie.
-        name: a path, or a hub id that a folder beside the checkpoint is named by.
-    """
-    for place in (Path(name).expanduser(), Path(folder).resolve().parent / name):
-        if name and (place / "config.json").is_file():
-            return place
-    return None
-
-
 def parse_model_config(
     values: Mapping[str, Any], generation: Mapping[str, Any] | None = None, *, name: str = ""
 ) -> ModelConfig:
@@ -279,24 +266,16 @@ def _with_tower(values: dict[str, Any], folder: Path, tower: str | Path | None) 
     name = tower_to_find(values)
     if name is None:
         return values
-    found = find_tower(folder, name)
-    if found is None and (tower is not None or "clip" in name.lower()):
-        found = _fetched_tower(name)
+    if tower is not None or "clip" in name.lower():
+        found: Path | None = look_up(
+            folder, name, what="vision tower", keyword="vision_tower", files="config"
+        )
+    else:
+        found = find_local(folder, name)
     if found is None:  # a path of somebody's machine, or a SigLIP: the family's is so400m
         return values
     path = found / "config.json"
     return {**values, "vision_config": tower_values(read_json_object(path), str(path))}
-
-
-def _fetched_tower(name: str) -> Path:
-    try:
-        return resolve_checkpoint(name, files="config")
-    except CheckpointError as cause:
-        raise CheckpointError(
-            f"config.json only names its vision tower, {name!r}; it is not here: {cause.message}",
-            f"fetch {name} into a folder of that name beside the checkpoint, or pass "
-            "vision_tower=FOLDER.",
-        ) from cause
 
 
 def _name_of(folder: Path) -> str:

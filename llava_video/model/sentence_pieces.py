@@ -194,10 +194,10 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
 def _varint(message: bytes, at: int) -> tuple[int, int]:
     """Read a number of seven bits a byte, least first; return it and where it ends."""
     number = 0
-    for length, byte in enumerate(message[at : at + 10], 1):
-        number |= (byte & 0x7F) << (7 * (length - 1))
-        if byte < 0x80:
-            return number, at + length
+    for idx in range(at, min(at + 10, len(message))):
+        number |= (message[idx] & 0x7F) << (7 * (idx - at))
+        if message[idx] < 0x80:
+            return number, idx + 1
     raise ValueError("it is cut off, or no protobuf message")
 
 

@@ -127,11 +127,43 @@ def find_sources(
 
 
 def find_local(folder: Path, name: str | Path) -> Path | None:
-    """Return the folder that a checkpoint's file names: a path, or one beside the checkpoint."""
+    """Return the checkpoint that another one's files name, where it is on this machine.
+
+    Args:
+        folder: the other one's, beside which it may lie.
+        name: a path, or a hub id that a folder beside `folder` is named by.
+    """
     for candidate in (Path(name).expanduser(), folder.resolve().parent / name):
-        if str(name) and candidate.is_dir():
+        if str(name) and (candidate / "config.json").is_file():
             return candidate
     return None
+
+
+def look_up(folder: Path, name: str | Path, *, what: str, keyword: str, files: Files) -> Path:
+    """Return the checkpoint that another one's files name, fetched where it is not here.
+
+    Args:
+        folder: the other one's.
+        name: as `find_local`.
+        what: it is, in the error's words.
+        keyword: by which another can be named.
+        files: as `find_sources`.
+
+    Raises:
+        CheckpointError: it is nowhere; the places are named.
+    """
+    local = find_local(folder, name)
+    if local is not None:
+        return local
+    try:
+        return resolve_checkpoint(name, files=files)
+    except CheckpointError as cause:
+        raise CheckpointError(
+            f"{folder} needs the {what} {os.fspath(name)!r}: it is no folder here, none in "
+            f"{folder.resolve().parent}, and does not come from the hub: {cause.message}",
+            f"pass {keyword}= with a folder or hub id of it, or put it into a folder of that name "
+            "beside the checkpoint.",
+        ) from cause
 
 
 def _kind_of(folder: Path, name: str) -> Kind:
@@ -165,7 +197,7 @@ def _base_of(kind: Kind, folder: Path, given: str | Path | None, files: Files) -
             f"{folder} holds {_WORDS[kind]}, which is nothing without the model it is over.",
             f"pass base= with {_BASES[kind]}; they are put together while they load.",
         )
-    found = _look_up(folder, named, "base model", "base=", files)
+    found = look_up(folder, named, what="base model", keyword="base", files=files)
     if _kind_of(found, os.fspath(named)) != "whole":
         raise CheckpointError(
             f"the base {found} of {folder} is itself an adapter, a projector or a delta.",
@@ -210,21 +242,7 @@ def _tower_of(sources: Sources, given: str | Path | None) -> Path | None:
     named = given or config.get("mm_vision_tower") or config.get("vision_tower")
     if not isinstance(named, str | Path):
         return None  # the missing tensors will be named
-    return _look_up(sources.folder, named, "vision tower", "vision_tower=", "all")
-
-
-def _look_up(folder: Path, name: str | Path, what: str, keyword: str, files: Files) -> Path:
-    local = find_local(folder, name)
-    if local is not None:
-        return local
-    try:
-        return resolve_checkpoint(name, files=files)
-    except CheckpointError as cause:
-        raise CheckpointError(
-            f"{folder} needs the {what} {os.fspath(name)!r}: it is no folder here, none in "
-            f"{folder.resolve().parent}, and does not come from the hub: {cause.message}",
-            f"pass {keyword} with a folder or hub id of it.",
-        ) from cause
+    return look_up(sources.folder, named, what="vision tower", keyword="vision_tower", files="all")
 
 
 def _adapter_file(folder: Path) -> Path:

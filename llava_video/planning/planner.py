@@ -325,8 +325,11 @@ class _Request:
     def _visual(self, wish: _Wish, choice: Choice) -> VisualPlan:
         info = wish.item.info
         wants_tiles = self._planning.grid == "auto" or self._planning.detail == "high"
-        small = wants_tiles and wish.steps[0].grid == ONE_TILE
-        self._tell(choice, wish.item.name, ("One tile holds all of so small a frame.",) * small)
+        why = "One tile holds all of so small a frame."
+        if not self._geometry.canvases:
+            why = "This model has no grids: a frame is one tile."
+        is_alone = wants_tiles and wish.steps[0].grid == ONE_TILE
+        self._tell(choice, wish.item.name, (why,) * is_alone)
         return visual_plan(
             choice.layout,
             kind="video",

@@ -56,6 +56,12 @@ def test_of_several_one_is_enough(tiny_clip: Path, named, capsys) -> None:
     assert "nor_this.mp4" in said
 
 
+def test_a_wrong_template_is_told_early(tiny_clip: Path, named) -> None:
+    assert refuse_early(Console(), [str(tiny_clip)], None, {**named, "template": "mpt"}, {})
+    with pytest.raises(ConfigError, match="template = 'mptt'"):
+        refuse_early(Console(), [str(tiny_clip)], None, {**named, "template": "mptt"}, {})
+
+
 def test_what_has_to_be_fetched_is_not_tried_twice(named) -> None:
     assert refuse_early(Console(), ["http://127.0.0.1:9/a.mp4"], None, named, {})
 

@@ -28,6 +28,12 @@ def test_loading_and_answering_are_shown(tiny_folder: Path, tiny_clip: Path, cap
     console.progress.close()
 
 
+def test_the_template_is_the_models(tiny_folder: Path) -> None:
+    model, _ = split_options({"model": str(tiny_folder), "device": "cpu", "template": "mpt"})
+    with load_model(Console(), model) as loaded:
+        assert loaded.spec.config.template == "mpt"
+
+
 def test_weights_and_memory_are_the_models(tiny_folder: Path) -> None:
     named = {"model": str(tiny_folder), "device": "cpu", "memory": "1GiB", "quantize": None}
     with load_model(Console(), named) as model:

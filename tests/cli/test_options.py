@@ -81,6 +81,13 @@ def test_what_was_typed_becomes_keywords(arguments: list[str], expected: dict[st
     assert keywords(*arguments) == expected
 
 
+def test_base_and_tower_belong_to_the_model() -> None:
+    typed = ["--base", "a/b", "--vision-tower", "c/d"]
+    named, request = split_options(everything.main(typed, standalone_mode=False))
+    assert (named["base"], named["vision_tower"]) == ("a/b", "c/d")
+    assert not {"base", "vision_tower"} & set(request)
+
+
 def test_memory_and_weights_belong_to_the_model() -> None:
     given = everything.main(["--memory", "24GiB", "--quantize", "int8"], standalone_mode=False)
     named, request = split_options(given)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import overlay_cases as cases
+
 from llava_video.plan_table import plan_table
 from llava_video.planning.plan_json import plan_from_json
 from llava_video.preview import plan_video
@@ -24,6 +26,12 @@ def test_the_json_can_be_run(run, tiny_folder: Path, tiny_clip: Path, tiny_model
 
 def test_no_prompt_is_a_request_for_a_description(run, tiny_folder, tiny_clip) -> None:
     assert "Please describe this video" in run("plan", tiny_clip, "-m", tiny_folder, "--json").out
+
+
+def test_the_template_may_be_named(run, refused, tiny_folder, tiny_clip) -> None:
+    asked = ("plan", tiny_clip, "Why?", "-m", tiny_folder, "--json", "--template")
+    assert "Why? ASSISTANT:" in run(*asked, "vicuna_v1").out
+    assert "mistral_instruct" in refused(*asked, "mistral")
 
 
 def test_memory_and_scale_stand_in_the_table(run, tiny_folder, tiny_clip) -> None:
@@ -53,3 +61,21 @@ def test_a_rule_and_its_look_stand_in_the_table(run, refused, tiny_folder, tiny_
     assert "lie nearest to 2 keyframes" in " ".join(keys.out.split())
     words = refused("plan", tiny_clip, "-m", tiny_folder, "--scan-fps", "5")
     assert "--sampling uniform makes nothing of --scan-fps 5.0" in words
+
+
+def test_an_overlay_is_planned_over_its_base(
+    run, refused, tiny_folder, tiny_clip, tmp_path
+) -> None:
+    overlay = cases.write_projector(tiny_folder, tmp_path / "overlay", {}, _name_or_path=None)
+    words = refused("plan", tiny_clip, "-m", overlay)
+    assert "holds a projector alone" in words
+    assert "pass --base with the folder or hub id" in words
+    # Alone it is asked for captions, without a conversation around them.
+    asked = ("plan", tiny_clip, "-m", overlay, "--base", tiny_folder, "--json")
+    assert plan_from_json(run(*asked).out).prompt.startswith("<image>\n")
+    over = run(*asked, "--template", "qwen_1_5").out
+    plain = run("plan", tiny_clip, "-m", tiny_folder, "--json").out
+    assert plan_from_json(over).text_tokens == plan_from_json(plain).text_tokens
+    assert "leave --base out" in refused(
+        "plan", tiny_clip, "-m", tiny_folder, "--base", tiny_folder
+    )

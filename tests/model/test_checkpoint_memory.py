@@ -16,7 +16,7 @@ from llava_video.model.model_config import parse_model_config
 from llava_video.model.tiny import write_tiny_checkpoint
 
 # Peak resident memory of one load, in a process of its own. "all at once" is the obvious loader:
-# read every shard, then build the model from the dictionary.
+# read every shard, then build the model from the dictionary. A delta is loaded over its base.
 MEASURE = """
 import sys
 from pathlib import Path
@@ -36,7 +36,8 @@ config = read_model_config(folder)
 Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
 before = status("VmRSS")
 if how == "shard by shard":
-    model = load_model(folder, config=config, device="cpu", dtype=dtype)
+    base = sys.argv[5] if len(sys.argv) > 5 else None
+    model = load_model(folder, config=config, device="cpu", dtype=dtype, base=base)
 else:
     open_file = {".safetensors": load_file, ".bin": torch.load}
     read = {
@@ -50,8 +51,8 @@ print(status("VmHWM") - before)
 """
 
 
-def peak_bytes(folder: Path, tiny_folder: Path, how: str, dtype: str) -> int:
-    arguments = [sys.executable, "-c", MEASURE, str(folder), how, dtype, str(tiny_folder)]
+def peak_bytes(folder: Path, tiny_folder: Path, how: str, dtype: str, *base: Path) -> int:
+    arguments = [sys.executable, "-c", MEASURE, folder, how, dtype, tiny_folder, *base]
     run = subprocess.run(arguments, capture_output=True, text=True, check=True)
     return int(run.stdout)
 
@@ -107,3 +108,15 @@ def test_loading_peaks_at_the_weights_and_one_shard(
     assert sum(files) > 200_000_000
     assert peak_bytes(folder, tiny_folder, "shard by shard", dtype) <= limit_bytes
     assert peak_bytes(folder, tiny_folder, "all at once", dtype) > limit_bytes
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's /proc")
+def test_merging_adds_one_shard_of_the_base(large_folder: Path, tiny_folder: Path):
+    """A delta and its base of the same size: twice the files, but not twice the memory."""
+    delta = large_folder.with_name("a-delta")
+    delta.symlink_to(large_folder)
+    files = [path.stat().st_size for path in large_folder.glob("*.safetensors")]
+    limit_bytes = 1.1 * sum(files) + 2 * max(files)
+    assert limit_bytes < 1.5 * sum(files)
+    found_bytes = peak_bytes(delta, tiny_folder, "shard by shard", "float32", large_folder)
+    assert found_bytes <= limit_bytes

@@ -5,11 +5,13 @@ import dataclasses
 import pytest
 import torch
 from fusion_by_hand import WRONG, compress_by_hand, prompt_by_hand
+from kernels import interpreted
 from seeded_models import DIMENSIONS, TEXT, filled
 
 from llava_video.model.dimensions import FusionConfig
 from llava_video.model.fusion import FusedPrompt, Fusion, QueryAttention, hidden_positions
 from llava_video.model.llava import LlavaModel
+from llava_video.ops import dispatch
 
 # The visual, a hidden token 0, and a last word.
 IDS = [3, 8, -200, 5, 0, 11, 2]
@@ -94,6 +96,16 @@ def test_queries_read_a_map(side, shape):
     found = fusion.compress(maps)
     expected = torch.stack([compress_by_hand(fusion, grid.double()) for grid in maps])
     assert error_of(found, expected) < 1e-5
+
+
+@interpreted
+def test_the_kernels_make_the_same_rows(monkeypatch):
+    model, features = model_of(), features_of(3)
+    expected = rows_of(model, features)
+    monkeypatch.setattr(dispatch, "_choice", lambda: "triton")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = rows_of(model_of().to(device), features.to(device)).cpu()
+    assert error_of(rows, expected) < 1e-5
 
 
 def test_what_is_hidden():

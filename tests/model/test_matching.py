@@ -102,7 +102,7 @@ CLIP = {"model.vision_tower.vision_tower.vision_model.embeddings.class_embedding
     ("more", "found"),
     [
         (MINI, "those of LLaVA-Mini: model.compressor.query"),
-        (LINEAR, "those of LLaVA v1 (a projector of one layer): model.mm_projector.weight"),
+        (LINEAR, "those of LLaVA, the first (a projector of one layer): model.mm_projector.weight"),
         (CLIP, "those of LLaVA-1.5 or LLaVA-NeXT (a CLIP tower): model.vision_tower"),
     ],
 )

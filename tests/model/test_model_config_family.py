@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from llava_video.errors import CheckpointError
-from llava_video.model import model_config
+from llava_video.model import sources
 from llava_video.model.dimensions import FusionConfig
 from llava_video.model.model_config import (
     ModelConfig,
-    find_tower,
     geometry_of,
     parse_model_config,
     read_model_config,
@@ -176,7 +175,7 @@ def test_a_tower_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         asked.append((name, files))
         return fetched
 
-    monkeypatch.setattr(model_config, "resolve_checkpoint", resolve)
+    monkeypatch.setattr(sources, "resolve_checkpoint", resolve)
     assert read_model_config(folder).vision.hidden_size == 48
     assert asked == [("me/clip-tiny", "config")]
 
@@ -187,16 +186,7 @@ def test_a_missing_tower_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(CheckpointError, match="no one/clip-tiny") as caught:
         read_model_config(folder)
     assert "beside the checkpoint" in caught.value.hint
-    assert "tower=FOLDER" in caught.value.hint
-
-
-def test_find_tower(tmp_path: Path):
-    tower = write(tmp_path / "me" / "clip-tiny", TOWER)
-    folder = write(tmp_path / "model", NAMED)
-    assert find_tower(folder, "me/clip-tiny").samefile(tower)
-    assert find_tower(folder, str(tower)) == tower
-    assert find_tower(folder, "me") is None  # no config.json there
-    assert find_tower(folder, "") is None
+    assert "vision_tower=" in caught.value.hint
 
 
 @pytest.mark.parametrize("aspect", [{}, {"image_aspect_ratio": "square"}])

@@ -190,10 +190,12 @@ def test_a_local_folder_is_a_path_or_a_neighbour(tmp_path: Path):
     neighbour = tmp_path / "owner" / "name"
     neighbour.mkdir(parents=True)
     checkpoint = tmp_path / "checkpoint"
+    assert find_local(checkpoint, "owner/name") is None  # no config.json: no checkpoint
+    (neighbour / "config.json").write_text("{}")
     assert find_local(checkpoint, "owner/name") == neighbour
     assert find_local(checkpoint, str(neighbour)) == neighbour
     assert find_local(checkpoint, neighbour) == neighbour
-    assert find_local(checkpoint, "owner/other") is None
+    assert find_local(checkpoint, "owner") is None
     assert find_local(checkpoint, "") is None
 
 

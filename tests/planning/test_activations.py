@@ -9,6 +9,7 @@ from planning_sizes import shaped
 from llava_video.ops import attention, quant_linear
 from llava_video.planning.activations import (
     BLOCK_TOKENS,
+    FUSION_ROWS,
     WEIGHT_BLOCK_BYTES,
     Chunks,
     activation_bytes,
@@ -110,6 +111,68 @@ def test_more_of_anything_is_never_less(geometry: Geometry):
         more = replace(base, **{name: 3 * getattr(base, name)})
         for kv_format in ("plain", "int8"):
             assert bytes_of(geometry, more, kv_format) >= bytes_of(geometry, base, kv_format)
+
+
+# --- frames that are fused with the prompt
+
+
+def fused(**others: int) -> Chunks:
+    given = {"tokens": 64, "tiles": 20, "frame_tiles": 1, "rows_per_tile": 1, "seen_tokens": 2000}
+    return Chunks(**{**given, "text_tokens": 100, **others})
+
+
+def test_a_pass_of_fused_frames(mini: Geometry):
+    """576 patches, a query and 100 words: of 677 rows, 12 frames make 8,124. Each row is 3 x 4,096
+    and 2 x 14,336 numbers wide in the MLP, beside 20 frames' features, and 12 frames' map, patches
+    and projected patches; the prompt before it and its running sum stand beside it."""
+    rows, patches = 12 * 677, 12 * 576
+    numbers = 20 * 576 * 1024 + patches * (2 * 1024 + 4096) + rows * (3 * 4096 + 2 * 14_336)
+    text = 100 * 4096 * (2 + 4)
+    assert bytes_of(mini, fused()) == 2 * numbers + rows * 128 * 4 + text
+    assert bytes_of(mini, fused(held_rows=7)) == bytes_of(mini, fused()) + 7 * 4096 * 2
+    assert bytes_of(mini, fused(tiles=3)) < bytes_of(mini, fused()) / 3
+
+
+def test_a_long_prompt_leaves_one_frame_a_pass(mini: Geometry):
+    """8,192 rows and more are one frame, however many a call has."""
+    words = FUSION_ROWS
+    rows = 577 + words
+    numbers = 20 * 576 * 1024 + 576 * (2 * 1024 + 4096) + rows * (3 * 4096 + 2 * 14_336)
+    text = words * 4096 * (2 + 4)
+    assert bytes_of(mini, fused(text_tokens=words)) == 2 * numbers + rows * 128 * 4 + text
+
+
+def test_wide_heads_are_widest_in_the_attention(mini: Geometry):
+    """Of a narrow MLP: 2 x 4,096 and 5 x 4,096 and 4 x 1,024 numbers a row."""
+    narrow = replace(mini, intermediate_size=4096)
+    rows, patches = 12 * 677, 12 * 576
+    numbers = 20 * 576 * 1024 + patches * (2 * 1024 + 4096) + rows * (7 * 4096 + 4 * 1024)
+    assert bytes_of(narrow, fused()) == 2 * numbers + rows * 128 * 4 + 100 * 4096 * 6
+
+
+def test_the_parts_of_a_fused_frame_pass_together(mini_hd: Geometry):
+    """Five tiles of a frame: 2,880 patches, 64 queries and 100 words are 3,044 rows, two frames a
+    pass of the four in a call."""
+    rows, patches = 2 * 3044, 2 * 2880
+    numbers = 20 * 576 * 1024 + patches * (2 * 1024 + 4096) + rows * (3 * 4096 + 2 * 14_336)
+    text = 100 * 4096 * (2 + 4)
+    assert bytes_of(mini_hd, fused(frame_tiles=5)) == 2 * numbers + rows * 128 * 4 + text
+
+
+def test_a_narrow_fusion_is_least_beside_its_tower(mini_hd: Geometry):
+    """Two tiles a call: the pixels of all five, 7 x 1,024 a patch, and the features of all five."""
+    small = {"hidden_size": 8, "intermediate_size": 8, "num_heads": 1, "num_kv_heads": 1}
+    narrow = replace(mini_hd, **small, head_dim=2, vocab_size=8)
+    pixels, tower = 5 * 3 * 336**2 * 2, 2 * 576 * 7 * 1024 * 2
+    chunks = fused(tiles=2, frame_tiles=5)
+    cutting = 5 * 3 * 336**2 * (2 + 4)
+    text = 100 * 8 * 6
+    assert bytes_of(narrow, chunks) == pixels + tower + 5 * 576 * 1024 * 2 + text > cutting
+
+
+def test_words_alone_are_not_fused(mini: Geometry, mini_hd: Geometry):
+    for model in (mini, mini_hd):
+        assert bytes_of(model, PREFILL) == bytes_of(replace(model, compressed_side=0), PREFILL)
 
 
 # --- against the code

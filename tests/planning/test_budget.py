@@ -52,6 +52,12 @@ def test_what_memory_holds_is_said_in_bytes_too():
     )
 
 
+def test_rows_that_wait_are_named_with_the_cache():
+    memory = Limit(tokens=600, kv_format="int8", token_bytes=2**20, has_rows=True)
+    assert memory.note(3) == " (3.0 MiB of int8 cache and waiting rows)"
+    assert Limit(tokens=600, has_rows=True).note(3) == ""
+
+
 @pytest.mark.parametrize(
     ("wants", "total", "level"),
     [

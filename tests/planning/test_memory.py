@@ -23,6 +23,7 @@ from llava_video.planning.memory import (
     fixed_bytes,
     kv_formats,
     plan_memory,
+    request_token_bytes,
     token_bytes,
     weight_formats,
     weights_bytes,
@@ -56,6 +57,40 @@ def test_bytes_of_a_token(geometry: Geometry, half_b: Geometry):
     assert token_bytes(replace(geometry, value_bytes=4), "int8") == 29_120
     odd_group = replace(geometry, head_dim=48)  # 64 does not divide it: one group
     assert token_bytes(odd_group, "int4") == 2 * 28 * 4 * (24 + 4)
+
+
+def test_a_fused_token_holds_a_row_beside_its_cache(
+    mini: Geometry, make_info, plan_one, geometry: Geometry
+):
+    """4,096 numbers of two bytes beside 131,072, 66,560 or 36,864 bytes of cache."""
+    fused = plan_one(make_info(), model=mini).visuals
+    found = {fmt: request_token_bytes(mini, fmt, fused) for fmt in KV_FORMATS}
+    assert found == {"plain": 139_264, "int8": 74_752, "int4": 45_056}
+    assert [token_bytes(mini, fmt) for fmt in KV_FORMATS] == [131_072, 66_560, 36_864]
+    assert request_token_bytes(mini, "plain", ()) == 131_072  # words alone are not fused
+    pooled = plan_one(make_info()).visuals
+    assert request_token_bytes(geometry, "plain", pooled) == 57_344
+
+
+def test_a_longer_prompt_is_set_aside_where_it_is_fused(mini: Geometry, make_info, plan_one):
+    """Its running sum and what it was before, four and two bytes a number, and its rows in each
+    of the 12 frames of a pass."""
+    visuals = plan_one(make_info(), model=mini).visuals
+    bare = fixed_bytes(mini, TABLE, visuals, 100)
+    assert fixed_bytes(mini, TABLE, visuals, 101) - bare >= 4096 * (4 + 2)
+    assert fixed_bytes(mini, TABLE, (), 100) == fixed_bytes(mini, TABLE)
+    limited = replace(TABLE, limit_bytes=bare + 7)
+    assert cache_bytes(mini, limited, visuals, 100) == 7
+
+
+def test_a_fused_plan_holds_every_row_until_the_last_frame(mini: Geometry, make_info, plan_one):
+    plan = plan_one(make_info(30 * 500), model=mini)
+    one_more = replace(plan.visuals[0], times_s=(0.0,) * 501, frame_idxs=(0,) * 501, num_tokens=501)
+    longer = replace(plan, visuals=(one_more,))
+    one, two = (plan_memory(mini, TABLE, each, "plain") for each in (plan, longer))
+    assert two.activation_bytes - one.activation_bytes == 8192
+    assert two.kv_bytes - one.kv_bytes == 131_072
+    assert (8192 + 131_072) / 131_072 == 1.0625
 
 
 @pytest.mark.parametrize("kv_format", KV_FORMATS)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_video.errors import BudgetError
+from llava_video.errors import BudgetError, ConfigError
 from llava_video.planning.budget import Limit, Room
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.layout import Layout, layout_tokens, single_layout
-from llava_video.planning.sacrifice import Choice, fit_video, layout_steps
+from llava_video.planning.sacrifice import Choice, fit_video, layout_steps, wanted_stride
 from llava_video.planning.sampler import Sample, sample_frames
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
 from llava_video.planning.time_note import TimeNote
@@ -58,6 +58,27 @@ def test_the_grid_goes_before_the_stride(geometry: Geometry):
     num_tiles = [grid.rows * grid.cols for grid, _ in steps]
     assert num_tiles == sorted(num_tiles, reverse=True)
     assert all(stride == 2 for grid, stride in steps if grid != Grid(1, 1))
+
+
+def test_the_wanted_stride(geometry: Geometry):
+    assert wanted_stride(geometry, PlanningSettings()) == 2
+    assert wanted_stride(geometry, PlanningSettings(pool_stride=3)) == 3
+    assert wanted_stride(geometry, PlanningSettings(detail="low")) == 4
+    assert wanted_stride(replace(geometry, pool_stride=5), PlanningSettings(detail="low")) == 5
+
+
+def test_frames_as_pictures_may_be_pooled(next_pictures: Geometry, next_video: Geometry):
+    one = Grid(1, 1)
+    assert steps_of(next_pictures) == [(one, stride) for stride in (1, 2, 3, 4)]
+    assert steps_of(next_video) == [(one, stride) for stride in (2, 3, 4)]
+
+
+def test_a_fused_frame_is_one_step(mini: Geometry, mini_hd: Geometry):
+    for model in (mini, mini_hd):
+        (layout,) = layout_steps(1080, 1920, model, PlanningSettings())
+        assert (layout.is_fused, layout_tokens(layout, 9)) == (True, 9 * model.compressed_side**2)
+    with pytest.raises(ConfigError, match="detail = 'low', pool_mode = 'max', and llava-mini"):
+        layout_steps(9, 9, mini, PlanningSettings(detail="low", pool_mode="max"))
 
 
 def test_pinned_knobs_stay(geometry: Geometry):
@@ -134,6 +155,8 @@ def test_grids_are_named(geometry: Geometry, sample: Sample):
     tiled = fit_video(sample, steps, room(281_800), None)
     assert tiled.layout.grid == Grid(3, 5)
     assert "finer than the one tile" in tiled.reasons[1]
+    untrained = fit_video(sample, steps, room(281_800), None, is_trained=False)
+    assert not any("finer than" in reason for reason in untrained.reasons)
 
 
 def test_not_one_frame(sample: Sample):
