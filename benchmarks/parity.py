@@ -37,13 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before_s = time.perf_counter()
     try:
         golden = read_set(asked.folder)
-        models = _chosen(golden.models, asked.models)
-        cases = _chosen({**golden.cases, **golden.tables}, asked.cases)
+        models = _chosen(golden.tested, asked.models)
+        cases = _chosen({**golden.cases, **golden.facts, **golden.tables}, asked.cases)
     except (OSError, ValueError) as error:
         print(f"parity: {error}", file=sys.stderr)
         return 1
     report = Report()
     report.add(golden, models, cases, asked.device)
+    if not asked.models:
+        report.note_untaken(cases)
     passed = report.passed
     if asked.json:
         print(json.dumps({"folder": str(asked.folder), **report.to_json()}))
@@ -87,6 +89,9 @@ class Report:
         for name in cases:
             if name in golden.tables:
                 self._add_table(golden, name, candidates)
+
+    def note_untaken(self, cases: Sequence[str]) -> None:
+        """Note the cases and tables that none of the set's models took."""
         taken = {check.case for check in self.checks} | {case for _, case in self.unread}
         for case in cases:
             if case not in taken and "every case" not in taken:

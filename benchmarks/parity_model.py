@@ -34,6 +34,7 @@ LAYOUT_KEYS = (
     "image_aspect_ratio",
     "mm_newline_position",
     "mm_patch_merge_type",
+    "mm_pooling_position",
     "mm_spatial_pool_mode",
     "mm_spatial_pool_stride",
     "tokenizer_padding_side",

@@ -43,6 +43,16 @@ class GoldenSet:
         """The largest error of a logit: sets with `cases.json` come from milder weights."""
         return CLOSE_LOGITS_LIMIT if self.facts else LOGITS_LIMIT
 
+    @property
+    def tested(self) -> dict[str, Path]:
+        """The models that cases are run on: no bases and towers that only others consist of."""
+        own = {facts.get("checkpoint") for facts in self.facts.values()}
+        parts = {facts.get("base") for facts in self.facts.values()} - own
+        for folder in self.models.values():
+            values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            parts.add(values.get("mm_vision_tower"))
+        return {name: folder for name, folder in self.models.items() if name not in parts}
+
     def base_of(self, model: str) -> Path | None:
         """Return the folder a model's own lies over, by what the cases say; None for whole ones.
 
@@ -64,8 +74,10 @@ class GoldenSet:
         """Read a case's arrays, and the inputs that its facts say are another's.
 
         Raises:
-            ValueError: it names a case that is not here.
+            ValueError: it names a case that is not here, or is not here itself.
         """
+        if case not in self.cases:
+            raise ValueError(f"cases.json names it, and there is no cases/{case}.npz.")
         arrays = read_arrays(self.cases[case])
         facts = self.facts.get(case, {})
         for key, taken in (("inputs_from", INPUT_KEYS), ("picture_from", frozenset[str]())):

@@ -62,6 +62,25 @@ def test_a_model_lies_over_the_folder_its_cases_name(folder):
         with_facts(folder, second={"checkpoint": "part", "base": "nobody"}).base_of("part")
 
 
+def test_what_others_consist_of_is_not_tested_itself(folder):
+    (folder / "tower").mkdir()
+    (folder / "tower" / "config.json").write_text("{}", encoding="utf-8")
+    assert set(read_set(folder).tested) == {"whole", "part", "tower"}
+    named = '{"mm_vision_tower": "tower"}'
+    (folder / "part" / "config.json").write_text(named, encoding="utf-8")
+    over = {"checkpoint": "part", "base": "whole"}
+    assert set(with_facts(folder, second=over).tested) == {"part"}
+    assert set(with_facts(folder, first={"checkpoint": "whole"}, second=over).tested) == {
+        "part",
+        "whole",
+    }
+
+
+def test_a_case_without_a_file_is_refused(folder):
+    with pytest.raises(ValueError, match=r"there is no cases/third\.npz"):
+        with_facts(folder, third={"checkpoint": "part"}).arrays_of("third")
+
+
 def test_sets_that_say_what_their_cases_are_are_compared_more_closely(folder):
     assert read_set(folder).logits_limit == 2e-3
     assert with_facts(folder, second={}).logits_limit == 2e-4
