@@ -17,7 +17,7 @@ from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
 from llava_video.model.prompt import Turn, place_marks, render
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.options import Options, Settings, settings_of
-from llava_video.planning.memory import cache_bytes, plan_memory, token_bytes
+from llava_video.planning.memory import cache_bytes, plan_memory, request_token_bytes
 from llava_video.planning.planner import plan_request
 from llava_video.planning.settings import MemorySettings
 from llava_video.planning.time_note import TimeNote, time_note
@@ -141,9 +141,10 @@ def follow_up(spec: ModelSpec, plan: Plan, turns: Sequence[Turn], settings: Sett
     max_new_tokens = settings.generation.max_new_tokens
     need_tokens = text_tokens + plan.visual_tokens + max_new_tokens
     holds = {"the context": int(plan.context_tokens * plan.position_scale)}
-    room_bytes = cache_bytes(spec.geometry, spec.setup, plan.visuals)
+    room_bytes = cache_bytes(spec.geometry, spec.setup, plan.visuals, text_tokens)
     if room_bytes is not None:
-        holds["the memory"] = room_bytes // token_bytes(spec.geometry, plan.kv_format)
+        a_token = request_token_bytes(spec.geometry, plan.kv_format, plan.visuals)
+        holds["the memory"] = room_bytes // a_token
     holder, have_tokens = min(holds.items(), key=lambda item: item[1])
     if need_tokens > have_tokens:
         raise BudgetError(

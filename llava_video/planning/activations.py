@@ -25,14 +25,15 @@ query heads, v all value heads):
     logits    one row of the vocabulary, as it comes and in float32
 
 Frames that are fused with the prompt are encoded, and then go through the fusion's own decoder
-layers: of each frame the P patches of its tiles, its queries and the prompt's text tokens, together
-S rows; as many frames of a call at a time as have 8,192 rows, or one. The prefill begins when all
-frames are through, so that these stand beside each phase:
+layers: of each frame the patches of its tiles, its queries and the prompt's text tokens are rows;
+as many frames pass at a time as a call holds and as have 8,192 rows, or one. The prefill begins
+when all frames are through, so that these stand beside each phase:
 
     held      the rows of all frames and of the text                          D
               the text before it is fused, and its running sum in float32     D each
-    fusion    a call's features, w; of the frames of a pass their map and all patches, 2 w, and
-              these projected, D per patch; and of each row the larger of
+    fusion    of each patch its features, as one map, beside the whole's, and projected:
+                                                                    3 w + D
+              and of each row the larger of
               attention: rows, norm, q, k and v twice (as projected, rotated),
               K and V for every head, mixed                         2 D + 5 q + 4 v
               MLP: rows, norm, gate, up, out                        3 D + 2 F
@@ -142,14 +143,12 @@ def _fusion_bytes(geometry: Geometry, chunks: Chunks) -> int:
     hidden, width = geometry.hidden_size, geometry.vision_width
     query = geometry.num_heads * geometry.head_dim
     value = geometry.num_kv_heads * geometry.head_dim
-    tile_patches = geometry.patches_per_side**2
-    patches = chunks.frame_tiles * tile_patches
+    patches = chunks.frame_tiles * geometry.patches_per_side**2
     length = patches + geometry.compressed_side**2 + chunks.text_tokens
     in_call = max(1, chunks.tiles // chunks.frame_tiles)
     frames = min(in_call, max(1, FUSION_ROWS // length))
-    features = max(chunks.tiles, chunks.frame_tiles) * tile_patches * width
     row = max(2 * hidden + 5 * query + 4 * value, 3 * hidden + 2 * geometry.intermediate_size)
-    numbers = features + frames * (patches * (hidden + 2 * width) + length * row)
+    numbers = frames * (patches * (hidden + 3 * width) + length * row)
     tables = frames * length * geometry.head_dim * _FLOAT_BYTES
     return tables + numbers * geometry.value_bytes
 

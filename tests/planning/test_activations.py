@@ -123,10 +123,10 @@ def fused(**others: int) -> Chunks:
 
 def test_a_pass_of_fused_frames(mini: Geometry):
     """576 patches, a query and 100 words: of 677 rows, 12 frames make 8,124. Each row is 3 x 4,096
-    and 2 x 14,336 numbers wide in the MLP, beside 20 frames' features, and 12 frames' map, patches
-    and projected patches; the prompt before it and its running sum stand beside it."""
+    and 2 x 14,336 numbers wide in the MLP, beside the patches' features three times and projected;
+    the prompt before it and its running sum stand beside it."""
     rows, patches = 12 * 677, 12 * 576
-    numbers = 20 * 576 * 1024 + patches * (2 * 1024 + 4096) + rows * (3 * 4096 + 2 * 14_336)
+    numbers = patches * (3 * 1024 + 4096) + rows * (3 * 4096 + 2 * 14_336)
     text = 100 * 4096 * (2 + 4)
     assert bytes_of(mini, fused()) == 2 * numbers + rows * 128 * 4 + text
     assert bytes_of(mini, fused(held_rows=7)) == bytes_of(mini, fused()) + 7 * 4096 * 2
@@ -137,7 +137,7 @@ def test_a_long_prompt_leaves_one_frame_a_pass(mini: Geometry):
     """8,192 rows and more are one frame, however many a call has."""
     words = FUSION_ROWS
     rows = 577 + words
-    numbers = 20 * 576 * 1024 + 576 * (2 * 1024 + 4096) + rows * (3 * 4096 + 2 * 14_336)
+    numbers = 576 * (3 * 1024 + 4096) + rows * (3 * 4096 + 2 * 14_336)
     text = words * 4096 * (2 + 4)
     assert bytes_of(mini, fused(text_tokens=words)) == 2 * numbers + rows * 128 * 4 + text
 
@@ -146,7 +146,7 @@ def test_wide_heads_are_widest_in_the_attention(mini: Geometry):
     """Of a narrow MLP: 2 x 4,096 and 5 x 4,096 and 4 x 1,024 numbers a row."""
     narrow = replace(mini, intermediate_size=4096)
     rows, patches = 12 * 677, 12 * 576
-    numbers = 20 * 576 * 1024 + patches * (2 * 1024 + 4096) + rows * (7 * 4096 + 4 * 1024)
+    numbers = patches * (3 * 1024 + 4096) + rows * (7 * 4096 + 4 * 1024)
     assert bytes_of(narrow, fused()) == 2 * numbers + rows * 128 * 4 + 100 * 4096 * 6
 
 
@@ -154,7 +154,7 @@ def test_the_parts_of_a_fused_frame_pass_together(mini_hd: Geometry):
     """Five tiles of a frame: 2,880 patches, 64 queries and 100 words are 3,044 rows, two frames a
     pass of the four in a call."""
     rows, patches = 2 * 3044, 2 * 2880
-    numbers = 20 * 576 * 1024 + patches * (2 * 1024 + 4096) + rows * (3 * 4096 + 2 * 14_336)
+    numbers = patches * (3 * 1024 + 4096) + rows * (3 * 4096 + 2 * 14_336)
     text = 100 * 4096 * (2 + 4)
     assert bytes_of(mini_hd, fused(frame_tiles=5)) == 2 * numbers + rows * 128 * 4 + text
 

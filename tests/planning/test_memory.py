@@ -14,6 +14,7 @@ from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
 from llava_video.model.quantize import quantise_decoder
 from llava_video.ops.kv_format import empty_stored
+from llava_video.planning.activations import BLOCK_TOKENS, Chunks, activation_bytes
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.memory import (
     KV_FORMATS,
@@ -91,6 +92,22 @@ def test_a_fused_plan_holds_every_row_until_the_last_frame(mini: Geometry, make_
     assert two.activation_bytes - one.activation_bytes == 8192
     assert two.kv_bytes - one.kv_bytes == 131_072
     assert (8192 + 131_072) / 131_072 == 1.0625
+
+
+def test_the_activations_of_a_fused_plan(mini: Geometry, make_info, plan_one):
+    """The rows of text and frames wait, those of the answer do not; of what is set aside, none."""
+    plan = replace(plan_one(make_info(30 * 500), model=mini), text_tokens=100)
+    setup = Setup(prefill_chunk_tokens=16_384, tile_chunk=8)
+    chunks = Chunks(
+        tokens=1112, tiles=8, frame_tiles=1, rows_per_tile=1, seen_tokens=1112, text_tokens=100,
+        held_rows=600,
+    )  # fmt: skip
+    expected = activation_bytes(mini, chunks, kv_format="plain", weight_format="plain")
+    assert plan_memory(mini, setup, plan, "plain").activation_bytes == expected
+    full = replace(chunks, tokens=16_384, rows_per_tile=3, seen_tokens=BLOCK_TOKENS, held_rows=0)
+    expected = activation_bytes(mini, full, kv_format="int8", weight_format="plain")
+    aside = fixed_bytes(mini, setup, plan.visuals, plan.text_tokens)
+    assert aside == weights_bytes(mini, "plain") + expected
 
 
 @pytest.mark.parametrize("kv_format", KV_FORMATS)

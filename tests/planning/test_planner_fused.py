@@ -158,6 +158,18 @@ def test_what_does_not_fit_memory_says_what_takes_it(make_info: MakeInfo, plan_o
     assert 19.9 * 10**9 < plan.memory.total_bytes <= 20 * 10**9
 
 
+def test_a_long_prompt_is_within_memory_too(make_info: MakeInfo, mini: Geometry):
+    """5,000 tokens of words go through the fusion with each frame, and wait with all of them."""
+    item = VideoItem(info=make_info(86_400, 1.0), name="day.mp4")
+    setup = replace(SETUP, limit_bytes=12 * 10**9, weight_format="int4")
+    for words in (50, 5000):
+        plan = plan_request(
+            [item], mini, PlanningSettings(), SamplingSettings(), lambda _, n=words: ("", n), setup
+        )
+        assert 0 < plan.visual_tokens < 86_400
+        assert 11.99 * 10**9 < plan.memory.total_bytes <= 12 * 10**9
+
+
 # --- properties
 
 
