@@ -1,6 +1,6 @@
 """Every member of the family describes a video: its plan, its prompt and an answer.
 
-What is expected is counted by hand from what is published of each line, for a tile of p x p patches:
+What is expected is counted by hand from what is published of each line; a tile has p x p patches:
 
 * LLaVA, LLaVA-1.5: p * p tokens a frame, frames cropped or padded to a square, no newline;
 * LLaVA-NeXT: a frame is one cropped tile and a newline, p * p + 1, as one picture of one tile is;
