@@ -139,6 +139,29 @@ def test_an_unknown_key_is_named_and_does_no_harm(copy: Path, capsys):
     assert "not compared in text_only: mystery" in printed
 
 
+def test_an_unknown_fact_or_column_is_named_and_does_no_harm(copy: Path, capsys):
+    facts = {"text_only": {"weather": "fine"}, "nowhere": {"checkpoint": "tiny"}}
+    (copy / "cases.json").write_text(json.dumps(facts), encoding="utf-8")
+    rows = [{"total": 3, "want": 1, "indices": [1], "colour": "red"}]
+    (copy / "cases" / "middle.json").write_text(json.dumps(rows), encoding="utf-8")
+    status, printed = run(capsys, copy, "--cases", "text_only", "middle")
+    assert status == 0
+    assert "not compared in text_only: weather of cases.json" in printed
+    assert "not compared in middle: colour" in printed
+    status, printed = run(capsys, copy, "--cases", "nowhere")
+    assert status == 1
+    assert "UNREAD  tiny  nowhere: ValueError: cases.json names it, and there is no" in printed
+
+
+def test_only_some_models_take_only_their_cases(twin_set: Path, copy: Path, capsys):
+    shutil.copytree(twin_set / "tiny_hf", copy / "other")
+    (copy / "cases.json").write_text('{"text_only": {"checkpoint": "other"}}', encoding="utf-8")
+    status, printed = run(capsys, copy, "--models", "tiny", "--cases", "text_only", "images_pad")
+    assert status == 0
+    assert "images_pad" in printed
+    assert "text_only" not in printed
+
+
 def test_what_cannot_be_read_fails(copy: Path, capsys):
     cases = copy / "cases"
     (cases / "weights.json").write_text('[{"what": 1}]', encoding="utf-8")
