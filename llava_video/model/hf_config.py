@@ -131,7 +131,7 @@ def default_pinpoints(tile_px: int) -> list[list[int]]:
 
 
 def _class_of(fields: JsonFields) -> tuple[HfClass, str]:
-    named = fields.values.get("architectures") or []
+    named = fields.texts("architectures")
     for model_type, kind in HF_CLASSES.items():
         if kind.architecture in named:
             return kind, model_type

@@ -84,6 +84,17 @@ class JsonFields:
             raise self.wrong(key, value, "token ids")
         return tuple(found)
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Read a list of words; none when the key is missing.
+
+        Raises:
+            CheckpointError: when it is no list of texts.
+        """
+        found = self._value(key, [])
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise self.wrong(key, found, "a list of names")
+        return tuple(found)
+
     def inner(self, key: str) -> "JsonFields":
         """Read a nested object; an empty one when the key is missing.
 

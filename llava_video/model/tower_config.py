@@ -93,7 +93,7 @@ def tower_kind(fields: JsonFields) -> TowerKind:
     """
     stated = fields.inner("vision_config").values.get("model_type")
     if stated is not None:
-        if stated not in _KINDS:
+        if str(stated) not in _KINDS:
             raise unsupported("vision_config model_type", stated, " or ".join(map(repr, _KINDS)))
         return _KINDS[str(stated)]
     name = fields.text("mm_vision_tower", SO400M).lower()
