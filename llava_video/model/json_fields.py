@@ -28,15 +28,20 @@ class JsonFields:
         """Whether the key is there and not null."""
         return self.values.get(key) is not None
 
-    def integer(self, key: str, default: int | None = None, *, at_least: int = 1) -> int:
+    def integer(
+        self, key: str, default: int | None = None, *, at_least: int = 1, at_most: int = 2**40
+    ) -> int:
         """Read a whole number.
 
         Raises:
-            CheckpointError: when it is missing without a default, no whole number, or too small.
+            CheckpointError: when it is missing without a default, no whole number, too small or
+                too large.
         """
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
             raise self.wrong(key, value, f"a whole number of at least {at_least}")
+        if value > at_most:
+            raise self.wrong(key, value, f"at most {at_most}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
