@@ -142,11 +142,10 @@ def backbone_of(fields: JsonFields) -> Backbone:
     Raises:
         CheckpointError: MPT, which this library does not build.
     """
-    found = fields.values.get("architectures") or []
-    names = " ".join(str(one) for one in found) or str(fields.values.get("model_type"))
-    names = names.lower()
+    stated = " ".join(fields.texts("architectures")) or str(fields.values.get("model_type"))
+    names = stated.lower()
     if "mpt" in names:
-        raise unsupported("architectures", names, "Llama, Mistral and Qwen decoders, no MPT")
+        raise unsupported("architectures", stated, "Llama, Mistral and Qwen decoders, no MPT")
     if "qwen" in names:
         return "qwen2"
     if "mistral" in names or "mixtral" in names:
@@ -156,7 +155,7 @@ def backbone_of(fields: JsonFields) -> Backbone:
     return "qwen2"
 
 
-def template_of(member: Member, fields: JsonFields, name: str = "") -> str:
+def trained_template(member: Member, fields: JsonFields, name: str = "") -> str:
     """Return the conversation template a checkpoint was trained with.
 
     Args:
