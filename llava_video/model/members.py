@@ -32,6 +32,7 @@ class Member:
         newline: where newline tokens stand in a video whose configuration does not say it.
         pool_stride: side reduction of a frame's map; None where the configuration's is obeyed.
         keeps_line: see `Geometry`.
+        pads_several: see `Geometry`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Member:
     newline: Literal["one_token", "no_token", "frame"] = "one_token"
     pool_stride: int | None = 2
     keeps_line: bool = True
+    pads_several: bool = True
 
 
 def _of_pictures(name: str, about: str) -> Member:
@@ -57,6 +59,7 @@ def _of_pictures(name: str, about: str) -> Member:
         newline="frame",
         pool_stride=1,
         keeps_line=False,
+        pads_several=False,
     )
 
 
@@ -71,6 +74,7 @@ LLAVA_NEXT_VIDEO: Final = Member(
     newline="no_token",
     pool_stride=None,
     keeps_line=False,
+    pads_several=False,
 )
 LLAVA_MINI: Final = Member(
     name="LLaVA-Mini",

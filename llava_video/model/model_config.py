@@ -219,6 +219,7 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
         square_fit=square_fit,
         video_fit="nearest" if fusion else _frame_fit(config, member, square_fit),
         keeps_line=member.keeps_line,
+        pads_several=member.pads_several,
         anyres_max=visual.anyres_max,
         unpad=visual.unpad,
         merge=visual.merge,
@@ -254,9 +255,13 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
 
 
 def _frame_fit(config: ModelConfig, member: Member, square_fit: Fit) -> Fit:
-    """Return how a frame reaches its one tile: as a picture does that is not tiled."""
-    is_padded = config.visual.aspect == "pad" and not member.is_video_trained
-    return "pad" if is_padded else square_fit
+    """Return how a frame reaches its one tile.
+
+    With a model of pictures, as a whole picture does: padded, or as the overview of a tiled one.
+    """
+    if member.is_video_trained or config.visual.aspect == "square":
+        return square_fit
+    return "pad" if config.visual.aspect == "pad" else "squeeze"
 
 
 def _with_tower(values: dict[str, Any], folder: Path, tower: str | Path | None) -> dict[str, Any]:
