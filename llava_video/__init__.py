@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from llava_video.errors import SourceError as SourceError
     from llava_video.inputs import Picture as Picture
     from llava_video.inputs import Video as Video
+    from llava_video.judging import Preference as Preference
+    from llava_video.judging import Verdict as Verdict
     from llava_video.model.prompt import Turn as Turn
     from llava_video.options import Options as Options
     from llava_video.planning.plan_json import plan_from_json as plan_from_json
@@ -48,10 +50,12 @@ _DEFINED_IN = {
     "Options": "llava_video.options",
     "Picture": "llava_video.inputs",
     "Plan": "llava_video.values",
+    "Preference": "llava_video.judging",
     "Sampler": "llava_video.planning.settings",
     "SandboxSettings": "llava_video.video.settings",
     "SourceError": "llava_video.errors",
     "Turn": "llava_video.model.prompt",
+    "Verdict": "llava_video.judging",
     "Video": "llava_video.inputs",
     "VideoInfo": "llava_video.values",
     "describe_video": "llava_video.api",
@@ -74,10 +78,12 @@ __all__ = [
     "Options",
     "Picture",
     "Plan",
+    "Preference",
     "Sampler",
     "SandboxSettings",
     "SourceError",
     "Turn",
+    "Verdict",
     "Video",
     "VideoInfo",
     "__version__",

@@ -10,40 +10,31 @@ Every stage after the plan is an iterator that the engine pulls, so nothing of a
 is ever held whole. Knows no file format, no tensor and no template.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack, cast
+from typing import Any, Literal, Self, Unpack
 
+from llava_video.asking import ask_shared
 from llava_video.engine.request import Engine
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import ConfigError, LlavaVideoError
 from llava_video.exchange import Exchange, open_exchange
-from llava_video.fitting import with_spare
-from llava_video.inputs import only_video, open_visuals, reopen
+from llava_video.inputs import reopen
+from llava_video.judging import Ask, Preference, Verdict, compare_answers, judge_answer
 from llava_video.loading import load_engine, load_spec
 from llava_video.model.spec import ModelSpec
-from llava_video.options import Options, Settings, Time, answer_settings, settings_of
+from llava_video.options import Options, Settings, Time, answer_settings, of_answer, settings_of
 from llava_video.plan_table import bytes_words
 from llava_video.planning.memory import weights_bytes
 from llava_video.planning.settings import MemorySettings
-from llava_video.preview import DEFAULT_MODEL, Prompt, Quantize, check_planned_for, turns_of
-from llava_video.running import (
-    OnEvent,
-    Stream,
-    answer_many,
-    answer_one,
-    checked,
-    descriptions_in_order,
-)
+from llava_video.preview import DEFAULT_MODEL, Prompt, Quantize, check_planned_for
+from llava_video.running import OnEvent, Stream, answer_one, answers_in_order, exchanges_of
 from llava_video.seen import SeenVisuals
 from llava_video.session import Session, load_session
-from llava_video.timeline import WINDOW_PROMPT, Timeline, make_timeline, windows
+from llava_video.timeline import WINDOW_PROMPT, Timeline, cut_parts, make_timeline
 from llava_video.values import Description, Plan
-from llava_video.video.span import parse_time
-
-# What of a window's options the merging of captions shares: it has no frames.
-_ANSWER_OPTIONS = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "repetition_penalty")
 
 
 class LlavaVideo:
@@ -134,16 +125,41 @@ class LlavaVideo:
         Raises:
             ConfigError: no question. Otherwise as `describe`; the first error ends the call.
         """
-        questions = [questions] if isinstance(questions, str) else list(questions)
-        if not questions or not all(isinstance(q, str) and q.strip() for q in questions):
-            raise ConfigError(f"questions = {questions!r}.", "a list of texts, none of them empty.")
-        settings = settings_of(options)
-        longest = max(questions, key=self.spec.tokenizer.num_text_tokens)
-        # Beside the first question's cache, which is kept, that of any other has to fit.
-        spare = self.spec.tokenizer.num_text_tokens(longest) + settings.planning.max_new_tokens
-        with self._open(video, longest, settings, spare=spare) as shared:
-            turns = [turns_of(question, shared.opened) for question in questions]
-            return answer_many(self.engine, shared, turns, settings, self.on_event)
+        return self._asking(video, options)(questions)
+
+    def judge(
+        self,
+        video: Any,
+        question: str,
+        answer: str,
+        *,
+        scale: int = 100,
+        **options: Unpack[Options],
+    ) -> Verdict:
+        """Score an answer about a video or a picture, with reasons, by LLaVA-Critic's prompt.
+
+        Args:
+            video: as `describe`.
+            question: what had been asked.
+            answer: what is judged.
+            scale: the best score; the prompt was trained with 100.
+            **options: see `Options`; the longest text is the card's, 4096 tokens where they fit.
+
+        Raises:
+            ConfigError: no question, or no such scale. Otherwise as `describe`.
+        """
+        return judge_answer(self.spec, self._asking(video, options), question, answer, scale)
+
+    def compare(
+        self, video: Any, question: str, answers: Sequence[str], **options: Unpack[Options]
+    ) -> Preference:
+        """Say which answer about a video or a picture is best, by LLaVA-Critic's prompt.
+
+        Every two are compared in both orders: K (K - 1) questions about the same visuals.
+
+        Args and errors: as `judge`, with two answers or more.
+        """
+        return compare_answers(self.spec, self._asking(video, options), question, answers)
 
     def stream(self, video: Any, prompt: Prompt = None, **options: Unpack[Options]) -> Stream:
         """Answer in pieces of text as they come; `.description` of the stream has the rest."""
@@ -188,27 +204,8 @@ class LlavaVideo:
         if on_error not in ("raise", "return"):
             raise ConfigError(f"on_error = {on_error!r}.", "allowed: 'raise', 'return'.")
         settings_of(options)  # a mistyped option is told here, not at the first answer
-        return self._batch(requests, {"prompt": prompt, **options}, on_error)
-
-    def _batch(
-        self, requests: Iterable[Any], shared: Mapping[str, Any], on_error: str
-    ) -> Iterator[Description | LlavaVideoError]:
-        def exchanges() -> Iterator[Exchange | Exception]:
-            for idx, request in enumerate(requests):
-                own = request if isinstance(request, Mapping) else {"video": request}
-                asked = {**shared, **own}
-                video, words = asked.pop("video", None), asked.pop("prompt")
-                try:
-                    settings = settings_of(asked)
-                    yield self._open(video, words, settings, request_id=idx)
-                except LlavaVideoError as error:
-                    yield error
-
-        for answer in descriptions_in_order(self.engine, exchanges(), on_event=self.on_event):
-            if isinstance(answer, LlavaVideoError) and on_error == "return":
-                yield answer
-            else:
-                yield checked(answer)
+        exchanges = exchanges_of(requests, {"prompt": prompt, **options}, self._open)
+        return answers_in_order(self.engine, exchanges, on_error, self.on_event)
 
     def timeline(
         self,
@@ -230,18 +227,12 @@ class LlavaVideo:
             summary: whether to merge the captions into one text.
             **options: for every window; `start` and `end` bound the whole.
         """
-        settings = settings_of(options)
-        whole = only_video(open_visuals(video, settings.sampling, *settings.reading))
-        cut = windows(whole.span, parse_time(window_s), parse_time(overlap_s))
-        parts = [
-            {"video": whole.part(segment), "start": None, "end": None, "reader": settings.reader}
-            for segment in cut
-        ]
+        cut, parts = cut_parts(video, settings_of(options), window_s, overlap_s)
         answers = self.batch(parts, prompt or WINDOW_PROMPT, on_error="return", **options)
-        of_answer = {name: value for name, value in options.items() if name in _ANSWER_OPTIONS}
+        own = of_answer(options)
 
         def merge(words: str) -> str:
-            return self.describe(None, words, **cast("Options", of_answer)).text
+            return self.describe(None, words, **own).text
 
         return make_timeline(cut, answers, merge if summary else None)
 
@@ -258,10 +249,22 @@ class LlavaVideo:
         self.close()
 
     def _open(
-        self, video: Any, prompt: Prompt, settings: Settings, *, request_id: int = 0, spare: int = 0
+        self, video: Any, prompt: Prompt, settings: Settings, *, request_id: int = 0
     ) -> Exchange:
-        spec = with_spare(self.spec, spare)
-        return open_exchange(spec, video, prompt, settings, request_id=request_id, seen=self._seen)
+        return open_exchange(
+            self.spec, video, prompt, settings, request_id=request_id, seen=self._seen
+        )
+
+    def _asking(self, video: Any, options: Options) -> Ask:
+        return partial(
+            ask_shared,
+            self.spec,
+            self.engine,
+            video,
+            options=options,
+            seen=self._seen,
+            on_event=self.on_event,
+        )
 
     def _answer(self, exchange: Exchange) -> Description:
         answer = answer_one(self.engine, exchange, on_event=self.on_event)

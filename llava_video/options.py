@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import timedelta
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict, cast, get_args
 
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
@@ -112,6 +112,7 @@ _RENAMED = {"start": "start_s", "end": "end_s", "times": "times_s", "sampling": 
 _PLANNED = {field.name for cls in (SamplingSettings, PlanningSettings) for field in fields(cls)}
 # What only sampling that looks at the video first is asked with.
 SCAN_OPTIONS = ("sampling", "scan_fps", "max_scan_frames", "dedupe_threshold")
+_OF_ANSWER = ("max_new_tokens", "temperature", "top_p", "top_k", "seed", "repetition_penalty")
 PLAN_OPTIONS = frozenset(
     name for name in Options.__annotations__ if _RENAMED.get(name, name) in _PLANNED
 )
@@ -166,6 +167,11 @@ def answer_settings(plan: Plan, options: Mapping[str, Any]) -> Settings:
             "make another plan with them.",
         )
     return settings_of({**options, "max_new_tokens": plan.max_new_tokens})
+
+
+def of_answer(options: Options) -> Options:
+    """Return the options that have nothing to do with frames, for what is asked without any."""
+    return cast("Options", {name: options[name] for name in _OF_ANSWER if name in options})  # type: ignore[literal-required]  # names of options
 
 
 def _pick(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:

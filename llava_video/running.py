@@ -4,15 +4,15 @@ The only place that reads an engine's events on the user's side. Knows no video,
 """
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Self
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Self
 
 from llava_video.engine.request import Answer, Engine, Event, Failed, Finished, Request, TextPiece
 from llava_video.engine.sequence import Sequence as KvSequence
-from llava_video.errors import ConfigError, DecodeError
+from llava_video.errors import ConfigError, DecodeError, LlavaVideoError
 from llava_video.exchange import Exchange
 from llava_video.model.prompt import Turn
-from llava_video.options import Settings
+from llava_video.options import Settings, settings_of
 from llava_video.values import Description
 
 OnEvent = Callable[[Event], None]
@@ -107,10 +107,10 @@ def answer_many(
         return results
     others = (shared.follow(turns, settings, i) for i, turns in enumerate(conversations[1:], 1))
     try:
-        for answer in descriptions_in_order(
+        answers = descriptions_in_order(
             engine, others, first_id=1, reuse=first.sequence, on_event=on_event
-        ):
-            results.append(checked(answer))
+        )
+        results += [checked(answer) for answer in answers]
     finally:
         if first.sequence is not None:
             first.sequence.release()
@@ -166,6 +166,41 @@ def descriptions_in_order(
     finally:
         for exchange in open_ones.values():
             exchange.close()
+
+
+def answers_in_order(
+    engine: Engine,
+    exchanges: Iterable[Exchange | Exception],
+    on_error: Literal["raise", "return"],
+    on_event: OnEvent | None = None,
+) -> Iterator[Description | LlavaVideoError]:
+    """As `descriptions_in_order`; an error is raised, or one of ours stands in its place."""
+    for answer in descriptions_in_order(engine, exchanges, on_event=on_event):
+        if isinstance(answer, LlavaVideoError) and on_error == "return":
+            yield answer
+        else:
+            yield checked(answer)
+
+
+def exchanges_of(
+    requests: Iterable[Any], shared: Mapping[str, Any], open_: Callable[..., Exchange]
+) -> Iterator[Exchange | Exception]:
+    """Open requests one by one, as they are drawn; an error stands for one that cannot be.
+
+    Args:
+        requests: videos, or mappings {"video": …, "prompt": …, option: …}.
+        shared: prompt and options of those that bring none.
+        open_: (video, prompt, settings, request_id=…) → an exchange.
+    """
+    for idx, request in enumerate(requests):
+        own = request if isinstance(request, Mapping) else {"video": request}
+        asked = {**shared, **own}
+        video, words = asked.pop("video", None), asked.pop("prompt")
+        try:
+            settings = settings_of(asked)
+            yield open_(video, words, settings, request_id=idx)
+        except LlavaVideoError as error:
+            yield error
 
 
 def _next(

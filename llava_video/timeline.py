@@ -7,10 +7,14 @@ decoder and no cache.
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llava_video.config import to_mapping
 from llava_video.errors import BudgetError, ConfigError, LlavaVideoError
+from llava_video.inputs import only_video, open_visuals
+from llava_video.options import Settings, Time
 from llava_video.values import Description, Segment
+from llava_video.video.span import parse_time
 
 WINDOW_PROMPT = "Please describe what happens in this part of the video."
 _MERGE_PROMPT = (
@@ -94,6 +98,23 @@ def windows(segment: Segment, window_s: float, overlap_s: float) -> list[Segment
         # Counted, not summed: a sum of many windows would drift off the video's own times.
         start_s = segment.start_s + len(cut) * (window_s - overlap_s)
     return cut
+
+
+def cut_parts(
+    video: Any, settings: Settings, window_s: Time, overlap_s: Time
+) -> tuple[list[Segment], list[dict[str, Any]]]:
+    """Cut one video into windows, and say how each is asked about in a batch.
+
+    Raises:
+        ConfigError: it is not one video, or as `windows`. SourceError: it cannot be read.
+    """
+    whole = only_video(open_visuals(video, settings.sampling, *settings.reading))
+    cut = windows(whole.span, parse_time(window_s), parse_time(overlap_s))
+    parts = [
+        {"video": whole.part(segment), "start": None, "end": None, "reader": settings.reader}
+        for segment in cut
+    ]
+    return cut, parts
 
 
 def make_timeline(

@@ -17,6 +17,7 @@ PROMISED = {
     "batch": r"64 frames: (.|\n)*12 frames: (.|\n)*failed: 'no_such_file.mp4' cannot be opened",
     "chat": r"\(0 tokens kept from before\)(.|\n)*\(1,\d\d\d tokens kept from before\)",
     "describe": r"64 frames were seen, 0\.00 s to 7\.92 s\.\nIt took \d+\.\d s and ended with '",
+    "judge": r": no certain score of 100\n(.|\n)*\+0  Nothing moves.\n(.|\n)*undecided by 6 comp",
     "own_sampler": r"Looks at 0\.00 s, 4\.00 s, 6\.00 s, 7\.00 s, .*\n6 of .*, chosen by towards_",
     "plan_first": r"low +64 frames, 1 tiles each: 128 tokens\nmedium .*\nhigh ",
     "stream": r"\n\n100 tokens from 64 frames\n",

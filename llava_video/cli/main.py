@@ -27,6 +27,7 @@ COMMANDS = {
     "probe": "Say what videos are, decoding one frame of each.",
     "doctor": "Check what is installed and what works.",
     "models": "List known checkpoints, or say what a folder is.",
+    "convert": "Write a checkpoint in the other layout.",
     "demo": "Run the whole path on a made-up clip.",
 }
 _INTERRUPTED = 130

@@ -1,7 +1,8 @@
-"""`llava-video models`: the known checkpoints, or what one checkpoint is."""
+"""`llava-video models`: the known checkpoints, or what one checkpoint is and why."""
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -10,46 +11,77 @@ from llava_video.cli.command import command, option
 from llava_video.cli.console import Console
 from llava_video.cli.loading import quiet_downloads
 from llava_video.config import to_mapping
-from llava_video.model.known_models import KnownModel, find_known, known_models
+from llava_video.errors import CheckpointError
+from llava_video.model.catalogue import (
+    VIDEO_MINUTES,
+    CatalogueEntry,
+    by_member,
+    catalogue,
+    picture_words,
+    usual_video,
+    video_words,
+)
+from llava_video.model.known_models import find_known
+from llava_video.model.members import MEMBERS, Member, member_of
 from llava_video.model.names import num_parameters
+from llava_video.model.shards import read_header
+from llava_video.model.sources import find_local
 from llava_video.model.spec import ModelSpec, read_spec
+from llava_video.plan_table import bytes_words
+from llava_video.planning.memory import weights_bytes
 from llava_video.preview import DEFAULT_MODEL
-from llava_video.values import Newline
+from llava_video.values import Plan
 
-_HEADINGS = ("name", "size", "frames", "tokens", "context", "licence of the weights")
-_NUMBERS = (1, 2, 3, 4)  # columns that stand on the right
+_HEADINGS = (
+    "name",
+    "size",
+    "context",
+    "frames",
+    "tokens",
+    "bf16",
+    "int8",
+    "int4",
+    "video",
+    "licence of the weights",
+)
+_NUMBERS = range(1, 9)  # columns that stand on the right
 _NOTES = (
-    "frames   of a video, unless you ask for another number",
-    "tokens   visual tokens of a video of so many frames, of the context's",
-    "*        trained on single pictures only",
+    f"frames   of a video of {VIDEO_MINUTES} minutes, unless you ask for another number",
+    "tokens   visual tokens of one frame, its newlines included",
+    "bf16 …   GiB of the weights: in bfloat16, and the decoder's linear layers in int8 or int4",
+    "video    GiB that the video takes beside them: cache and activations",
+    "*        trained on single pictures only: frames are given as pictures",
+    "+        put together with the weights it is over as it loads: base=",
     f"default  {DEFAULT_MODEL}",
 )
-_NEWLINES = {
-    Newline.ROW: "a newline after each row of a frame",
-    Newline.FRAME: "a newline after each frame",
-    Newline.CLIP: "one newline after the last frame",
-    Newline.NONE: "no newlines",
+_LAYOUTS = {"original": "the authors' layout", "hf": "the layout of transformers"}
+_KINDS = {
+    "whole": "a whole checkpoint",
+    "adapter": "a LoRA adapter",
+    "projector": "a projector alone",
+    "delta": "the differences to another model",
 }
 
 
 @command("models")
 @click.argument("name", required=False, metavar="[NAME|DIR]")
 @option("--revision", metavar="NAME", help="Branch, tag or commit of a hub id.")
+@option("--base", metavar="NAME|DIR", help="What an adapter, a projector or a delta is over.")
+@option("--vision-tower", metavar="NAME|DIR", help="Of a checkpoint that holds none.")
 @option("--json", "as_json", is_flag=True, help="The same facts as JSON.")
 @click.pass_obj
-def models(console: Console, /, name: str | None, revision: str | None, as_json: bool) -> int:
+def models(console: Console, /, name: str | None, as_json: bool, **named: Any) -> int:
     """List known checkpoints, or say what a folder is.
 
-    Any checkpoint in the same formats works, known or not: give a hub id or a folder to see what it
-    is. Only its configuration and tokenizer are read.
+    Any checkpoint in the same formats works, known or not: give a hub id or a folder to see which
+    member of the family it is, and why. Only its configuration and tokenizer are read.
     """
     if name is None:
-        known = known_models()
-        click.echo(_json([to_mapping(one) for one in known]) if as_json else _table(known))
+        click.echo(_json(list(map(_flat, catalogue()))) if as_json else _table())
         return 0
     quiet_downloads(console)
-    spec = read_spec(name, revision=revision)
-    click.echo(_json(_facts(spec)) if as_json else "\n".join(_lines(spec)))
+    facts = _facts_of(name, named)
+    click.echo(_json(facts.to_mapping()) if as_json else "\n".join(facts.lines()))
     return 0
 
 
@@ -57,71 +89,179 @@ def _json(values: Any) -> str:
     return json.dumps(values, indent=1, ensure_ascii=False)
 
 
-def _table(known: Sequence[KnownModel]) -> str:
-    rows = [_HEADINGS, *map(_row, known)]
+def _flat(entry: CatalogueEntry) -> dict[str, Any]:
+    return to_mapping(entry.known) | {k: v for k, v in to_mapping(entry).items() if k != "known"}
+
+
+def _table() -> str:
+    groups = [(member, [_row(entry) for entry in entries]) for member, entries in by_member()]
+    rows = [_HEADINGS, *(row for _, rows in groups for row in rows)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = [_line(_HEADINGS, widths)]
+    for member, own in groups:
+        lines += ["", f"{member.name}: {member.about}", *(_line(row, widths) for row in own)]
     return "\n".join([*lines, "", *_NOTES])
 
 
-def _row(model: KnownModel) -> tuple[str, ...]:
-    name = model.name if model.video_trained else f"{model.name} *"
-    frames, tokens = f"{model.max_frames:,}", f"{model.tokens_per_video:,}"
-    return name, model.size, frames, tokens, f"{model.context_tokens:,}", model.licence
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(
+        cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ).rstrip()
 
 
-def _facts(spec: ModelSpec) -> dict[str, Any]:
-    config, geometry = spec.config, spec.geometry
-    known = find_known(spec.name)
-    return {
-        "name": spec.name,
-        "folder": str(spec.folder),
-        "layout": config.layout,
-        "parameters": num_parameters(config.dimensions),
-        "stored_dtype": config.stored_dtype,
-        "known": None if known is None else to_mapping(known),
-        "geometry": to_mapping(geometry),
-        "vision": to_mapping(config.vision),
-        "text": to_mapping(config.text),
-    }
-
-
-def _lines(spec: ModelSpec) -> Iterator[str]:
-    config, geometry = spec.config, spec.geometry
-    vision, text, known = config.vision, config.text, find_known(spec.name)
-    layouts = {"original": "the original layout", "hf": "the layout of transformers"}
-    yield _line("model", spec.name)
-    if str(spec.folder) != spec.name:
-        yield _line("folder", str(spec.folder))
-    yield _line(
-        "known as", "nothing in the list" if known is None else f"{known.name}, {known.size}"
+def _row(entry: CatalogueEntry) -> tuple[str, ...]:
+    known = entry.known
+    marks = (" *" if not known.video_trained else "") + (" +" if known.base else "")
+    sizes = (entry.bf16_bytes, entry.int8_bytes, entry.int4_bytes, entry.video_bytes)
+    return (
+        known.name + marks,
+        known.size,
+        f"{known.context_tokens:,}",
+        f"{entry.num_frames:,}",
+        f"{entry.frame_tokens:,}",
+        *(f"{size / 2**30:.1f}" for size in sizes),
+        known.licence,
     )
-    yield _line("weights", f"{_amount(num_parameters(config.dimensions))} parameters in "
-                f"{config.stored_dtype}, {layouts[config.layout]}")  # fmt: skip
-    yield _line("vision", f"{vision.kind}, {vision.num_layers} layers of {vision.hidden_size} "
-                f"channels, tiles of {vision.image_px} px, {vision.patches_per_side} x "
-                f"{vision.patches_per_side} patches")  # fmt: skip
-    yield _line("language", f"{text.num_layers} layers of {text.hidden_size} channels, "
-                f"{geometry.context_tokens:,} tokens of context")  # fmt: skip
-    yield _line("video", f"{geometry.max_frames} frames unless asked for more; "
-                f"{geometry.pool_mode} pooling, stride {geometry.pool_stride}; "
-                f"{_NEWLINES[geometry.newline]}; "
-                f"{'told' if geometry.time_instruction else 'not told'} the times")  # fmt: skip
-    yield _line("pictures", _pictures_words(spec))
 
 
-def _pictures_words(spec: ModelSpec) -> str:
-    geometry = spec.geometry
-    if geometry.aspect != "anyres":
-        return {"pad": "padded to a square", "square": "squeezed to a square"}[geometry.aspect]
-    most = "" if geometry.anyres_max is None else f", shrunk to about {geometry.anyres_max} tiles"
-    return f"tiles on one of {len(geometry.canvases)} canvases{most}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What is known of one checkpoint without its weights."""
+
+    spec: ModelSpec
+    member: Member
+    why: str
+    tower: str
+    plan: Plan
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the facts for JSON."""
+        spec, config = self.spec, self.spec.config
+        known = find_known(spec.name)
+        return {
+            "name": spec.name,
+            "folder": str(spec.folder),
+            "member": self.member.name,
+            "why": self.why,
+            "kind": spec.sources.kind,
+            "base": None if spec.sources.base is None else str(spec.sources.base),
+            "template": config.template,
+            "tower_weights": self.tower,
+            "layout": config.layout,
+            "parameters": num_parameters(config.dimensions),
+            "stored_dtype": config.stored_dtype,
+            "known": None if known is None else to_mapping(known),
+            "weights_bytes": self.weights_bytes(),
+            "video": self.video(),
+            "reusable_prefix": self.plan.reusable_prefix,
+            "geometry": to_mapping(spec.geometry),
+            "vision": to_mapping(config.vision),
+            "text": to_mapping(config.text),
+        }
+
+    def weights_bytes(self) -> dict[str, int]:
+        """Return the bytes of the weights in every precision."""
+        geometry = self.spec.geometry
+        return {
+            "bf16": weights_bytes(geometry, "plain"),
+            "int8": weights_bytes(geometry, "int8"),
+            "int4": weights_bytes(geometry, "int4"),
+        }
+
+    def video(self) -> dict[str, Any]:
+        """Return what ten minutes of video become."""
+        memory = self.plan.memory
+        return {
+            "minutes": VIDEO_MINUTES,
+            "frames": self.plan.visuals[0].num_frames,
+            "tokens": self.plan.visual_tokens,
+            "position_scale": self.plan.position_scale,
+            "bytes": memory.kv_bytes + memory.activation_bytes,
+            "reasons": list(self.plan.reasons),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yield the facts for people."""
+        sentences = self._identity() | self._sizes() | self._visuals()
+        if str(self.spec.folder) == self.spec.name:
+            del sentences["folder"]
+        return (f"{heading:<9} {words}" for heading, words in sentences.items())
+
+    def _identity(self) -> dict[str, str]:
+        spec = self.spec
+        over = "" if spec.sources.base is None else f" over {spec.sources.base}"
+        return {
+            "model": spec.name,
+            "folder": str(spec.folder),
+            "member": f"{self.member.name}: {self.member.about}",
+            "because": self.why,
+            "known as": _known_words(find_known(spec.name)),
+            "holds": f"{_KINDS[spec.sources.kind]}{over}, in {_LAYOUTS[spec.config.layout]}",
+            "template": spec.config.template,
+        }
+
+    def _sizes(self) -> dict[str, str]:
+        config = self.spec.config
+        vision, text, side = config.vision, config.text, config.vision.patches_per_side
+        sizes = [f"{bytes_words(size)} as {name}" for name, size in self.weights_bytes().items()]
+        tiles = f"tiles of {vision.image_px} px, {side} x {side} patches"
+        context = f"{self.spec.geometry.context_tokens:,} tokens of context"
+        return {
+            "weights": f"{_amount(num_parameters(config.dimensions))} parameters in "
+            f"{config.stored_dtype}; {', '.join(sizes)}",
+            "vision": f"{vision.kind}, {vision.num_layers} layers of {vision.hidden_size} "
+            f"channels, {tiles}",
+            "tower": self.tower,
+            "language": f"{text.num_layers} layers of {text.hidden_size} channels, {context}",
+        }
+
+    def _visuals(self) -> dict[str, str]:
+        video, scale = self.video(), self.plan.position_scale
+        scaled = "" if scale == 1.0 else f"; positions are divided by {scale:g}"
+        again = "a second question begins with the cache of the first"
+        if not self.plan.reusable_prefix:
+            again = "a second question looks at every frame again: they are fused with the prompt"
+        return {
+            "video": video_words(self.spec.geometry),
+            "example": f"{VIDEO_MINUTES} minutes become {video['frames']:,} frames, "
+            f"{video['tokens']:,} visual tokens and {bytes_words(video['bytes'])} beside the "
+            f"weights{scaled}",
+            "again": again,
+            "pictures": picture_words(self.spec.geometry),
+        }
+
+
+def _facts_of(name: str, named: dict[str, Any]) -> _Facts:
+    spec = read_spec(name, **named)
+    _, why = member_of(spec.config.values, spec.config.name)
+    return _Facts(
+        spec=spec,
+        member=MEMBERS[spec.config.member],
+        why=why,
+        tower=_tower_words(spec, named),
+        plan=usual_video(spec.geometry),
+    )
+
+
+def _tower_words(spec: ModelSpec, named: dict[str, Any]) -> str:
+    """Say where the vision tower's weights come from, as far as the files here tell."""
+    named_tower = named["vision_tower"] or spec.config.values.get("mm_vision_tower")
+    try:
+        headers = [read_header(path) for path in spec.sources.weight_files()]
+    except CheckpointError:  # a hub id whose weights were not fetched
+        return f"in the checkpoint, or else {named_tower}; its weights are not here to tell"
+    if any("vision_tower." in name for header in headers for name in header.shapes):
+        return "in the checkpoint" if spec.sources.base is None else "in the checkpoint or its base"
+    found = find_local(spec.folder, named_tower or "")
+    place = found or f"{named_tower}, fetched from the hub"
+    return f"from {place}; the checkpoint holds none"
+
+
+def _known_words(known: Any) -> str:
+    if known is None:
+        return "nothing in the list"
+    return f"{known.name}, {known.size}, licence: {known.licence}"
 
 
 def _amount(count: int) -> str:
@@ -129,7 +269,3 @@ def _amount(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f}{letter}"
     return str(count)
-
-
-def _line(heading: str, words: str) -> str:
-    return f"{heading:<9} {words}"

@@ -36,6 +36,12 @@ class Progress:
         if num_done == num_shards:
             self.close()
 
+    def on_tensor(self, num_done: int, num_tensors: int) -> None:
+        """Show how much of a checkpoint is written."""
+        self._show("writing", "tensors", num_done, num_tensors)
+        if num_done == num_tensors:
+            self.close()
+
     def on_event(self, event: Any) -> None:
         """Show how far the requests are; events that are no progress change nothing."""
         stage = getattr(event, "stage", None)

@@ -4,29 +4,29 @@ Everything is written to a folder beside the target, which takes its name at the
 module: a model's parameters and freshly drawn tensors are written alike.
 """
 
+import contextlib
 import errno
+import functools
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from llava_video.errors import CheckpointError
-from llava_video.model.dimensions import VisionConfig
+from llava_video.model.dimensions import ModelDimensions, VisionConfig
 from llava_video.model.hf_classes import ARCHITECTURES
 from llava_video.model.hf_config import hf_from_original
 from llava_video.model.json_fields import JsonFields
 from llava_video.model.members import backbone_of
 from llava_video.model.model_config import FileFormat, GenerationDefaults, ModelConfig
 from llava_video.model.names import file_names, unused_tower_shapes
-from llava_video.model.shards import INDEX_FILE, SINGLE_FILE
+from llava_video.model.tensor_files import Entry, write_shards
 from llava_video.model.tower_config import vision_values
 
 DEFAULT_SHARD_BYTES: Final = 5_000_000_000
@@ -71,22 +71,46 @@ def write_checkpoint(
         CheckpointError: the target is not empty or cannot be written; nothing is left behind.
     """
     target = Path(folder)
+    with new_folder(target) as unfinished:
+        write_shards(unfinished, _entries(tensors, config, layout), shard_bytes)
+        write_json(unfinished / "config.json", config_values(config, layout, tensors))
+        write_json(unfinished / "generation_config.json", generation_values(config.generation))
+        for name, content in (files or {}).items():
+            (unfinished / name).write_bytes(content)
+    return target
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to fill; it becomes `target` when all went well and vanishes otherwise.
+
+    Args:
+        target: must not exist, or be an empty folder.
+
+    Raises:
+        CheckpointError: it exists and is not empty, or cannot be written.
+    """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target} exists and is not empty.", "name a new folder.")
+    missing = [folder for folder in target.parents if not folder.exists()]
     unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.part"
     try:
         unfinished.mkdir(parents=True)
-        _write_shards(unfinished, _named(tensors, config, layout), shard_bytes)
-        _write_json(unfinished / "config.json", config_values(config, layout, tensors))
-        _write_json(unfinished / "generation_config.json", generation_values(config.generation))
-        for name, content in (files or {}).items():
-            (unfinished / name).write_bytes(content)
+        yield unfinished
         os.replace(unfinished, target)  # noqa: PTH105 - the same call, and it may replace an empty folder
-    except (OSError, SafetensorError) as cause:
+    except OSError as cause:
         raise _cannot_write(target, cause) from cause
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return target
+        if not target.exists():
+            for folder in missing:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write an object as readable JSON, its keys sorted."""
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def config_values(
@@ -124,52 +148,36 @@ def generation_values(generation: GenerationDefaults) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _named(
+def _entries(
     tensors: Mapping[str, Tensor], config: ModelConfig, layout: FileFormat
-) -> Iterable[tuple[str, Tensor]]:
+) -> Iterator[Entry]:
     names = file_names(config.dimensions, layout)
     for ours, tensor in tensors.items():
-        yield names[ours], tensor
-    # Loaders of other libraries expect the tower's last norm, whose output nothing of the family
-    # uses: it is written as the identity.
-    for name, length in unused_tower_shapes(config.dimensions, layout).items():
+        yield Entry(
+            names[ours], tuple(tensor.shape), tensor.dtype, functools.partial(_itself, tensor)
+        )
+    yield from unused_entries(config.dimensions, layout, tensors["projector.linear1.bias"].dtype)
+
+
+def unused_entries(
+    dimensions: ModelDimensions, layout: FileFormat, dtype: torch.dtype
+) -> Iterator[Entry]:
+    """Yield the tower's last norm, whose output nothing of the family uses.
+
+    Loaders of other libraries expect it; its weight is one and its bias zero.
+    """
+    for name, length in unused_tower_shapes(dimensions, layout).items():
         value = 1.0 if name.endswith("weight") else 0.0
-        yield name, torch.full((length,), value, dtype=tensors["projector.linear1.bias"].dtype)
+        read = functools.partial(torch.full, (length,), value, dtype=dtype)
+        yield Entry(name, (length,), dtype, read)
 
 
-def _write_shards(folder: Path, named: Iterable[tuple[str, Tensor]], shard_bytes: int) -> None:
-    shards: list[dict[str, Tensor]] = [{}]
-    filled_bytes = 0
-    for name, tensor in named:
-        if shards[-1] and filled_bytes + tensor.nbytes > shard_bytes:
-            shards.append({})
-            filled_bytes = 0
-        shards[-1][name] = tensor
-        filled_bytes += tensor.nbytes
-    weight_map: dict[str, str] = {}
-    for idx, shard in enumerate(shards):
-        is_single = len(shards) == 1
-        file = SINGLE_FILE if is_single else f"model-{idx + 1:05}-of-{len(shards):05}.safetensors"
-        on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in shard.items()}
-        path = folder / file
-        path.touch()
-        mode = path.stat().st_mode  # safetensors makes a new file that only its owner may read
-        save_file(on_cpu, path, metadata={"format": "pt"})
-        path.chmod(mode)
-        weight_map |= dict.fromkeys(shard, file)
-    if len(shards) > 1:
-        total_bytes = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-        _write_json(folder / INDEX_FILE, index)
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _cannot_write(target: Path, cause: Exception) -> CheckpointError:
-    is_full = getattr(cause, "errno", None) == errno.ENOSPC or "No space left" in str(cause)
-    if is_full:
+def _cannot_write(target: Path, cause: OSError) -> CheckpointError:
+    if cause.errno == errno.ENOSPC:
         hint = "free some space, or save to another disk."
         return CheckpointError(f"no disk space is left to save {target}.", hint)
     return CheckpointError(

@@ -64,6 +64,7 @@ def original_from_hf(values: Mapping[str, Any]) -> dict[str, Any]:
     backbone = _checked_backbone(fields, kind)
     ties = (fields.flag("tie_word_embeddings", False), text.flag("tie_word_embeddings", False))
     tower = _tower_keys(fields, kind)
+    sizes = JsonFields(tower["vision_config"], "config.json vision_config")
     defaults = TEXT_DEFAULTS[backbone]
     kept = {key: values[key] for key in _KEPT if key in values}
     return {
@@ -78,7 +79,7 @@ def original_from_hf(values: Mapping[str, Any]) -> dict[str, Any]:
         "tie_word_embeddings": any(ties),
         **_special_ids(fields, text, defaults),
         **kind.layout,
-        **_pictures(fields, model_type, tower["vision_config"]["image_size"]),
+        **_pictures(fields, model_type, sizes.integer("image_size")),
         "torch_dtype": values.get(
             "dtype", values.get("torch_dtype", text.values.get("torch_dtype"))
         ),
@@ -131,7 +132,7 @@ def default_pinpoints(tile_px: int) -> list[list[int]]:
 
 
 def _class_of(fields: JsonFields) -> tuple[HfClass, str]:
-    named = fields.values.get("architectures") or []
+    named = fields.texts("architectures")
     for model_type, kind in HF_CLASSES.items():
         if kind.architecture in named:
             return kind, model_type

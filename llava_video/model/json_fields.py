@@ -28,15 +28,20 @@ class JsonFields:
         """Whether the key is there and not null."""
         return self.values.get(key) is not None
 
-    def integer(self, key: str, default: int | None = None, *, at_least: int = 1) -> int:
+    def integer(
+        self, key: str, default: int | None = None, *, at_least: int = 1, at_most: int = 2**40
+    ) -> int:
         """Read a whole number.
 
         Raises:
-            CheckpointError: when it is missing without a default, no whole number, or too small.
+            CheckpointError: when it is missing without a default, no whole number, too small or
+                too large.
         """
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
             raise self.wrong(key, value, f"a whole number of at least {at_least}")
+        if value > at_most:
+            raise self.wrong(key, value, f"at most {at_most}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -82,6 +87,17 @@ class JsonFields:
         found = () if value is None else value if isinstance(value, list) else (value,)
         if not all(isinstance(one, int) and not isinstance(one, bool) for one in found):
             raise self.wrong(key, value, "token ids")
+        return tuple(found)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Read a list of words; none when the key is missing.
+
+        Raises:
+            CheckpointError: when it is no list of texts.
+        """
+        found = self._value(key, [])
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise self.wrong(key, found, "a list of names")
         return tuple(found)
 
     def inner(self, key: str) -> "JsonFields":

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from llava_video.errors import CheckpointError
 from llava_video.files import replacing
 from llava_video.model.kv_cache import Extent, KvCache, KvSpan
+from llava_video.model.tensor_files import DTYPES, write_header
 from llava_video.ops.kv_format import StoredKv
 from llava_video.values import KvFormat
 
@@ -27,14 +28,6 @@ BLOCK_TOKENS: Final = 32_768
 
 # Scales stand before all codes: an odd number of bytes before 16-bit numbers could not be mapped.
 _PARTS: Final = (("k_scales", "v_scales"), ("k", "v"))
-_DTYPES: Final = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-}
 _AGAIN = "save the cache again: an interrupted copy leaves such a file."
 
 
@@ -90,7 +83,7 @@ def write_tokens(
     header = {"__metadata__": {CACHE_KEY: json.dumps(asdict(sizes)), **metadata}}
     try:
         with replacing(Path(path)) as unfinished, unfinished.open("wb") as file:
-            _write_header(file, header | _tensor_fields(cache, spans[0], num_tokens))
+            write_header(file, header | _tensor_fields(cache, spans[0], num_tokens))
             for layer_idx, part in _tensors(cache, spans[0]):
                 _write_tensor(file, cache, spans, layer_idx, part)
     except OSError as cause:
@@ -168,18 +161,11 @@ def _tensor_fields(cache: KvCache, span: KvSpan, num_tokens: int) -> dict[str, A
         tensor = _part(cache.stored(layer_idx, span), part)
         shape = [num_tokens, *tensor.shape[1:]]
         stop = start + num_tokens * tensor[:1].numel() * tensor.itemsize
-        dtype = _DTYPES[tensor.dtype]
+        dtype = DTYPES[tensor.dtype]
         offsets = [start, stop]
         entries[_name(layer_idx, part)] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
         start = stop
     return entries
-
-
-def _write_header(file: BinaryIO, header: Mapping[str, Any]) -> None:
-    """Write the eight bytes of the header's length, and the header, padded with blanks to eight."""
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
 
 
 def _write_tensor(
@@ -199,10 +185,10 @@ def _read_layers(path: Path, file: Any, cache: KvCache, span: KvSpan) -> None:
         target = _part(cache.stored(layer_idx, span), part)
         tensor = file.get_slice(_name(layer_idx, part))
         found = (tuple(tensor.get_shape()), tensor.get_dtype())
-        if found != (tuple(target.shape), _DTYPES[target.dtype]):
+        if found != (tuple(target.shape), DTYPES[target.dtype]):
             raise CheckpointError(
                 f"{_name(layer_idx, part)} of {path} is {found}, not {tuple(target.shape)} "
-                f"of {_DTYPES[target.dtype]}.",
+                f"of {DTYPES[target.dtype]}.",
                 _AGAIN,
             )
         for start in range(0, span.num_tokens, BLOCK_TOKENS):

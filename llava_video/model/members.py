@@ -32,6 +32,7 @@ class Member:
         newline: where newline tokens stand in a video whose configuration does not say it.
         pool_stride: side reduction of a frame's map; None where the configuration's is obeyed.
         keeps_line: see `Geometry`.
+        pads_several: see `Geometry`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Member:
     newline: Literal["one_token", "no_token", "frame"] = "one_token"
     pool_stride: int | None = 2
     keeps_line: bool = True
+    pads_several: bool = True
 
 
 def _of_pictures(name: str, about: str) -> Member:
@@ -57,6 +59,7 @@ def _of_pictures(name: str, about: str) -> Member:
         newline="frame",
         pool_stride=1,
         keeps_line=False,
+        pads_several=False,
     )
 
 
@@ -71,6 +74,7 @@ LLAVA_NEXT_VIDEO: Final = Member(
     newline="no_token",
     pool_stride=None,
     keeps_line=False,
+    pads_several=False,
 )
 LLAVA_MINI: Final = Member(
     name="LLaVA-Mini",
@@ -142,11 +146,10 @@ def backbone_of(fields: JsonFields) -> Backbone:
     Raises:
         CheckpointError: MPT, which this library does not build.
     """
-    found = fields.values.get("architectures") or []
-    names = " ".join(str(one) for one in found) or str(fields.values.get("model_type"))
-    names = names.lower()
+    stated = " ".join(fields.texts("architectures")) or str(fields.values.get("model_type"))
+    names = stated.lower()
     if "mpt" in names:
-        raise unsupported("architectures", names, "Llama, Mistral and Qwen decoders, no MPT")
+        raise unsupported("architectures", stated, "Llama, Mistral and Qwen decoders, no MPT")
     if "qwen" in names:
         return "qwen2"
     if "mistral" in names or "mixtral" in names:
@@ -156,7 +159,7 @@ def backbone_of(fields: JsonFields) -> Backbone:
     return "qwen2"
 
 
-def template_of(member: Member, fields: JsonFields, name: str = "") -> str:
+def trained_template(member: Member, fields: JsonFields, name: str = "") -> str:
     """Return the conversation template a checkpoint was trained with.
 
     Args:

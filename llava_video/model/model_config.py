@@ -19,7 +19,7 @@ from llava_video.model.hf_classes import HF_CLASSES
 from llava_video.model.hf_config import original_from_hf
 from llava_video.model.json_fields import JsonFields, read_json_object
 from llava_video.model.known_files import find_record
-from llava_video.model.members import MEMBERS, Member, member_of, template_of
+from llava_video.model.members import MEMBERS, Member, member_of, trained_template
 from llava_video.model.names import num_parameters
 from llava_video.model.original_config import (
     READ_KEYS,
@@ -219,6 +219,7 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
         square_fit=square_fit,
         video_fit="nearest" if fusion else _frame_fit(config, member, square_fit),
         keeps_line=member.keeps_line,
+        pads_several=member.pads_several,
         anyres_max=visual.anyres_max,
         unpad=visual.unpad,
         merge=visual.merge,
@@ -254,9 +255,13 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
 
 
 def _frame_fit(config: ModelConfig, member: Member, square_fit: Fit) -> Fit:
-    """Return how a frame reaches its one tile: as a picture does that is not tiled."""
-    is_padded = config.visual.aspect == "pad" and not member.is_video_trained
-    return "pad" if is_padded else square_fit
+    """Return how a frame reaches its one tile.
+
+    With a model of pictures, as a whole picture does: padded, or as the overview of a tiled one.
+    """
+    if member.is_video_trained or config.visual.aspect == "square":
+        return square_fit
+    return "pad" if config.visual.aspect == "pad" else "squeeze"
 
 
 def _with_tower(values: dict[str, Any], folder: Path, tower: str | Path | None) -> dict[str, Any]:
@@ -286,16 +291,15 @@ def _name_of(folder: Path) -> str:
 
 
 def _layout_of(values: Mapping[str, Any]) -> FileFormat:
-    architectures = values.get("architectures") or []
-    names = [name for name in architectures if isinstance(name, str)]
+    names = JsonFields(values, "config.json").texts("architectures")
     model_type = values.get("model_type")
     has_mm_keys = "mm_vision_tower" in values or "mm_projector_type" in values
-    is_hf = model_type in HF_CLASSES and "vision_config" in values and not has_mm_keys
+    is_hf = str(model_type) in HF_CLASSES and "vision_config" in values and not has_mm_keys
     if any(kind.architecture in names for kind in HF_CLASSES.values()) or (is_hf and not names):
         return "hf"
     if any(_ORIGINAL.fullmatch(name) for name in names) or (not names and has_mm_keys):
         return "original"
-    found = f"architectures = {names}, model_type = {model_type!r}"
+    found = f"architectures = {list(names)}, model_type = {model_type!r}"
     raise CheckpointError(
         f"config.json describes another kind of model: {found}; this version reads "
         "LlavaLlamaForCausalLM, LlavaMistralForCausalLM, LlavaQwenForCausalLM, "
@@ -318,7 +322,7 @@ def _parse(original: Mapping[str, Any], layout: FileFormat, name: str) -> ModelC
         layout=layout,
         name=name,
         member=member.name,
-        template=template_of(member, fields, name),
+        template=trained_template(member, fields, name),
         has_mark_ends=fields.flag("mm_use_im_start_end", False),
         dimensions=dimensions,
         visual=visual_layout_of(fields, dimensions.vision.image_px, member),

@@ -11,7 +11,7 @@ from typing import Any
 from llava_video.model.dimensions import FusionConfig, ModelDimensions, TextConfig, VisionConfig
 from llava_video.model.json_fields import JsonFields
 from llava_video.model.members import Backbone, backbone_of
-from llava_video.model.tower_config import unsupported, vision_config_of
+from llava_video.model.tower_config import MOST_LAYERS, unsupported, vision_config_of
 from llava_video.model.visual_layout import is_slow_fast
 from llava_video.ops.frequency_bands import FrequencyBands
 
@@ -153,7 +153,7 @@ def _text_config(fields: JsonFields) -> TextConfig:
     return TextConfig(
         hidden_size=hidden_size,
         intermediate_size=fields.integer("intermediate_size"),
-        num_layers=fields.integer("num_hidden_layers"),
+        num_layers=fields.integer("num_hidden_layers", at_most=MOST_LAYERS),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=fields.integer("head_dim", hidden_size // num_heads),
@@ -207,7 +207,7 @@ def _projector_layers(fields: JsonFields) -> int:
 def _fusion_config(fields: JsonFields, vision: VisionConfig) -> FusionConfig:
     fusion = FusionConfig(
         side=fields.integer("compressor_size"),
-        num_layers=fields.integer("prefusion_layer_num", 4),
+        num_layers=fields.integer("prefusion_layer_num", 4, at_most=MOST_LAYERS),
         split=fields.integer("resolution_ratio", 1),
     )
     if vision.hidden_size % fusion.num_heads:

@@ -20,6 +20,9 @@ CLIP_L_336: Final = "openai/clip-vit-large-patch14-336"
 CLIP_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD: Final = (0.26862954, 0.26130258, 0.27577711)
 
+# Names are made layer by layer: a file that says a billion would keep a reader busy for hours.
+MOST_LAYERS: Final = 1000
+
 # The words of transformers for what stands inside the MLP of each tower.
 _ACTIVATIONS: dict[TowerKind, dict[str, TowerActivation]] = {
     "siglip": {"gelu_pytorch_tanh": "gelu_tanh"},
@@ -93,7 +96,7 @@ def tower_kind(fields: JsonFields) -> TowerKind:
     """
     stated = fields.inner("vision_config").values.get("model_type")
     if stated is not None:
-        if stated not in _KINDS:
+        if str(stated) not in _KINDS:
             raise unsupported("vision_config model_type", stated, " or ".join(map(repr, _KINDS)))
         return _KINDS[str(stated)]
     name = fields.text("mm_vision_tower", SO400M).lower()
@@ -219,7 +222,7 @@ def _sizes(fields: JsonFields, usual: VisionConfig) -> VisionConfig:
         usual,
         hidden_size=fields.integer("hidden_size", usual.hidden_size),
         intermediate_size=fields.integer("intermediate_size", usual.intermediate_size),
-        num_layers=fields.integer("num_hidden_layers", usual.num_layers),
+        num_layers=fields.integer("num_hidden_layers", usual.num_layers, at_most=MOST_LAYERS),
         num_heads=fields.integer("num_attention_heads", usual.num_heads),
         image_px=fields.integer("image_size", usual.image_px),
         patch_px=fields.integer("patch_size", usual.patch_px),

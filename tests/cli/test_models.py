@@ -1,29 +1,50 @@
 """`llava-video models`: the list, and what one checkpoint is."""
 
 import json
+import re
 from pathlib import Path
 
 from llava_video.model.known_models import known_models
+from llava_video.model.members import MEMBERS
 from llava_video.model.tiny import write_tiny_checkpoint
 from llava_video.preview import DEFAULT_MODEL
 
 
 def test_every_known_checkpoint_has_a_line(run) -> None:
-    outcome = run("models")
-    lines = {line.split()[0]: line for line in outcome.out.split("\n\n")[0].splitlines()[1:]}
-    assert set(lines) == {model.name for model in known_models()}
-    # 64 frames of 14 rows of 14 tokens and a newline: 64 x 210.
-    assert lines["lmms-lab/LLaVA-Video-7B-Qwen2"].split()[1:4] == ["7B", "64", "13,440"]
-    # 32 frames of 196 tokens and one newline at the end.
-    assert lines["lmms-lab/llava-onevision-qwen2-7b-ov"].split()[1:4] == ["7B", "32", "6,273"]
-    assert " * " in lines["lmms-lab/llava-onevision-qwen2-7b-si"]
-    assert f"default  {DEFAULT_MODEL}" in outcome.out
+    out = run("models").out
+    lines = {line.split()[0]: line for line in out.splitlines() if line}
+    assert {model.name for model in known_models()} <= set(lines)
+
+    def row(name: str) -> list[str]:
+        return re.sub(r" [*+]", "", lines[name]).split()[1:]
+
+    # 64 frames of 14 rows of 14 tokens and a newline; 32 of 196 (one newline ends the clip).
+    assert row("lmms-lab/LLaVA-Video-7B-Qwen2")[:4] == ["7B", "32,768", "64", "210"]
+    assert row("lmms-lab/llava-onevision-qwen2-7b-ov")[:4] == ["7B", "32,768", "32", "196"]
+    assert row("liuhaotian/llava-v1.5-7b")[:4] == ["7B", "4,096", "8", "576"]  # 24 x 24
+    assert row("lmms-lab/LLaVA-NeXT-Video-7B")[:4] == ["7B", "4,096", "32", "144"]  # 12 x 12
+    # One frame a second of ten minutes, one token each.
+    assert row("ICTNLP/llava-mini-llama-3.1-8b")[:4] == ["8B", "131,072", "600", "1"]
+    # Weights: 7.06 B numbers of two bytes (family table: 14.1 GB in fp16 with the tower).
+    assert row("liuhaotian/llava-v1.5-7b")[4] == "13.1"
+    assert " * " in lines["liuhaotian/llava-v1.5-7b"]
+    assert " * + " in lines["liuhaotian/llava-v1.5-7b-lora"]
+    assert f"default  {DEFAULT_MODEL}" in out
+
+
+def test_the_members_are_headings(run) -> None:
+    blocks = run("models").out.split("\n\n")[1:-1]
+    assert [block.partition(":")[0] for block in blocks] == list(MEMBERS)
+    for block, name in zip(blocks, MEMBERS, strict=True):
+        own = {line.split()[0] for line in block.splitlines()[1:]}
+        assert own == {model.name for model in known_models() if model.family == name}
 
 
 def test_numbers_stand_under_one_another(run) -> None:
-    rows = run("models").out.split("\n\n")[0].splitlines()
-    column = rows[0].index("tokens") + len("tokens")
-    assert all(row[column - 1].isalnum() and row[column] == " " for row in rows)
+    rows = [row for row in run("models").out.splitlines() if row.count("  ") > 5]
+    for heading in ("tokens", "int4", "video"):
+        column = rows[0].index(heading) + len(heading)
+        assert all(row[column - 1].isalnum() and row[column] == " " for row in rows)
 
 
 def test_the_list_as_json(run) -> None:
@@ -31,10 +52,22 @@ def test_the_list_as_json(run) -> None:
     assert [one["name"] for one in values] == [model.name for model in known_models()]
 
 
+def facts_of(run, *arguments: str | Path) -> dict[str, str]:
+    lines = run("models", *arguments).out.splitlines()
+    return {line[:9].strip(): line[9:].strip() for line in lines}
+
+
 def test_a_folder_says_what_it_is(run, tiny_folder: Path) -> None:
-    lines = dict(line.split("  ", 1) for line in run("models", tiny_folder).out.splitlines())
-    facts = {heading: words.strip() for heading, words in lines.items()}
-    assert facts["weights"].endswith("parameters in float32, the original layout")
+    facts = facts_of(run, tiny_folder)
+    assert facts["member"].startswith("LLaVA-Video: ")
+    assert facts["because"] == "a SigLIP tower, and videos come with their times"
+    assert facts["holds"] == "a whole checkpoint, in the authors' layout"
+    assert "parameters in float32; " in facts["weights"]
+    assert facts["template"] == "qwen_1_5"
+    assert facts["tower"] == "in the checkpoint"
+    assert facts["again"] == "a second question begins with the cache of the first"
+    # 64 frames of 2 rows of 2 tokens and a newline: 64 x 6.
+    assert facts["example"].startswith("10 minutes become 64 frames, 384 visual tokens and ")
     assert facts["vision"] == "siglip, 2 layers of 32 channels, tiles of 56 px, 4 x 4 patches"
     assert facts["language"] == "2 layers of 64 channels, 32,768 tokens of context"
     assert "told the times" in facts["video"]
@@ -59,7 +92,59 @@ def test_one_as_json(run, tiny_folder: Path) -> None:
     assert values["layout"] == "original"
     assert values["geometry"]["max_frames"] == 64
     assert values["known"] is None
+    assert (values["member"], values["kind"], values["base"]) == ("LLaVA-Video", "whole", None)
+    assert values["weights_bytes"]["bf16"] == 2 * values["parameters"]
+    assert values["weights_bytes"]["int4"] < values["weights_bytes"]["int8"]
+    assert (values["video"]["frames"], values["video"]["tokens"]) == (64, 384)
+    assert values["reusable_prefix"] is True
     assert values["parameters"] > 100_000
+
+
+def test_every_member_of_the_golden_set_is_told(run, shared: Path) -> None:
+    family = shared / "golden" / "family"
+    tower = family / "openai" / "clip-tiny-patch14-336"
+    expected = {
+        "llava-v1-tiny": ("LLaVA", "linear projector", "clip-tiny-patch14;"),
+        "llava-v1.5-tiny": (
+            "LLaVA-1.5",
+            "pad pictures",
+            f"from {tower}; the checkpoint holds none",
+        ),
+        "llava-v1.5-tiny-lora": ("LLaVA-1.5", "pad pictures", f"from {tower}"),
+        "llava-v1.6-tiny": ("LLaVA-NeXT", "anyres pictures", "in the checkpoint"),
+        "LLaVA-NeXT-Video-tiny": ("LLaVA-NeXT-Video", "spatial_pool", "in the checkpoint"),
+        "llava-mini-tiny": ("LLaVA-Mini", "compressor_size = 1", "in the checkpoint"),
+    }
+    for name, (member, why, place) in expected.items():
+        facts = facts_of(run, family / name)
+        assert facts["member"].startswith(f"{member}: ")
+        assert why in facts["because"]
+        assert place in facts["tower"]
+    assert "a LoRA adapter over" in facts_of(run, family / "llava-v1.5-tiny-lora")["holds"]
+    mini = facts_of(run, family / "llava-mini-tiny")
+    assert "looks at every frame again" in mini["again"]
+    assert mini["video"] == "frames, 1 a second, of 1 x 1 tokens, fused with the prompt"
+    base = ("--base", family / "llava-v1.5-tiny")
+    projector = facts_of(run, family / "llava-pretrain-tiny", *base)
+    assert projector["holds"].startswith("a projector alone over ")
+    assert projector["template"] == "plain"
+
+
+def test_a_part_without_its_base_says_what_is_missing(refused, shared: Path) -> None:
+    said = refused("models", shared / "golden" / "family" / "llava-pretrain-tiny")
+    assert "--base" in said
+
+
+def test_another_kind_of_model_says_why_not(refused, tmp_path: Path) -> None:
+    values = {"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl"}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert "another kind of model" in refused("models", tmp_path)
+
+
+def test_weights_that_are_not_here_are_not_asked(run, tiny_folder: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "generation_config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((tiny_folder / name).read_bytes())
+    assert "its weights are not here to tell" in facts_of(run, tmp_path)["tower"]
 
 
 def test_what_is_no_checkpoint_is_refused(refused, tmp_path: Path) -> None:

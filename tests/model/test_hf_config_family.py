@@ -179,6 +179,7 @@ def test_the_feature_layer_says_how_many_layers_run(layer: int):
     [
         changed(LLAVA, "text_config", model_type="gemma"),
         changed(LLAVA, "vision_config", model_type="siglip_vision_model"),
+        changed(NEXT, "vision_config", image_size=[336, 336]),
         {**LLAVA, "vision_feature_select_strategy": "full"},
         {**NEXT, "vision_feature_layer": [-2, -5]},
         {**NEXT, "multimodal_projector_bias": False},

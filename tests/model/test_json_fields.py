@@ -22,6 +22,8 @@ def test_reads_each_type():
     assert FIELDS.ids("ids") == (1, 2)
     assert FIELDS.ids("count") == (3,)
     assert FIELDS.ids("absent") == ()
+    assert FIELDS.texts("absent") == ()
+    assert JsonFields({"key": ["a", "b"]}, "x").texts("key") == ("a", "b")
     assert FIELDS.inner("in").integer("a") == 1
     assert FIELDS.inner("absent").values == {}
 
@@ -48,6 +50,8 @@ def test_null_counts_as_missing():
         (lambda fields: fields.flag("key", True), 1),
         (lambda fields: fields.ids("key"), ["a"]),
         (lambda fields: fields.ids("key"), True),
+        (lambda fields: fields.texts("key"), "a"),
+        (lambda fields: fields.texts("key"), ["a", 1]),
         (lambda fields: fields.inner("key"), [1]),
     ],
 )

@@ -17,7 +17,7 @@ from llava_video.model.members import (
     Member,
     backbone_of,
     member_of,
-    template_of,
+    trained_template,
 )
 
 CLIP = {"mm_vision_tower": "openai/clip-vit-large-patch14-336", "mm_projector_type": "mlp2x_gelu"}
@@ -121,11 +121,13 @@ def test_mpt_is_refused(values: dict[str, object]):
 )
 def test_templates(member: Member, backbone: str, vocab_size: int, name: str, template: str):
     values = {"architectures": [f"Llava{backbone}ForCausalLM"], "vocab_size": vocab_size}
-    assert template_of(member, JsonFields(values, "config.json"), name) == template
+    assert trained_template(member, JsonFields(values, "config.json"), name) == template
 
 
 def test_the_first_stage_knows_captions_only():
     values = {"tune_mm_mlp_adapter": True, "architectures": ["LlavaLlamaForCausalLM"]}
     fields = JsonFields(values, "config.json")
-    assert template_of(LLAVA_15, fields, "llava-v1.5-mlp2x-336px-pretrain-vicuna-7b") == "plain"
-    assert template_of(LLAVA_15, fields, "a-whole-model") == "vicuna_v1"
+    assert (
+        trained_template(LLAVA_15, fields, "llava-v1.5-mlp2x-336px-pretrain-vicuna-7b") == "plain"
+    )
+    assert trained_template(LLAVA_15, fields, "a-whole-model") == "vicuna_v1"

@@ -183,6 +183,12 @@ def test_other_kinds_are_refused(tmp_path: Path, config: dict[str, object]):
     assert "llava-video models" in caught.value.hint
 
 
+@pytest.mark.parametrize("architectures", [5, "LlavaQwenForCausalLM", [1], {"a": 1}])
+def test_architectures_that_are_no_names_are_refused(architectures: object):
+    with pytest.raises(CheckpointError, match="architectures"):
+        parse_model_config({**ONEVISION_7B, "architectures": architectures})
+
+
 def test_a_folder_without_config_is_refused(tmp_path: Path):
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         read_model_config(tmp_path)
@@ -251,7 +257,7 @@ def test_golden_layouts_agree(shared: Path):
 def test_reading_a_configuration_imports_neither_torch_nor_transformers():
     code = (
         "import sys, llava_video.model.model_config, llava_video.model.hub, "
-        "llava_video.model.tokenizer, llava_video.model.prompt; "
+        "llava_video.model.tokenizer, llava_video.model.prompt, llava_video.model.known_models; "
         "sys.exit(bool({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

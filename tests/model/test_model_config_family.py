@@ -93,7 +93,7 @@ def test_frames_are_pictures_where_no_video_was_seen():
     for values, fit, newline in (
         (LLAVA, "crop", Newline.NONE),
         (LLAVA_15, "pad", Newline.NONE),
-        (LLAVA_NEXT, "crop", Newline.FRAME),  # one tile of a list: the processor crops
+        (LLAVA_NEXT, "squeeze", Newline.FRAME),  # as the overview of a tiled picture
     ):
         found = geometry(values)
         assert (found.video_fit, found.newline) == (fit, newline)

@@ -148,6 +148,9 @@ def test_supported_parts_pass(values: dict[str, object]):
     ("key", "value"),
     [
         ("hidden_size", None),
+        ("num_hidden_layers", 10**9),
+        ("vision_config", {"num_hidden_layers": 10**9}),
+        ("intermediate_size", 10**18),
         ("hidden_size", "3584"),
         ("num_attention_heads", 27),
         ("num_key_value_heads", 3),

@@ -1,0 +1,91 @@
+"""Questions about the same visuals share them; long answers take the room that is left."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llava_video.api import LlavaVideo
+from llava_video.asking import ask_shared
+from llava_video.engine.request import Answer, Event, Finished, Request
+from llava_video.errors import ConfigError
+from llava_video.model.spec import ModelSpec
+from llava_video.planning.memory import fixed_bytes, token_bytes
+
+
+class QuietEngine:
+    """Answers nothing, and keeps the requests."""
+
+    def __init__(self) -> None:
+        self.requests = list[Request]()
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Event]:
+        for request in requests:
+            self.requests.append(request)
+            answer = Answer(
+                text="",
+                token_ids=(),
+                finish_reason="stop",
+                text_tokens=request.text_tokens,
+                visual_tokens=request.visual_tokens,
+                new_tokens=0,
+            )
+            yield Finished(request.request_id, answer)
+
+
+def _lengths(
+    spec: ModelSpec, clip: Path, questions: list[str], up_to_tokens: int | None, **options: int
+) -> tuple[list[int], list[int]]:
+    """Return the longest answers asked for, and the tokens of the prompts."""
+    engine = QuietEngine()
+    told = ask_shared(
+        spec,
+        engine,
+        clip,
+        questions,
+        options={"num_frames": 4, **options},
+        up_to_tokens=up_to_tokens,
+    )
+    assert len(told) == len(questions)
+    lengths = [request.generation.max_new_tokens for request in engine.requests]
+    assert lengths == [one.plan.max_new_tokens for one in told]
+    return lengths, [one.plan.tokens for one in told]
+
+
+def test_answers_are_as_long_as_wished_where_they_fit(
+    tiny_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    spec = tiny_model.spec
+    assert _lengths(spec, tiny_clip, ["Why?", "How?"], 4096)[0] == [4096, 4096]
+    assert _lengths(spec, tiny_clip, ["Why?"], None)[0] == [512]
+    assert _lengths(spec, tiny_clip, ["Why?"], 4096, max_new_tokens=7)[0] == [7]
+
+
+def test_answers_take_what_the_context_leaves(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
+    geometry = replace(tiny_model.spec.geometry, context_tokens=1500)
+    spec = replace(tiny_model.spec, geometry=geometry)
+    lengths, tokens = _lengths(spec, tiny_clip, ["Why?", "How long did that take?"], 4096)
+    # The longest question fills the context to the last token; each answer has that length.
+    assert lengths == [1500 - tokens[1]] * 2
+    assert 512 < lengths[0] < 1500
+
+
+def test_answers_take_what_the_memory_leaves(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
+    plain = tiny_model.spec
+    visuals = tiny_model.plan(tiny_clip, "Why?", num_frames=4).visuals
+    held_bytes = 2500 * token_bytes(plain.geometry, "plain")
+    limit_bytes = fixed_bytes(plain.geometry, plain.setup, visuals) + held_bytes
+    spec = replace(plain, setup=replace(plain.setup, limit_bytes=limit_bytes))
+    alone, tokens = _lengths(spec, tiny_clip, ["Why?"], 4096)
+    assert alone == [2500 - tokens[0]]
+    # Beside the first question and its answer, the other one's words and answer have to fit.
+    both, _ = _lengths(spec, tiny_clip, ["Why?", "How"], 4096)
+    num_words = plain.tokenizer.num_text_tokens("Why?")
+    assert both == [(2500 - tokens[0] - num_words) // 2] * 2
+
+
+def test_no_question_is_refused(tiny_model: LlavaVideo) -> None:
+    for questions in ([], ["Why?", " "], ["Why?", 3]):
+        with pytest.raises(ConfigError, match="none of them empty"):
+            ask_shared(tiny_model.spec, QuietEngine(), None, questions, options={})  # type: ignore[arg-type]
