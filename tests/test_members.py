@@ -3,7 +3,7 @@
 What is expected is counted by hand from what is published of each line; a tile has p x p patches:
 
 * LLaVA, LLaVA-1.5: p * p tokens a frame, frames cropped or padded to a square, no newline;
-* LLaVA-NeXT: a frame is one cropped tile and a newline, p * p + 1, as one picture of one tile is;
+* LLaVA-NeXT: a frame is one squeezed tile, as a picture's overview, and a newline: p * p + 1;
 * LLaVA-NeXT-Video: maps of features pooled to p // 2, no newline: 24 -> 12 * 12 = 144;
 * LLaVA-Mini: C * C tokens a frame, one frame a second, resized by nearest neighbours;
 * OneVision and Critic: (p + 1) // 2 each way and one newline at the end; LLaVA-Video: one per row.
@@ -86,7 +86,7 @@ GOLDEN: Mapping[str, Expected] = {
     "family/llava-v1.5-tiny-lora": pictures("LLaVA-1.5", "vicuna_v1", 24 * 24, "pad"),
     "family/llava-pretrain-tiny": pictures("LLaVA-1.5", "plain", 24 * 24, "crop"),
     "family/llava-v1.6-tiny": pictures(
-        "LLaVA-NeXT", "vicuna_v1", 24 * 24 + 1, "crop", newline=Newline.FRAME
+        "LLaVA-NeXT", "vicuna_v1", 24 * 24 + 1, "squeeze", newline=Newline.FRAME
     ),
     "family/LLaVA-NeXT-Video-tiny": Expected(
         member="LLaVA-NeXT-Video",
@@ -129,7 +129,7 @@ GOLDEN: Mapping[str, Expected] = {
 TINY: Mapping[str, Expected] = {
     "LLaVA": pictures("LLaVA", "llava_v1", 16, "crop", context=2048),
     "LLaVA-1.5": pictures("LLaVA-1.5", "vicuna_v1", 16, "pad"),
-    "LLaVA-NeXT": pictures("LLaVA-NeXT", "vicuna_v1", 17, "crop", newline=Newline.FRAME),
+    "LLaVA-NeXT": pictures("LLaVA-NeXT", "vicuna_v1", 17, "squeeze", newline=Newline.FRAME),
     "LLaVA-NeXT-Video": Expected(
         member="LLaVA-NeXT-Video", template="vicuna_v1", frames=32, per_frame=4, fit="crop"
     ),
