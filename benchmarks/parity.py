@@ -170,7 +170,7 @@ class Report:
             self._note_unknown(name, (*case.unknown_keys, *unread_facts))
             config = tested.config_with(case.overrides)
             model = tested.model_with(config, case.separator, device)
-            runs = [SampleRun(one, model, tested.tokenizer, config) for one in case.samples]
+            runs = [SampleRun(one, model, tested, config) for one in case.samples]
             num_before = len(findings.checks)
             compare_case(findings, case, runs, model, config, golden.logits_limit)
             if len(findings.checks) == num_before:

@@ -51,6 +51,7 @@ class Candidate:
         sources: its folder, and those of what it lies over.
         config: its configuration with the visual layout of its original.
         tokenizer: its tokenizer.
+        vocab_size: rows of its original's vocabulary; a conversion may have added some.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Candidate:
     sources: Sources
     config: ModelConfig
     tokenizer: Tokenizer
+    vocab_size: int
     _loaded: dict[tuple[ModelDimensions, bytes], LlavaModel] = field(default_factory=dict)
 
     def config_with(self, overrides: Mapping[str, Any]) -> ModelConfig:
@@ -98,15 +100,16 @@ def candidate(name: str, folders: Mapping[str, Path], base: Path | None = None) 
         CheckpointError: the folder is of a kind this version does not read.
     """
     config = read_model_config(folders[name])
-    origin = name
+    origin, vocab_size = name, config.text.vocab_size
     if config.layout != "original":
         originals = _originals(folders)
         origin = _origin_of(name, originals)
         if origin in originals:
-            theirs = originals[origin].values
+            theirs, vocab_size = originals[origin].values, originals[origin].text.vocab_size
             config = with_overrides(config, {k: theirs[k] for k in LAYOUT_KEYS if k in theirs})
     sources = find_sources(folders[name], base=base)
-    return Candidate(name, origin, sources, config, Tokenizer(sources.tokenizer_folder))
+    tokenizer = Tokenizer(sources.tokenizer_folder)
+    return Candidate(name, origin, sources, config, tokenizer, vocab_size)
 
 
 def _originals(folders: Mapping[str, Path]) -> dict[str, ModelConfig]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from parity_case import Sample, Visual
+from parity_model import Candidate
 from parity_visuals import clip_of, clips_of, item_of, whole_tile
 
 from llava_video.engine.arena import Arena
@@ -34,7 +35,7 @@ from llava_video.model.labels import Labelled, label_conversation, turns_of_samp
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import ModelConfig, geometry_of
 from llava_video.model.preprocess import make_tiles
-from llava_video.model.tokenizer import MARK_ID, Tokenizer
+from llava_video.model.tokenizer import MARK_ID
 from llava_video.ops.pool import pool_map
 from llava_video.planning.planner import plan_request
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
@@ -51,14 +52,15 @@ class SampleRun:
     Args:
         sample: the prompt and its visuals.
         model: the weights.
-        tokenizer: the checkpoint's.
+        tested: whose tokenizer reads the prompt.
         config: the checkpoint's, with the case's overrides.
     """
 
     def __init__(
-        self, sample: Sample, model: LlavaModel, tokenizer: Tokenizer, config: ModelConfig
+        self, sample: Sample, model: LlavaModel, tested: Candidate, config: ModelConfig
     ) -> None:
-        self.sample, self.model, self.tokenizer, self.config = sample, model, tokenizer, config
+        self.sample, self.model, self.config = sample, model, config
+        self.tokenizer, self.vocab_size = tested.tokenizer, tested.vocab_size
 
     @cached_property
     def ids(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""A tiny LLaVA-Mini and its own outputs → a golden folder with every key of a fusion.
+"""A tiny model and its own outputs → a folder in the golden format.
 
 For tests of what reads such folders: what this one holds is right by definition.
 """
@@ -34,45 +34,63 @@ SEEN_FACTS = ("conv", "frames", "parts", "text", "tokens_per_frame")
 NUM_TOKENS = 6
 
 
-def write_own_set(folder: Path) -> None:
-    """Write `mini/`, a video that is asked about, and a conversation about a picture."""
-    write_tiny_checkpoint(folder / "mini", member="LLaVA-Mini", fused_side=2, fused_split=2)
-    (folder / "cases").mkdir()
-    noise = np.random.default_rng(5)
-    frames = noise.integers(0, 256, (2, 60, 80, 3), dtype=np.uint8)
-    template = candidate("mini", {"mini": folder / "mini"}).config.template
+def write_fused_set(folder: Path) -> None:
+    """Write a LLaVA-Mini, a video it is asked about, and a conversation about a picture."""
+    write_learned_set(folder, member="LLaVA-Mini", fused_side=2, fused_split=2)
+    template = candidate("own", {"own": folder / "own"}).config.template
     prompt = render([Turn("user", "<image>\nWhat happens?")], template)
-    facts: dict[str, Any] = {
-        "seen": {"prompt": prompt, "total_frames": 60, "fps": 25.0},
-        "learned": {
-            "conversations": [
-                {"from": "human", "value": "<image>\nWho is it?"},
-                {"from": "gpt", "value": "Somebody."},
-            ]
-        },
+    facts: dict[str, Any] = {"prompt": prompt, "total_frames": 60, "fps": 25.0}
+    arrays = {"frames": _noise(2)}
+    run = _run(folder, arrays, facts)
+    arrays |= _seen(run)
+    facts |= {key: FACTS[key]([run], run.config) for key in SEEN_FACTS}
+    _add(folder, "seen", arrays, facts)
+
+
+def write_learned_set(folder: Path, **options: Any) -> None:
+    """Write `own/`, a tiny checkpoint of these options, and a conversation about a picture."""
+    write_tiny_checkpoint(folder / "own", **options)
+    (folder / "cases").mkdir()
+    (folder / "cases.json").write_text("{}", encoding="utf-8")
+    question = {"from": "human", "value": "<image>\nWho is it?"}
+    facts = {"conversations": [question, {"from": "gpt", "value": "Somebody."}]}
+    arrays = {"image_0": _noise(1)[0]}
+    run = _run(folder, arrays, facts)
+    # Of a model that fuses, labels hide the answer from the fusion.
+    assert run.is_fused != torch.equal(run.logits, run.free_logits)
+    arrays |= {
+        "input_ids": np.array(run.ids),
+        "labels": np.array(run.labels),
+        "logits_last4": run.logits[-4:].numpy(),
+        "logits_last4_without_labels": run.free_logits[-4:].numpy(),
+        "loss": np.float32(loss_of([run])),
     }
-    seen = {"frames": frames}
-    seen |= _seen(_run(folder, "seen", seen, facts["seen"]), facts["seen"])
-    np.savez(folder / "cases" / "seen.npz", **seen)
-    learned = {"image_0": frames[0]}
-    learned |= _learned(_run(folder, "learned", learned, facts["learned"]))
-    np.savez(folder / "cases" / "learned.npz", **learned)
-    facts = {name: {"checkpoint": "mini", **own} for name, own in facts.items()}
-    (folder / "cases.json").write_text(json.dumps(facts), encoding="utf-8")
+    _add(folder, "learned", arrays, facts)
 
 
-def _run(folder: Path, name: str, arrays: dict[str, np.ndarray], facts: dict) -> SampleRun:
-    mini = candidate("mini", {"mini": folder / "mini"})
-    model = mini.model_with(mini.config, None, "cpu")
-    (sample,) = case_of(name, arrays, facts).samples
-    return SampleRun(sample, model, mini.tokenizer, mini.config)
+def _noise(num_frames: int) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (num_frames, 60, 80, 3), dtype=np.uint8)
 
 
-def _seen(run: SampleRun, facts: dict) -> dict[str, np.ndarray]:
+def _add(folder: Path, name: str, arrays: dict[str, np.ndarray], facts: dict) -> None:
+    np.savez(folder / "cases" / f"{name}.npz", **arrays)
+    path = folder / "cases.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told[name] = {"checkpoint": "own", **facts}
+    path.write_text(json.dumps(told), encoding="utf-8")
+
+
+def _run(folder: Path, arrays: dict[str, np.ndarray], facts: dict) -> SampleRun:
+    own = candidate("own", {"own": folder / "own"})
+    model = own.model_with(own.config, None, "cpu")
+    (sample,) = case_of("own", arrays, facts).samples
+    return SampleRun(sample, model, own, own.config)
+
+
+def _seen(run: SampleRun) -> dict[str, np.ndarray]:
     engine = engine_of(run.model, run.tokenizer)
     tokens = np.array(answers(engine, [run.request(NUM_TOKENS)])[0])
     run.sample.expected["greedy_ids"] = tokens
-    facts |= {key: FACTS[key]([run], run.config) for key in SEEN_FACTS}
     return {
         **{key: np.nan_to_num(_stored(run, key)) for key in SEEN},
         "frame_indices": np.array([15, 44]),  # between 0, 30 (29.5, to the even) and 59
@@ -84,17 +102,6 @@ def _seen(run: SampleRun, facts: dict) -> dict[str, np.ndarray]:
         "logits_last4": run.logits[-4:].numpy(),
         "seq_len": np.int64(len(run.ids) + 7),
         "tile_means": run.levels[0].mean(axis=(1, 2, 3), dtype=np.float64),
-    }
-
-
-def _learned(run: SampleRun) -> dict[str, np.ndarray]:
-    assert not torch.equal(run.logits, run.free_logits)  # labels hide the answer from the fusion
-    return {
-        "input_ids": np.array(run.ids),
-        "labels": np.array(run.labels),
-        "logits_last4": run.logits[-4:].numpy(),
-        "logits_last4_without_labels": run.free_logits[-4:].numpy(),
-        "loss": np.float32(loss_of([run])),
     }
 
 

@@ -10,6 +10,10 @@ import family_maker
 import numpy as np
 import parity
 import pytest
+from own_set import write_learned_set
+
+from llava_video.model.convert import convert_checkpoint
+from llava_video.model.model_config import read_model_config
 
 GOLDEN = "golden/family"
 
@@ -106,3 +110,16 @@ def test_other_positions_fail(tmp_path: Path, capsys, seed: int, rope: dict | No
     assert status == 1
     assert failed_stages(report) >= {"logits", "greedy margins"}
     assert "visual rows" not in failed_stages(report)
+
+
+def test_a_conversion_gives_what_its_original_gives(tmp_path: Path, capsys):
+    """Among them the loss, which rows added to the vocabulary would change."""
+    write_learned_set(tmp_path, member="LLaVA-1.5", vocab_size=259)
+    convert_checkpoint(tmp_path / "own", tmp_path / "own-hf", layout="hf")
+    rows = [read_model_config(tmp_path / name).text.vocab_size for name in ("own", "own-hf")]
+    assert rows[0] < rows[1]
+    status, report = report_of(capsys, tmp_path)
+    assert [check for check in report["checks"] if not check["passed"]] == []
+    assert status == 0
+    models = {check["model"] for check in report["checks"] if check["stage"] == "loss"}
+    assert models == {"own", "own-hf"}

@@ -13,7 +13,7 @@ from typing import Any
 import family_maker
 import numpy as np
 import pytest
-from own_set import write_own_set
+from own_set import write_fused_set
 from parity_case import INPUT_KEYS, PIXELS, cases_of
 from parity_checks import Findings
 from parity_model import Candidate, candidate
@@ -79,7 +79,7 @@ class Bench:
         for case in cases_of(name, dict(arrays), facts):
             config = model.config_with(case.overrides)
             weights = model.model_with(config, case.separator, "cpu")
-            runs = [SampleRun(one, weights, model.tokenizer, config) for one in case.samples]
+            runs = [SampleRun(one, weights, model, config) for one in case.samples]
             if kept is not None:
                 runs = kept.setdefault(case.name, runs)
                 for run, sample in zip(runs, case.samples, strict=True):
@@ -165,7 +165,7 @@ def test_every_key_of_transformers_outputs(tmp_path: Path, kind: str):
 
 
 def test_every_key_of_a_fused_model(tmp_path: Path):
-    write_own_set(tmp_path)
+    write_fused_set(tmp_path)
     assert list(unnoticed(tmp_path)) == []
 
 
