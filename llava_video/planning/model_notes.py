@@ -1,13 +1,14 @@
 """A request and a model's own ways → what cannot be asked of it, and what its plan must say.
 
 Image models get a video's frames as pictures; a model that fuses frames with the prompt sees one
-visual, and every question anew. Knows neither layouts nor budget.
+visual, and every question anew; a crop hides the sides of what it is given. Knows no budget.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from llava_video.errors import ConfigError
 from llava_video.planning.geometry import Geometry
+from llava_video.values import VisualPlan
 
 
 def check_visuals(geometry: Geometry, num_visuals: int) -> None:
@@ -41,3 +42,15 @@ def model_reasons(geometry: Geometry, *, has_video: bool, has_visual: bool) -> I
             "What is seen is fused with the prompt: another question looks at every frame again, "
             "and no part of the cache is shared."
         )
+
+
+def crop_warnings(visuals: Iterable[VisualPlan]) -> Iterator[str]:
+    """Yield what of each video or picture is not seen, because the model crops it to a square."""
+    for visual in visuals:
+        side_px = min(visual.height_px, visual.width_px)
+        if visual.fit == "crop" and visual.height_px != visual.width_px:
+            yield (
+                f"{visual.source}: only the middle {side_px} x {side_px} px of "
+                f"{visual.width_px} x {visual.height_px} px are seen, as this model crops what it "
+                "is shown to a square."
+            )

@@ -21,7 +21,7 @@ from llava_video.planning.layout import (
     visual_plan,
 )
 from llava_video.planning.memory import Setup, plan_memory
-from llava_video.planning.model_notes import check_visuals, model_reasons
+from llava_video.planning.model_notes import check_visuals, crop_warnings, model_reasons
 from llava_video.planning.precision import draft_in_memory, lighter_setups
 from llava_video.planning.sacrifice import (
     Choice,
@@ -240,7 +240,7 @@ class _Request:
             memory=_UNKNOWN,
             reusable_prefix=not any(visual.is_fused for visual in visuals if visual),
             reasons=tuple(self._reasons),
-            warnings=tuple(self._warnings),
+            warnings=(*self._warnings, *crop_warnings(filter(None, visuals))),
         )
         memory = plan_memory(geometry, setup, plan, limit.kv_format)
         return Draft(plan=replace(plan, memory=memory), limit=limit, is_whole=self._is_whole)

@@ -142,9 +142,10 @@ def scale_warnings(geometry: Geometry, position_scale: float) -> Iterator[str]:
         f"At position_scale={position_scale:g} positions lie closer than in training, and what "
         f"that costs this model has not been measured. Published is one case{whose}: "
         "LLaVA-NeXT-Video 7B (Vicuna, 4,096 positions) scored 3.12 in video detail at factor 2 "
-        "with 32 frames and at factor 4 with 64 (LLaVA-NeXT-Video blog). The original code never "
-        "scales Qwen2."
+        "with 32 frames and at factor 4 with 64 (LLaVA-NeXT-Video blog)."
     )
+    if not geometry.stretches:
+        known += " The original code never scales Qwen2."
     if position_scale * geometry.rope_scale > MOST_KNOWN_SCALE:
         known += f" Beyond factor {MOST_KNOWN_SCALE:g} nothing is known."
     yield known

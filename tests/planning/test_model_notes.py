@@ -1,10 +1,13 @@
 """What a model cannot be asked, and what its plans say of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from llava_video.errors import ConfigError
 from llava_video.planning.geometry import Geometry
-from llava_video.planning.model_notes import check_visuals, model_reasons
+from llava_video.planning.layout import video_layout, visual_plan
+from llava_video.planning.model_notes import check_visuals, crop_warnings, model_reasons
 
 
 def said(geometry: Geometry, *, has_video: bool, has_visual: bool = True) -> list[str]:
@@ -36,3 +39,24 @@ def test_only_one_visual_can_be_fused(mini: Geometry, geometry: Geometry):
         check_visuals(mini, 2)
     assert refusal.value.hint == "ask about each of them alone."
     check_visuals(geometry, 2)
+
+
+def test_what_a_crop_hides_is_told(next_video: Geometry):
+    """NeXT-Video's frames of 16:9 are cropped: of 1920 px of width 1080 are seen."""
+
+    def plan(geometry: Geometry, height_px: int, width_px: int) -> list[str]:
+        layout = video_layout(height_px, width_px, geometry)
+        visual = visual_plan(
+            layout,
+            kind="video",
+            source="a.mp4",
+            size_px=(height_px, width_px),
+            frame_idxs=(0,),
+            times_s=(0.0,),
+        )
+        return list(crop_warnings([visual]))
+
+    (warning,) = plan(next_video, 1080, 1920)
+    assert warning.startswith("a.mp4: only the middle 1080 x 1080 px of 1920 x 1080 px are seen")
+    assert plan(next_video, 500, 500) == []
+    assert plan(replace(next_video, video_fit="squeeze"), 1080, 1920) == []
