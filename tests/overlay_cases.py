@@ -110,8 +110,12 @@ def write_adapter(
 def write_projector(
     base: Path, target: Path, tensors: Mapping[str, Tensor], **config: object
 ) -> Path:
-    """Write a folder with a projector alone; its config.json names the base."""
+    """Write a folder with a projector alone, the base's but for what is given.
+
+    Its config.json names the base.
+    """
     usual = {"tune_mm_mlp_adapter": True, "_name_or_path": str(base)}
     write_small_files(base, target, **{**usual, **config})
-    torch.save(dict(tensors), target / "mm_projector.bin")
+    whole = {name: t for name, t in stored(base).items() if name.startswith(PROJECTOR)}
+    torch.save(whole | dict(tensors), target / "mm_projector.bin")
     return target

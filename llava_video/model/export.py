@@ -91,7 +91,8 @@ def new_folder(target: Path) -> Iterator[Path]:
         CheckpointError: it exists and is not empty, or cannot be written.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(f"{target} exists and is not empty.", "name a new folder.")
+        what = "is not empty" if target.is_dir() else "is a file"
+        raise CheckpointError(f"{target} exists and {what}.", "name a new folder.")
     missing = [folder for folder in target.parents if not folder.exists()]
     unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.part"
     try:
@@ -127,6 +128,9 @@ def config_values(
     if not original.get("architectures"):
         original["architectures"] = [ARCHITECTURES[backbone_of(JsonFields(original, ""))]]
     original.pop("dtype", None)
+    if isinstance(original.get("image_grid_pinpoints"), str):  # transformers reads lists alone
+        pairs = [[width_px, height_px] for height_px, width_px in config.visual.canvases]
+        original["image_grid_pinpoints"] = pairs
     if config.vision.kind == "siglip" and config.vision != VisionConfig():
         original["vision_config"] = vision_values(config.vision)
     return hf_from_original(original) if layout == "hf" else original

@@ -149,3 +149,21 @@ def test_weights_that_are_not_here_are_not_asked(run, tiny_folder: Path, tmp_pat
 
 def test_what_is_no_checkpoint_is_refused(refused, tmp_path: Path) -> None:
     assert "no config.json" in refused("models", tmp_path)
+
+
+def test_weights_of_another_member_say_why_not(refused, tmp_path: Path) -> None:
+    """Mini's tensors under the configuration of 1.5: their headers are enough to tell."""
+    mixed = write_tiny_checkpoint(tmp_path / "mixed", member="LLaVA-1.5")
+    mini = write_tiny_checkpoint(tmp_path / "mini", member="LLaVA-Mini")
+    (mixed / "model.safetensors").write_bytes((mini / "model.safetensors").read_bytes())
+    assert "the tensors are those of LLaVA-Mini" in refused("models", mixed)
+
+
+def test_a_known_id_is_told_without_its_files(run, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    told = run("models", "liuhaotian/llava-v1.5-7b")
+    assert told.status == 1
+    assert "llava-v1.5-7b is LLaVA-1.5, 7B, of 4,096 tokens of context" in told.out
+    assert "is not in the local cache" in told.err
+    facts = json.loads(run("models", "liuhaotian/llava-v1.5-7b", "--json").out)
+    assert (facts["family"], facts["template"]) == ("LLaVA-1.5", "vicuna_v1")

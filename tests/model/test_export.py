@@ -93,7 +93,8 @@ def test_nothing_is_overwritten(tmp_path: Path, config, tensors, kind: str):
     else:
         target.mkdir()
         (target / "mine.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="exists and is not empty"):
+    words = "exists and is a file" if kind == "file" else "exists and is not empty"
+    with pytest.raises(CheckpointError, match=words):
         write_checkpoint(target, tensors=tensors, config=config, layout="original")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
