@@ -167,7 +167,10 @@ class LlavaVideo:
         return Stream(self.engine, exchange, self.on_event)
 
     def chat(self, video: Any = None, **options: Unpack[Options]) -> Session:
-        """Begin a conversation about a video; each turn continues the cache of the last."""
+        """Begin a conversation about a video; each turn continues the cache of the last.
+
+        Where frames are fused with the words (LLaVA-Mini), each turn looks at them again.
+        """
         settings = settings_of(options)
         return Session(self.spec, self.engine, video, settings, self.on_event, self._seen)
 
