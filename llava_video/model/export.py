@@ -88,8 +88,10 @@ def new_folder(target: Path) -> Iterator[Path]:
         target: must not exist, or be an empty folder.
 
     Raises:
-        CheckpointError: it exists and is not empty, or cannot be written.
+        CheckpointError: it is a file or not empty, or cannot be written.
     """
+    if target.is_file():
+        raise CheckpointError(f"{target} is a file.", "name a new folder.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target} exists and is not empty.", "name a new folder.")
     missing = [folder for folder in target.parents if not folder.exists()]
