@@ -31,6 +31,7 @@ LLAVA_VIDEO_7B = Geometry(
     pool_mode="bilinear",
     context_tokens=32768,
     max_frames=64,
+    is_qwen=True,
     time_instruction=True,
     num_layers=28,
     num_heads=28,

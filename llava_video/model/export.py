@@ -88,11 +88,12 @@ def new_folder(target: Path) -> Iterator[Path]:
         target: must not exist, or be an empty folder.
 
     Raises:
-        CheckpointError: it exists and is not empty, or cannot be written.
+        CheckpointError: it is a file or not empty, or cannot be written.
     """
+    if target.is_file():
+        raise CheckpointError(f"{target} is a file.", "name a new folder.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        what = "is not empty" if target.is_dir() else "is a file"
-        raise CheckpointError(f"{target} exists and {what}.", "name a new folder.")
+        raise CheckpointError(f"{target} exists and is not empty.", "name a new folder.")
     missing = [folder for folder in target.parents if not folder.exists()]
     unfinished = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.part"
     try:

@@ -236,6 +236,7 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
         reference_rule=member.reference_rule,
         is_video_trained=member.is_video_trained,
         stretches=member.stretches,
+        is_qwen=text.qkv_bias,  # of the family's decoders it alone has these
         compressed_side=fusion.side if fusion else 0,
         split=fusion.split if fusion else 1,
         fusion_layers=fusion.num_layers if fusion else 0,

@@ -49,6 +49,7 @@ class Geometry:
         reference_rule: which frames compat="reference" takes.
         is_video_trained: whether the model was trained on videos; others get frames as pictures.
         stretches: whether positions are scaled unasked where the context is too short.
+        is_qwen: whether the decoder is Qwen's.
         compressed_side: rows and columns of tokens of a frame that are fused with the prompt
             (LLaVA-Mini); 0 for maps that are pooled.
         split: a fused frame is cut into split x split tiles beside the whole.
@@ -92,6 +93,7 @@ class Geometry:
     reference_rule: ReferenceRule = "steps"
     is_video_trained: bool = True
     stretches: bool = False
+    is_qwen: bool = False
     compressed_side: int = 0
     split: int = 1
     fusion_layers: int = 0

@@ -182,10 +182,12 @@ def refuse_knobs(geometry: Geometry, **asked: object) -> None:
     given = {name: _shown(value) for name, value in asked.items() if value is not None}
     if given:
         side = geometry.compressed_side
+        shown = "picture" if "image_aspect" in given else "frame"
+        fewer = "" if shown == "picture" else "; fewer frames take fewer tokens"
         raise ConfigError(
             f"{', '.join(f'{name} = {value}' for name, value in given.items())}, and "
-            f"{geometry.model} makes {side} x {side} tokens of every frame, whatever its size.",
-            f"leave {' and '.join(given)} out; fewer frames take fewer tokens.",
+            f"{geometry.model} makes {side} x {side} tokens of every {shown}, whatever its size.",
+            f"leave {' and '.join(given)} out{fewer}.",
         )
 
 

@@ -202,15 +202,18 @@ def test_another_dtype_is_written(tiny: Path, tmp_path: Path) -> None:
     assert torch.equal(tensors["language_model.model.norm.weight"], before.float())
 
 
-@pytest.mark.parametrize("what", ["file", "full folder"])
-def test_a_target_that_exists_is_refused_before_anything_is_read(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "said"), [("file", "out is a file"), ("full folder", "out exists and is not empty")]
+)
+def test_a_target_that_exists_is_refused_before_anything_is_read(
+    tmp_path: Path, what: str, said: str
+) -> None:
     target = tmp_path / "out"
     if what == "file":
         target.write_text("mine")
     else:
         (target / "inner").mkdir(parents=True)
-    words = "exists and is a file" if what == "file" else "exists and is not empty"
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=said):
         convert_checkpoint("no/such/source", target, layout="hf")
 
 

@@ -85,16 +85,17 @@ def test_further_files_are_written(tmp_path: Path, config, tensors):
     assert (folder / "a.txt").read_bytes() == b"x"
 
 
-@pytest.mark.parametrize("kind", ["file", "full folder"])
-def test_nothing_is_overwritten(tmp_path: Path, config, tensors, kind: str):
+@pytest.mark.parametrize(
+    ("kind", "said"), [("file", "out is a file"), ("full folder", "out exists and is not empty")]
+)
+def test_nothing_is_overwritten(tmp_path: Path, config, tensors, kind: str, said: str):
     target = tmp_path / "out"
     if kind == "file":
         target.write_text("mine")
     else:
         target.mkdir()
         (target / "mine.txt").write_text("mine")
-    words = "exists and is a file" if kind == "file" else "exists and is not empty"
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=said):
         write_checkpoint(target, tensors=tensors, config=config, layout="original")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

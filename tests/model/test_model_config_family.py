@@ -122,6 +122,7 @@ def test_mini_is_fused():
     assert (found.video_fit, found.aspect, found.square_fit) == ("nearest", "pad", "crop")
     assert (found.fps, found.reference_rule, found.max_frames) == (1.0, "midpoints", 4096)
     assert (found.is_video_trained, found.stretches, found.newline) == (True, False, Newline.NONE)
+    assert not found.is_qwen
     changed = with_overrides(parse_model_config(MINI), {"compressor_size": 8})
     assert changed.dimensions.fusion == FusionConfig(side=8, num_layers=3, split=2)
 
@@ -133,6 +134,9 @@ def test_onevision_is_as_it_was():
     found = geometry(siglip)
     assert (found.square_fit, found.video_fit, found.keeps_line) == ("squeeze", "squeeze", True)
     assert (found.is_video_trained, found.stretches, found.fps) == (True, False, None)
+    assert found.is_qwen
+    mistral = {"architectures": ["LlavaMistralForCausalLM"], "num_key_value_heads": 2}
+    assert not geometry({**siglip, **mistral}).is_qwen
     assert (found.reference_rule, found.max_frames, found.pool_of) == ("steps", 32, "tokens")
 
 

@@ -336,9 +336,11 @@ def test_a_fused_frame_has_no_other_layout(mini: Geometry):
         with pytest.raises(ConfigError, match=next(iter(knobs))) as refusal:
             video_layout(720, 1280, mini, **knobs)
         assert "makes 1 x 1 tokens of every frame" in refusal.value.message
-    with pytest.raises(ConfigError, match="image_aspect = 'anyres'"):
+    with pytest.raises(ConfigError, match="image_aspect = 'anyres', and llava-mini") as refusal:
         image_layout(720, 1280, mini, "anyres")
+    assert "makes 1 x 1 tokens of every picture" in refusal.value.message
+    assert refusal.value.hint == "leave image_aspect out."  # a picture has no frames to lose
     refuse_knobs(mini, grid=None, newline=None)
     with pytest.raises(ConfigError, match="grid = 2 x 3, newline = 'row', and llava") as refusal:
         refuse_knobs(mini, grid=Grid(2, 3), detail=None, newline=Newline.ROW)
-    assert refusal.value.hint.startswith("leave grid and newline out")
+    assert refusal.value.hint == "leave grid and newline out; fewer frames take fewer tokens."
