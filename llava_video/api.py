@@ -177,6 +177,8 @@ class LlavaVideo:
     def resume(self, path: str | Path, *, video: Any = None, **options: Unpack[Options]) -> Session:
         """Go on with a conversation that `Session.save` wrote: nothing of it is computed again.
 
+        A model that fuses a video with the question (LLaVA-Mini) looks at it again.
+
         Args:
             path: the file.
             video: the visuals, where the plan's names are not addresses (bytes, arrays).

@@ -94,6 +94,18 @@ def request_token_bytes(
     return token_bytes(geometry, kv_format) + row_bytes
 
 
+def fused_bytes(geometry: Geometry, setup: Setup, plan: Plan) -> int:
+    """Return what a fused plan takes of `cache_bytes(geometry, setup)` beside its own cache.
+
+    That is its rows, and what its text adds to the activations; 0 where nothing is fused.
+    """
+    if not any(visual.is_fused for visual in plan.visuals):
+        return 0
+    rows_bytes = plan.tokens * geometry.hidden_size * geometry.value_bytes
+    own_bytes = fixed_bytes(geometry, setup, plan.visuals, plan.text_tokens)
+    return rows_bytes + max(0, own_bytes - fixed_bytes(geometry, setup))
+
+
 def kv_formats(geometry: Geometry) -> tuple[KvFormat, ...]:
     """Return the formats a model's cache can have, the finest first: int4 pairs channels."""
     return KV_FORMATS[:2] if geometry.head_dim % 2 else KV_FORMATS

@@ -22,6 +22,7 @@ from llava_video.planning.memory import (
     Setup,
     cache_bytes,
     fixed_bytes,
+    fused_bytes,
     kv_formats,
     plan_memory,
     request_token_bytes,
@@ -266,3 +267,18 @@ def test_no_plan_takes_more_than_was_set_aside(geometry: Geometry, make_info, pl
             assert memory == plan_memory(geometry, setup, plan, plan.kv_format)
             num_tokens = plan.tokens + plan.max_new_tokens
             assert memory.kv_bytes == num_tokens * token_bytes(geometry, plan.kv_format)
+
+
+def test_what_a_fused_plan_takes_beside_its_cache(
+    mini: Geometry, make_info, plan_one, geometry: Geometry
+):
+    """Its cache and this fit what the engine's limit is, exactly where the plan fits the memory."""
+    plan = replace(plan_one(make_info(30 * 500), model=mini), text_tokens=100)
+    rows_bytes = 600 * 4096 * 2
+    own, bare = fixed_bytes(mini, TABLE, plan.visuals, 100), fixed_bytes(mini, TABLE)
+    assert own > bare
+    assert fused_bytes(mini, TABLE, plan) == rows_bytes + own - bare
+    limited = replace(TABLE, limit_bytes=bare + 10**9)
+    room_bytes = cache_bytes(mini, limited, plan.visuals, 100)
+    assert cache_bytes(mini, limited) - fused_bytes(mini, limited, plan) == room_bytes - rows_bytes
+    assert fused_bytes(geometry, TABLE, plan_one(make_info())) == 0
