@@ -18,6 +18,7 @@ PROJECTOR = "model.mm_projector."
 Q_PROJ = "model.layers.0.self_attn.q_proj"
 DOWN_PROJ = "model.layers.1.mlp.down_proj"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+NORM = "model.norm.weight"
 
 
 def stored(folder: Path) -> dict[str, Tensor]:

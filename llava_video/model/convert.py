@@ -269,7 +269,15 @@ def _check_whole(folder: Path, config: ModelConfig) -> None:
     match_tensors(
         open_weights(Sources(kind="whole", folder=folder), again.dimensions), again.dimensions
     )
-    facts = ("dimensions", "visual", "context_tokens", "has_mark_ends", "time_instruction")
+    facts = (
+        "member",
+        "template",
+        "dimensions",
+        "visual",
+        "context_tokens",
+        "has_mark_ends",
+        "time_instruction",
+    )
     changed = [name for name in facts if getattr(again, name) != getattr(config, name)]
     if changed:
         raise CheckpointError(

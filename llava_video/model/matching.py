@@ -91,7 +91,8 @@ def match_tensors(
             wrong shape or dtype.
     """
     names = [name for shard in (*weights.shards, *weights.over) for name in shard.shapes]
-    if not dimensions.text.tie_embeddings and not any(map(is_head, names)):
+    is_siglip = dimensions.vision.kind == "siglip"  # whose files may leave it out unsaid
+    if is_siglip and not dimensions.text.tie_embeddings and not any(map(is_head, names)):
         _log.warning("the weights hold no head: the embedding matrix takes its place")
         dimensions = replace(dimensions, text=replace(dimensions.text, tie_embeddings=True))
     expected, known = parameter_shapes(dimensions), our_names(dimensions)

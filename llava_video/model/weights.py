@@ -22,6 +22,7 @@ from llava_video.model.changes import (
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.json_fields import JsonFields, read_json_object
 from llava_video.model.names import (
+    is_beside_tower,
     is_ignored,
     likeliest_names,
     our_names,
@@ -65,7 +66,7 @@ def open_weights(sources: Sources, dimensions: ModelDimensions) -> Weights:
         CheckpointError: a file is missing or damaged, an adapter or delta does not fit, or it is of
             a kind this library does not merge.
     """
-    tower = () if sources.tower is None else find_shards(sources.tower)
+    tower = () if sources.tower is None else tuple(map(_tower_alone, find_shards(sources.tower)))
     place = str(sources.folder) if sources.base is None else f"{sources.folder} over {sources.base}"
     if sources.base is None:
         return Weights(place=place, shards=(*find_shards(sources.folder), *tower))
@@ -82,6 +83,11 @@ def open_weights(sources: Sources, dimensions: ModelDimensions) -> Weights:
     for shard in over:
         _check_projector(shard, dimensions, is_needed=sources.kind == "projector")
     return Weights(place=place, shards=(*base, *tower), over=over, change=change)
+
+
+def _tower_alone(shard: Shard) -> Shard:
+    """Return a shard of a tower's own folder without the text model beside it."""
+    return shard.renamed(lambda name: None if is_beside_tower(name) else name)
 
 
 def _unwrapped(shard: Shard, dimensions: ModelDimensions) -> Shard:

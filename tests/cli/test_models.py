@@ -60,7 +60,7 @@ def facts_of(run, *arguments: str | Path) -> dict[str, str]:
 def test_a_folder_says_what_it_is(run, tiny_folder: Path) -> None:
     facts = facts_of(run, tiny_folder)
     assert facts["member"].startswith("LLaVA-Video: ")
-    assert facts["because"] == "a SigLIP tower, and videos come with their times"
+    assert facts["because"] == "config.json says so (llava_video_member)"
     assert facts["holds"] == "a whole checkpoint, in the authors' layout"
     assert "parameters in float32; " in facts["weights"]
     assert facts["template"] == "qwen_1_5"
@@ -107,10 +107,10 @@ def test_every_member_of_the_golden_set_is_told(run, shared: Path) -> None:
         "llava-v1-tiny": ("LLaVA", "linear projector", "clip-tiny-patch14;"),
         "llava-v1.5-tiny": (
             "LLaVA-1.5",
-            "pad pictures",
+            "padded pictures",
             f"from {tower}; the checkpoint holds none",
         ),
-        "llava-v1.5-tiny-lora": ("LLaVA-1.5", "pad pictures", f"from {tower}"),
+        "llava-v1.5-tiny-lora": ("LLaVA-1.5", "padded pictures", f"from {tower}"),
         "llava-v1.6-tiny": ("LLaVA-NeXT", "anyres pictures", "in the checkpoint"),
         "LLaVA-NeXT-Video-tiny": ("LLaVA-NeXT-Video", "spatial_pool", "in the checkpoint"),
         "llava-mini-tiny": ("LLaVA-Mini", "compressor_size = 1", "in the checkpoint"),

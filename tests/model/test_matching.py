@@ -8,9 +8,10 @@ from llava_video.errors import CheckpointError
 from llava_video.model.changes import LastRows
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.matching import TensorMap, match_tensors
-from llava_video.model.model_config import read_model_config
+from llava_video.model.model_config import parse_model_config, read_model_config
 from llava_video.model.names import file_names, parameter_shapes
 from llava_video.model.shards import Shard
+from llava_video.model.tiny_spec import TinySpec, tiny_values
 from llava_video.model.weights import Weights
 
 
@@ -47,6 +48,21 @@ def test_each_tensor_goes_to_its_parameter(dimensions: ModelDimensions):
         theirs: ours for ours, theirs in file_names(dimensions, "original").items()
     }
     assert found.dimensions == dimensions
+
+
+def test_only_siglip_files_may_leave_the_head_out(dimensions: ModelDimensions):
+    headless = {n: s for n, s in shapes_of(dimensions).items() if n != "lm_head.weight"}
+    assert match(dimensions, shard("a", headless)).dimensions.text.tie_embeddings
+    clip = parse_model_config(tiny_values(TinySpec(member="LLaVA-1.5"))).dimensions
+    headless = {n: s for n, s in shapes_of(clip).items() if n != "lm_head.weight"}
+    assert "1 missing: lm_head.weight" in refused(clip, shard("a", headless)).message
+
+
+def test_a_newline_of_another_member_is_unknown():
+    """Weights of LLaVA-NeXT beside a configuration of LLaVA-1.5, which would load otherwise."""
+    clip = parse_model_config(tiny_values(TinySpec(member="LLaVA-1.5"))).dimensions
+    shapes = shapes_of(clip) | {"model.image_newline": (64,)}
+    assert "1 unknown: model.image_newline" in refused(clip, shard("a", shapes)).message
 
 
 def test_what_lies_over_takes_the_place_of_what_is_below(dimensions: ModelDimensions):

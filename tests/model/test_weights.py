@@ -174,8 +174,16 @@ def test_a_projector_that_is_not_whole_is_refused(
     assert names[num_left] in caught.value.message
 
 
+def test_the_text_model_beside_a_tower_is_left_out(tiny_folder: Path, tmp_path: Path):
+    found = opened(cases.write_tower_apart(tiny_folder, tmp_path / "apart"))
+    names = names_of(found.shards)
+    assert "vision_model.head.probe" in names  # known, and not needed
+    assert not [name for name in names if name.startswith(("text_model", "logit", "visual"))]
+
+
 def delta_of(base: Path, target: Path, change: dict[str, Tensor]) -> Path:
-    return cases.write_model(base, target, cases.stored(base) | change)
+    norm = {cases.NORM: torch.zeros(64)}  # by which a delta is told
+    return cases.write_model(base, target, cases.stored(base) | norm | change)
 
 
 def test_a_delta_is_added_to_the_tensors_its_base_has(base: Path, tmp_path: Path):
