@@ -257,6 +257,7 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
         vocab_size=text.vocab_size,
         vision_width=vision.hidden_size,
         vision_intermediate_size=vision.intermediate_size,
+        projector_layers=config.dimensions.projector_layers,
         value_bytes=value_bytes,
         weights_bytes=num_parameters(config.dimensions) * value_bytes,
     )

@@ -64,6 +64,7 @@ class Geometry:
         vocab_size: rows of its head.
         vision_width: channels of the vision tower (SigLIP so400m by default).
         vision_intermediate_size: channels inside its MLP.
+        projector_layers: linear layers of the projector.
         value_bytes: bytes of one number of the model's dtype.
         weights_bytes: bytes of all weights in that dtype.
     """
@@ -107,6 +108,7 @@ class Geometry:
     vocab_size: int
     vision_width: int = 1152
     vision_intermediate_size: int = 4304
+    projector_layers: int = 2
     value_bytes: int = 2
     weights_bytes: int
 

@@ -100,6 +100,7 @@ def test_frames_are_pictures_where_no_video_was_seen():
         assert (found.is_video_trained, found.stretches, found.max_frames) == (False, True, 8)
         assert (found.pool_stride, found.pool_of) == (1, "tokens")
         assert (found.square_fit, found.keeps_line) == ("crop", False)
+        assert found.projector_layers == (1 if values is LLAVA else 2)
         assert (found.compressed_side, found.split, found.fusion_layers) == (0, 1, 0)
 
 
