@@ -167,7 +167,7 @@ class LlavaVideo:
         return Stream(self.engine, exchange, self.on_event)
 
     def chat(self, video: Any = None, **options: Unpack[Options]) -> Session:
-        """Begin a conversation; a turn goes on with the last one's cache (not where it is fused)."""
+        """Begin a conversation; a turn goes on with the last one's cache, where it is not fused."""
         settings = settings_of(options)
         return Session(self.spec, self.engine, video, settings, self.on_event, self._seen)
 

@@ -68,9 +68,9 @@ def _of_pictures(name: str, about: str) -> Member:
     )
 
 
-LLAVA: Final = _of_pictures("LLaVA", "the first: CLIP at 224 px, one linear layer")
+LLAVA: Final = _of_pictures("LLaVA", "the first, with CLIP at 224 px and one linear layer")
 LLAVA_15: Final = _of_pictures("LLaVA-1.5", "CLIP at 336 px, padded pictures, an MLP")
-LLAVA_NEXT: Final = _of_pictures("LLaVA-NeXT", "1.6: pictures in up to four tiles")
+LLAVA_NEXT: Final = _of_pictures("LLaVA-NeXT", "pictures in up to four tiles (version 1.6)")
 LLAVA_NEXT_VIDEO: Final = Member(
     name="LLaVA-NeXT-Video",
     about="LLaVA-NeXT trained on videos: 12 x 12 tokens a frame",
@@ -83,7 +83,7 @@ LLAVA_NEXT_VIDEO: Final = Member(
 )
 LLAVA_MINI: Final = Member(
     name="LLaVA-Mini",
-    about="a frame is fused with the prompt into one token",
+    about="a frame is fused with the prompt into one token, or a few",
     max_frames=None,
     fps=1.0,
     reference_rule="midpoints",
