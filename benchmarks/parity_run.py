@@ -378,7 +378,8 @@ def _fused(parts: Sequence[Part]) -> FusedPart:
         tuple(token_id for part in side if isinstance(part, TextPart) for token_id in part.ids)
         for side in (parts[:place], parts[place + 1 :])
     )
-    return FusedPart(before=before, visual=visual, after=after)
+    # Nothing limits the memory of a parity run.
+    return FusedPart(before=before, visual=visual, after=after, held_bytes=0)
 
 
 def _maps(features: torch.Tensor) -> torch.Tensor:

@@ -90,7 +90,8 @@ def write_adapter(
         base: named by the adapter, as a folder beside it when it is one.
         target: the folder to write.
         pairs: module in the file → A and B.
-        beside: what was trained whole, by its name in a whole checkpoint.
+        beside: what was trained whole, by its name in a whole checkpoint; the rest of the
+            projector is the base's.
         **changed: keys of adapter_config.json.
     """
     write_small_files(base, target)
@@ -103,7 +104,9 @@ def write_adapter(
         tensors[f"base_model.model.{module}.lora_B.weight"] = up
     torch.save(tensors, target / "adapter_model.bin")
     if beside is not None:
-        named_so = {f"base_model.model.{name}": tensor for name, tensor in beside.items()}
+        whole = {name: t for name, t in stored(base).items() if name.startswith(PROJECTOR)}
+        trained = {**whole, **beside}
+        named_so = {f"base_model.model.{name}": tensor for name, tensor in trained.items()}
         torch.save(named_so, target / "non_lora_trainables.bin")
     return target
 
