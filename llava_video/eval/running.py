@@ -5,6 +5,7 @@ whose error is not of this library's kinds ends the batch it is in, which is the
 it. Knows no benchmark.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -150,6 +151,13 @@ class _Asker:
 
     def _given(self, examples: Sequence[Example]) -> Iterator[Description | Exception]:
         """Yield what becomes of every example: an answer, or the error in its place."""
+        for is_heavy, members in itertools.groupby(examples, _is_heavy):
+            if is_heavy:
+                yield from map(self._alone, members)
+            else:
+                yield from self._together(list(members))
+
+    def _together(self, examples: Sequence[Example]) -> Iterator[Description | Exception]:
         start = 0
         while start < len(examples):
             try:
@@ -224,6 +232,11 @@ class _Asker:
             return self._judge(example, example.footage.load(), given)
         except LlavaVideoError as error:
             return Judged(correct=None, reasons=f"{type(error).__name__}: {error.message}")
+
+
+def _is_heavy(example: Example) -> bool:
+    """Say whether an example holds all its frames while it waits; a batch draws dozens ahead."""
+    return example.footage is not None and example.footage.frame_rate_hz is not None
 
 
 def _shown(plan: Plan) -> tuple[Shown, ...]:

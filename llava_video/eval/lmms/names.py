@@ -1,8 +1,8 @@
 """Names of models for lmms-eval → classes, each in the module of its name under `models/`.
 
-lmms-eval up to 0.7 imports `PLUGIN.models` for every PLUGIN in LMMS_EVAL_PLUGINS and looks for this
-table there (lmms_eval/models/__init__.py); from 0.7 on it asks the entry points of "lmms_eval.models"
-for a manifest (registry_v2.py), which an installed `llava_video` brings.
+lmms-eval imports `PLUGIN.models` for every PLUGIN in LMMS_EVAL_PLUGINS and looks for this table
+there (lmms_eval/models/__init__.py); where this library is installed beside it, 0.7 and later also
+ask the entry points of "lmms_eval.models" for a manifest (registry_v2.py).
 """
 
 from typing import Any
