@@ -11,7 +11,10 @@ A file (`*.json`, a list, or `*.jsonl`, one item a line) of
 `video` is relative to the file's folder; an item may also be one question, its fields beside `id`
 and `video`. `answer` is a text, a number, or true and false, which are asked as a choice of yes and
 no. `tolerance` is how far a number may be off; of a time (type "when") it is 0.5 s where none is
-given. The question is asked as it stands. Knows no model.
+given. The question is asked as it stands. The training files of the small world are read as well:
+there `answers` holds the questions, `text` and `kind` are what is asked and its type, and `seconds`
+is the time where one is asked for; captions are left out. Questions of one video are one cluster,
+whatever items they are in. Knows no model.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,6 +30,7 @@ from llava_video.eval.tables import Row, read_rows
 YES_NO = ("yes", "no")
 _WHEN = "when"
 _WHEN_TOLERANCE_S = 0.5
+_CAPTIONS = ("short", "detailed", "timed")  # kinds of the small world that are no questions
 
 
 def read_questions(folder: Path) -> Iterator[Example]:
@@ -43,13 +47,13 @@ def _examples(item: Row, media: MediaIndex) -> Iterator[Example]:
 
     def make(row: Row) -> Example:
         footage = media.footage(item.text("video"), "videos", "clips")
-        return _example(row, item.text("id"), footage)
+        return _example(row, item.text("id"), item.text("video"), footage)
 
     yield from examples_of(_questions(item), make)
 
 
 def _questions(item: Row) -> Iterator[Row]:
-    questions = item.values.get("questions")
+    questions = item.values.get("questions", item.values.get("answers"))
     if questions is None or item.broken:
         yield item
         return
@@ -59,14 +63,15 @@ def _questions(item: Row) -> Iterator[Row]:
     for number, question in enumerate(questions, 1):
         where = f"{item.where}, question {number}"
         if isinstance(question, Mapping):
-            yield Row(where, question)
+            if question.get("kind") not in _CAPTIONS:
+                yield Row(where, question)
         else:
             yield Row(where, broken=f"{str(question)[:40]!r} is no object.")
 
 
-def _example(row: Row, name: str, footage: Footage) -> Example:
-    kind = row.text("type")
-    answer = row.value("answer")
+def _example(row: Row, name: str, video: str, footage: Footage) -> Example:
+    kind = row.text("type", "kind")
+    answer = row.number("seconds") if row.has("seconds") else row.value("answer")
     if not isinstance(answer, str | int | float):
         raise ConfigError(
             f"{row.where}: answer = {answer!r}.", "a text, a number, or true and false."
@@ -76,9 +81,9 @@ def _example(row: Row, name: str, footage: Footage) -> Example:
     tolerance = _tolerance(row, kind) if is_number and not choices else 0.0
     return Example(
         id=_id(name, row),
-        cluster=name,
+        cluster=video,
         footage=footage,
-        prompt=row.text("question"),
+        prompt=row.text("question", "text"),
         choices=choices,
         answer=_among(row, answer, choices) if choices else answer,
         tolerance=tolerance,

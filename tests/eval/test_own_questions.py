@@ -12,7 +12,8 @@ from llava_video.eval.own_questions import read_questions
 def test_types_of_answers(copy: Callable[[str], Path]) -> None:
     folder = copy("questions")
     first, last, shown, when, closer, _ = read_questions(folder)
-    assert (first.id, first.cluster, first.answer, first.choices) == ("000017/1", "000017", 0, ())
+    assert (first.id, first.answer, first.choices) == ("000017/1", 0, ())
+    assert {example.cluster for example in (first, last, shown)} == {"clips/000017.mp4"}
     assert (last.answer, last.choices) == ("38", ("38", "39"))
     assert (shown.answer, shown.choices) == ("yes", ("yes", "no"))
     assert (when.tolerance, closer.tolerance, first.tolerance) == (0.5, 0.1, 0.0)
@@ -52,3 +53,23 @@ def test_a_broken_question_says_what_is_wrong(tmp_path: Path, questions, message
     broken, sound = read_questions(tmp_path)
     assert message in str(broken.trouble)
     assert sound.trouble is None
+
+
+def test_the_small_worlds_training_files(tmp_path: Path) -> None:
+    """A conversation and a caption about one clip, as `world/` writes them."""
+    shape = {"kind": "shape", "text": "What shape?", "answer": "disc", "seconds": None}
+    when = {"kind": "when", "text": "When?", "answer": "3.5 s", "choices": [], "seconds": 3.5}
+    chat = [shape | {"choices": ["disc", "star"]}, when]
+    caption = [{"kind": "timed", "text": "Describe it.", "answer": "A disc.", "choices": []}]
+    items = [
+        {"id": "test-0-000001-timed", "video": "videos/000001.mp4", "answers": caption},
+        {"id": "test-0-000001-chat0", "video": "videos/000001.mp4", "answers": chat},
+        {"id": "test-0-000001-chat1", "video": "videos/000001.mp4", "answers": chat[:1]},
+    ]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    first, second, third = read_questions(tmp_path)
+    assert (first.prompt, first.answer, first.choices) == ("What shape?", "disc", ("disc", "star"))
+    assert (second.answer, second.tolerance, dict(second.groups)) == (3.5, 0.5, {"type": "when"})
+    assert len({first.id, second.id, third.id}) == 3
+    # One clip is one cluster, though it is in several items.
+    assert {first.cluster, second.cluster, third.cluster} == {"videos/000001.mp4"}
