@@ -1,8 +1,8 @@
 """A model and examples → records, one of every example, whatever happens to the others.
 
-Examples are asked several at once, in their order. One that fails is a record like any other; one
-whose error is not of this library's kinds ends the batch it is in, which is then begun again behind
-it. Knows no benchmark.
+Examples are asked several at once, in their order; of one video the first goes ahead. One that
+fails is a record like any other; one whose error is not of this library's kinds ends the batch it
+is in, which is then begun again behind it. Knows no benchmark.
 """
 
 import itertools
@@ -150,14 +150,27 @@ class _Asker:
             yield self._record(example, example.trouble or next(given))
 
     def _given(self, examples: Sequence[Example]) -> Iterator[Description | Exception]:
-        """Yield what becomes of every example: an answer, or the error in its place."""
-        for is_heavy, members in itertools.groupby(examples, _is_heavy):
-            if is_heavy:
-                yield from map(self._alone, members)
+        """Yield what becomes of every example: an answer, or the error in its place.
+
+        The first question about a video is asked by itself: the others then begin with its cache.
+        """
+        singles: list[Example] = []
+        for _, group in itertools.groupby(examples, lambda example: example.footage):
+            members = list(group)
+            if len(members) == 1 and not _is_heavy(members[0]):
+                singles += members
+                continue
+            yield from self._together(singles)
+            singles = []
+            yield self._alone(members[0])
+            if _is_heavy(members[0]):
+                yield from map(self._alone, members[1:])
             else:
-                yield from self._together(list(members))
+                yield from self._together(members[1:])
+        yield from self._together(singles)
 
     def _together(self, examples: Sequence[Example]) -> Iterator[Description | Exception]:
+        """Ask several at once."""
         start = 0
         while start < len(examples):
             try:

@@ -1,5 +1,7 @@
 """Everything is asked once, failures are records, and a run that was stopped goes on."""
 
+import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 from llava_video.api import LlavaVideo
 from llava_video.engine.oracle import OracleEngine
-from llava_video.engine.request import Event, Request
+from llava_video.engine.request import Engine, Event, Request, VisualPart
 from llava_video.errors import ConfigError
 from llava_video.eval.example import Example
 from llava_video.eval.media import Footage
@@ -17,6 +19,7 @@ from llava_video.eval.records import read_records
 from llava_video.eval.running import evaluate
 from llava_video.eval.settings import EvalSettings
 from llava_video.eval.video_choices import read_mlvu
+from llava_video.values import Clip
 
 
 class Counting:
@@ -37,6 +40,30 @@ class Counting:
         if self._poison and self._poison in prompt:
             raise ZeroDivisionError("a fault of the engine")
         return request
+
+
+class Watching:
+    """Another engine, with a count of how often the frames of a visual are asked for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.num_looks = 0
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Event]:
+        return self._engine.run(map(self._watched, requests))
+
+    def _watched(self, request: Request) -> Request:
+        parts = tuple(
+            dataclasses.replace(part, clips=functools.partial(self._look, part.clips))
+            if isinstance(part, VisualPart)
+            else part
+            for part in request.parts
+        )
+        return dataclasses.replace(request, parts=parts)
+
+    def _look(self, clips: Callable[[], Iterator[Clip]]) -> Iterator[Clip]:
+        self.num_looks += 1
+        return clips()
 
 
 @pytest.fixture
@@ -224,3 +251,17 @@ def test_a_real_engine_answers_with_choices(
     assert all(record.confidence is not None for record in chosen)
     assert report.calibration is not None
     assert report.calibration.num_examples == 3
+
+
+def test_a_video_is_looked_at_once_for_all_its_questions(
+    tiny_model: LlavaVideo, examples: list[Example]
+) -> None:
+    watching = Watching(tiny_model.engine)
+    model = LlavaVideo(tiny_model.spec, watching)
+    options = {"num_frames": 5, "max_new_tokens": 4, "loop_guard": False}
+    together = evaluate(model, "q", examples, **options)
+    assert watching.num_looks == 1
+    single = [example for example in examples if example.id.endswith("/1")]
+    assert evaluate(model, "q", single, **options).records[0].given == together.records[0].given
+    given = [evaluate(model, "q", [one], **options).records[0].given for one in examples]
+    assert given == [record.given for record in together.records]
