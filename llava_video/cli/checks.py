@@ -37,6 +37,7 @@ _COSTS = {
     "fsspec": "Without it s3:// and gs:// addresses are not read.",
     "s3fs": "Without it s3:// addresses are not read.",
     "gcsfs": "Without it gs:// addresses are not read.",
+    "pyarrow": "Without it `eval` reads no Parquet files; JSON, CSV and TSV are read.",
     "torchao": "Without it int4 weights are slow on a GPU that has no Triton.",
 }
 _NEEDED = frozenset({"torch", "av"})

@@ -13,10 +13,11 @@ they stand in the prompt, the last one counting, in any case:
     when is index N shown   time of the first such frame, s      1.50 or never  number or null
     anything else           one sentence with all of it                         string
 
-With choices the answer is the choice that says the same, whatever its case. With a JSON schema it
-is the value in the right-hand column, or the text where the schema wants a string; of an object,
-the properties `indices`, `count`, `first`, `last` and `description` are filled by their names and
-all others with the answer. Ranges and patterns of a schema are not checked. Knows no model.
+With choices the answer is the choice that says the same, whatever its case, or the letter of the
+line in the prompt, "B. 3" or "(B) 3", that does. With a JSON schema it is the value in the
+right-hand column, or the text where the schema wants a string; of an object, the properties
+`indices`, `count`, `first`, `last` and `description` are filled by their names and all others with
+the answer. Ranges and patterns of a schema are not checked. Knows no model.
 """
 
 import contextlib
@@ -48,6 +49,8 @@ _QUESTION = re.compile(
     r"|is\s+index\s+(?P<shown>\d+)\s+shown",
     re.IGNORECASE,
 )
+
+_LETTERED = re.compile(r"^\(?([A-Z])[.)] *(.*?) *$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +151,12 @@ class OracleEngine:
 
     def _say(self, request: Request, seen: _Seen) -> tuple[str, Any, float | None]:
         """Return the answer's text, its typed value, and the confidence of a choice."""
-        value = seen.answer(self._tokenizer.decode(request.text_ids))
+        prompt = self._tokenizer.decode(request.text_ids)
+        value = seen.answer(prompt)
         if request.generation.choices:
+            said = {_text_of(value).casefold(), *_letters_of(_text_of(value), prompt)}
             for choice in request.generation.choices:
-                if choice.casefold() == _text_of(value).casefold():
+                if choice.casefold() in said:
                     return choice, choice, 1.0
             raise ConfigError(
                 f"the answer is {_text_of(value)!r}, the choices are "
@@ -194,6 +199,12 @@ def _look(request: Request) -> Generator[Event, None, _Seen | None]:
     if len(idxs) != num_frames:
         raise DecodeError(f"{num_frames} frames were planned, {len(idxs)} came.", "plan again.")
     return None if request.cancelled() else _Seen(tuple(idxs), tuple(times_s))
+
+
+def _letters_of(text: str, prompt: str) -> set[str]:
+    """Return the letters, in lower case, of the lines of a prompt that say this."""
+    lines = _LETTERED.findall(prompt)
+    return {letter.casefold() for letter, line in lines if line.casefold() == text.casefold()}
 
 
 def _text_of(value: Any) -> str:

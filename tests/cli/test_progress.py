@@ -41,6 +41,11 @@ def test_shards_disappear_when_all_are_loaded(progress: Progress) -> None:
     assert bars(progress) == {}
 
 
+def test_examples_have_a_bar(progress: Progress) -> None:
+    progress.on_example(3, 12)
+    assert bars(progress) == {"answered": (3, 12)}
+
+
 def test_one_video_needs_no_bar_of_its_own(progress: Progress) -> None:
     progress.on_video(0, 1)
     assert bars(progress) == {}

@@ -70,6 +70,17 @@ def test_choices_are_honoured(told):
 
 
 @pytest.mark.parametrize(
+    ("lines", "letter"),
+    [("A. 5\nB. 3\nC. 35", "B"), ("(A) 3\n(B) 5", "A"), ("A. 1\nB. 2\nC.  3 ", "C")],
+)
+def test_a_lettered_choice_is_the_line_that_says_it(told, lines, letter):
+    answer = told(f"What is the first index?\n{lines}\nThe letter:", response_format=list("ABC"))
+    assert (answer.parsed, answer.confidence) == (letter, 1.0)
+    with pytest.raises(ConfigError, match="'3'"):
+        told("What is the first index?\nA. 4\nB. 33", response_format=["A", "B"])
+
+
+@pytest.mark.parametrize(
     ("question", "schema", "value"),
     [
         ("which indices", {"type": "array", "items": {"type": "integer"}}, [3, 9, 5]),
