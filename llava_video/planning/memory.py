@@ -193,10 +193,10 @@ def fixed_bytes(
         text_tokens=text_tokens if any(visual.is_fused for visual in visuals) else 0,
     )
     layouts = visuals or (geometry,)
-    befores = {_layers_before(geometry, each.pool_of, each.pool_mode) for each in layouts}
+    counts = {_layers_before(geometry, each.pool_of, each.pool_mode) for each in layouts}
     most = max(
         activation_bytes(geometry, each, kv_format=fmt, weight_format=setup.weight_format)
-        for each in (replace(chunks, layers_before=before) for before in befores)
+        for each in (replace(chunks, layers_before=before) for before in counts)
         for fmt in kv_formats(geometry)
     )
     return weights_bytes(geometry, setup.weight_format) + most + setup.workspace_bytes
