@@ -21,6 +21,9 @@ PARTS: Final[tuple[Part, ...]] = (
     "language_model",
 )
 
+# Parts small enough to be learned from nothing.
+_DRAWN: Final[tuple[Part, ...]] = ("projector", "learned_tokens")
+
 _STRATEGY = re.compile(r"all|(?:first|end|random):[0-9]+(?:\.[0-9]+)?%|(?:first|end|random):[0-9]+")
 
 
@@ -153,6 +156,9 @@ class StageSettings:
     learn: tuple[Part, ...] = setting(
         ("projector", "learned_tokens", "language_model"), "which parts learn; others are frozen"
     )
+    fresh: tuple[Part, ...] = setting(
+        (), "which parts begin with drawn numbers instead of the model's own"
+    )
     data: DataSettings = setting(DataSettings(), "what is trained on")
     learning_rate: float = setting(1e-5, "largest, after the warm-up", above=0)
     part_rates: PartRates = setting(PartRates(), "of parts with a rate of their own")
@@ -160,7 +166,7 @@ class StageSettings:
         "cosine", "how the rate falls after the warm-up"
     )
     warmup_ratio: float = setting(
-        0.03, "share of the steps in which the rate rises from 0", at_least=0, at_most=1
+        0.03, "share of the steps in which the rate rises from 0", at_least=0, at_most=0.99
     )
     weight_decay: float = setting(0.0, "of all but biases and norms", at_least=0)
     max_grad_norm: float = setting(1.0, "longest gradient; longer ones are scaled", above=0)
@@ -181,7 +187,7 @@ class StageSettings:
     keep: int = setting(1, "checkpoints kept", at_least=1)
     log_every: int = setting(10, "steps between two lines of metrics", at_least=1)
     layouts: tuple[Literal["original", "hf"], ...] = setting(
-        ("original",), "layouts of the result: the authors', and that of transformers"
+        ("original",), "layouts of the result: the authors', always, and 'hf' of transformers"
     )
     lora: LoraSettings | None = setting(None, "low-rank changes instead of the decoder's weights")
     deepspeed: str | None = setting(None, "a DeepSpeed configuration, as the real models need")
@@ -201,6 +207,11 @@ class StageSettings:
             raise ConfigError(
                 f"part_rates names {', '.join(idle)}, which does not learn.",
                 "add it to learn, or leave its rate out.",
+            )
+        fixed = [part for part in self.fresh if part not in self.learn or part not in _DRAWN]
+        if fixed:
+            raise ConfigError(
+                f"fresh names {', '.join(fixed)}.", f"parts that learn, of: {', '.join(_DRAWN)}."
             )
         if self.lora is not None and "language_model" in self.learn:
             raise ConfigError(
