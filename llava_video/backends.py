@@ -51,6 +51,8 @@ BACKENDS: dict[str, Backend] = {
         Backend("fsspec", "fsspec", "2025.3", "cloud", "files in object stores"),
         Backend("s3fs", "s3fs", "2025.3", "cloud", "s3:// addresses"),
         Backend("gcsfs", "gcsfs", "2025.3", "cloud", "gs:// addresses"),
+        Backend("peft", "peft", "0.21", "train", "low-rank training (LoRA)"),
+        Backend("deepspeed", "deepspeed", "0.17", "train", "training over many GPUs (ZeRO)"),
         Backend("torchao", "torchao", "0.14", "int4", "int4 weights on GPUs without Triton"),
     )
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from llava_video import backends
 from llava_video.config import read_yaml, to_mapping, to_yaml
 from llava_video.errors import ConfigError
 from llava_video.model.checkpoint import load_model, save_model
@@ -23,6 +24,7 @@ from llava_video.train.batches import Examples
 from llava_video.train.check import DataReport, check_data
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import TrainingModel
+from llava_video.train.lora import add_lora, check_base, save_adapter
 from llava_video.train.mixture import read_mixture
 from llava_video.train.parts import compute_again, draw, set_learning
 from llava_video.train.settings import StageSettings
@@ -38,7 +40,7 @@ class Trained:
     """What a stage left.
 
     Attributes:
-        folders: layout → checkpoint.
+        folders: "original", "hf" or "adapter" → checkpoint.
         num_steps: of the optimiser, all runs together.
         loss: of the last line of metrics; None without one.
         resumed_from: the step this run went on from; 0 for a new one.
@@ -72,6 +74,7 @@ def train(stage: StageSettings) -> Trained:
         stage: the settings.
 
     Raises:
+        BackendMissingError: the stage wants PEFT or DeepSpeed, which is not here.
         CheckpointError: the model cannot be loaded or saved.
         ConfigError: the folder holds another stage, whose difference is named; the mixture cannot
             be read.
@@ -79,6 +82,9 @@ def train(stage: StageSettings) -> Trained:
     """
     from llava_video.train.trainer import StageTrainer, last_checkpoint, training_arguments
 
+    for name in ("peft" if stage.lora else "", "deepspeed" if stage.deepspeed else ""):
+        if name:
+            backends.require(name)
     folder = _begin(stage)
     spec = _spec_of(stage, weights=True)
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
@@ -151,17 +157,26 @@ def _model_of(stage: StageSettings, spec: ModelSpec) -> LlavaModel:
     model = load_model(spec.sources, config=spec.config, device="cpu", dtype=torch.float32)
     set_learning(model, stage.learn)
     draw(model, stage.fresh, stage.seed)
+    if stage.lora is not None:
+        check_base(spec)
+        add_lora(model, stage.lora, stage.seed)
     if stage.checkpointing:
         compute_again(model)
     return model
 
 
 def _save(stage: StageSettings, spec: ModelSpec, model: LlavaModel) -> dict[str, Path]:
-    """Write the result in the checkpoint's own dtype; the second layout from the first."""
-    model.to("cpu", getattr(torch, spec.config.stored_dtype))
+    """Write the result in the checkpoint's own dtype; an adapter first, and what it makes then."""
     folders = _results(stage)
     original = folders["original"]
-    if not original.exists():
+    if stage.lora is not None:
+        adapter = folders["adapter"]
+        if not adapter.exists():
+            save_adapter(model, adapter, spec=spec, settings=stage.lora)
+        if not original.exists():
+            convert_checkpoint(adapter, original, layout="original")
+    elif not original.exists():
+        model.to("cpu", getattr(torch, spec.config.stored_dtype))
         tokenizer = spec.sources.tokenizer_folder
         save_model(model, original, config=spec.config, tokenizer_from=tokenizer)
     if "hf" in folders and not folders["hf"].exists():
@@ -170,8 +185,9 @@ def _save(stage: StageSettings, spec: ModelSpec, model: LlavaModel) -> dict[str,
 
 
 def _results(stage: StageSettings) -> dict[str, Path]:
-    """Return layout → folder of what a stage leaves; each appears when it is whole."""
-    return {layout: Path(stage.output) / layout for layout in ("original", *stage.layouts)}
+    """Return what a stage leaves, by its folder's name; each appears when it is whole."""
+    names = ("original", *stage.layouts, *(("adapter",) if stage.lora else ()))
+    return {name: Path(stage.output) / name for name in names}
 
 
 def _has_bf16() -> bool:
