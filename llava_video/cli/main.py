@@ -28,6 +28,7 @@ COMMANDS = {
     "doctor": "Check what is installed and what works.",
     "models": "List known checkpoints, or say what a folder is.",
     "convert": "Write a checkpoint in the other layout.",
+    "train": "Train one stage, or check its data.",
     "demo": "Run the whole path on a made-up clip.",
 }
 _INTERRUPTED = 130

@@ -5,7 +5,7 @@ from, and at the end one folder per layout.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,9 @@ class Trained:
     resumed_from: int
 
 
-def check_stage(stage: StageSettings, progress: Any = None) -> DataReport:
+def check_stage(
+    stage: StageSettings, progress: Callable[[int, int], None] | None = None
+) -> DataReport:
     """Look into the whole data set of a stage; no weight is read.
 
     Args:
@@ -67,11 +69,14 @@ def check_stage(stage: StageSettings, progress: Any = None) -> DataReport:
     return check_data(ExampleMaker(spec, stage.data), records, progress)
 
 
-def train(stage: StageSettings) -> Trained:
+def train(
+    stage: StageSettings, on_line: Callable[[Mapping[str, Any]], None] | None = None
+) -> Trained:
     """Train one stage, or go on with it where its folder holds a checkpoint.
 
     Args:
         stage: the settings.
+        on_line: called with every line of metrics.
 
     Raises:
         BackendMissingError: the stage wants PEFT or DeepSpeed, which is not here.
@@ -85,15 +90,15 @@ def train(stage: StageSettings) -> Trained:
     for name in ("peft" if stage.lora else "", "deepspeed" if stage.deepspeed else ""):
         if name:
             backends.require(name)
-    folder = _begin(stage)
+    _check_folder(stage)
     spec = _spec_of(stage, weights=True)
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
-    arguments = training_arguments(stage, bf16=bf16)
+    records = read_mixture(stage.data.sources, stage.seed)
+    examples = Examples(ExampleMaker(spec, stage.data), records, stage.data)
     model = _model_of(stage, spec)
-    examples = Examples(
-        ExampleMaker(spec, stage.data), read_mixture(stage.data.sources, stage.seed), stage.data
-    )
-    trainer = StageTrainer(TrainingModel(model), examples, stage, arguments)
+    folder = _begin(stage)
+    arguments = training_arguments(stage, bf16=bf16)
+    trainer = StageTrainer(TrainingModel(model), examples, stage, arguments, on_line)
     begun = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
     folders = _save(stage, spec, model) if trainer.is_world_process_zero() else {}
@@ -118,8 +123,8 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") 
     return lines
 
 
-def _begin(stage: StageSettings) -> Path:
-    """Make the run's folder, or see that it is this stage's."""
+def _check_folder(stage: StageSettings) -> None:
+    """See that the run's folder is new, or this stage's and not finished."""
     folder = Path(stage.output)
     path = folder / SETTINGS
     if path.is_file():
@@ -133,8 +138,13 @@ def _begin(stage: StageSettings) -> Path:
         raise ConfigError(f"{folder} is not empty, and no stage of training.", "name a new folder.")
     if all(one.exists() for one in _results(stage).values()):
         raise ConfigError(f"{folder} holds the whole result of this stage.", "name a new folder.")
+
+
+def _begin(stage: StageSettings) -> Path:
+    """Make the run's folder and note the settings in it."""
+    folder = Path(stage.output)
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_yaml(stage), encoding="utf-8")
+    (folder / SETTINGS).write_text(to_yaml(stage), encoding="utf-8")
     return folder
 
 

@@ -8,6 +8,7 @@ the others come from the model it began with.
 import json
 import math
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ class StageTrainer(Trainer):
         examples: what on.
         stage: its settings.
         arguments: of `training_arguments`.
+        on_line: called with every line of metrics.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class StageTrainer(Trainer):
         examples: Examples,
         stage: StageSettings,
         arguments: TrainingArguments,
+        on_line: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self._stage, self._examples = stage, examples
         self.counted: dict[str, float] = {"tokens": 0, "wait_s": 0.0}
@@ -52,7 +55,7 @@ class StageTrainer(Trainer):
             args=arguments,
             train_dataset=examples,
             data_collator=collate,  # type: ignore[arg-type]  # of our own examples
-            callbacks=[Metrics(self, Path(stage.output) / METRICS)],
+            callbacks=[Metrics(self, Path(stage.output) / METRICS, on_line)],
         )
         self.remove_callback(PrinterCallback)
 
@@ -124,10 +127,16 @@ class Metrics(TrainerCallback):
     Args:
         trainer: counts.
         path: the file; lines of steps that are done again are taken out.
+        on_line: called with every line.
     """
 
-    def __init__(self, trainer: StageTrainer, path: Path) -> None:
-        self._trainer, self._path = trainer, path
+    def __init__(
+        self,
+        trainer: StageTrainer,
+        path: Path,
+        on_line: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self._trainer, self._path, self._on_line = trainer, path, on_line
         self._since_s = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -160,6 +169,8 @@ class Metrics(TrainerCallback):
         counted.update(tokens=0, wait_s=0.0)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        if self._on_line:
+            self._on_line(line)
 
 
 def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments:
