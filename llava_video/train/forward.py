@@ -7,7 +7,7 @@ the loss: the mean over all learned tokens of a batch, as in transformers. Knows
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -112,7 +112,13 @@ class TrainingModel(nn.Module):
     Args:
         model: shared with the caller; its parameters are what is trained.
         position_scale: position = index / scale, as in a request.
+
+    Attributes:
+        accepts_loss_kwargs: what `Trainer` asks before it counts the learned tokens of a whole
+            step and hands their number to `forward`.
     """
+
+    accepts_loss_kwargs: Final = True
 
     def __init__(self, model: LlavaModel, *, position_scale: float = 1.0) -> None:
         super().__init__()
@@ -178,7 +184,7 @@ class TrainingModel(nn.Module):
         is_text = ids != MARK_ID
         text = self.model.language_model.embed(ids[is_text])
         if not plans:
-            return text
+            return text + self._nothing_seen() if _has_other_processes() else text
         visuals = self.model.rows_of_tiles(plans, tiles)
         lengths = _text_lengths(is_text.tolist())
         pieces: list[torch.Tensor] = []
@@ -187,6 +193,25 @@ class TrainingModel(nn.Module):
             if idx < len(visuals):
                 pieces.append(visuals[idx].to(text))
         return torch.cat(pieces)
+
+    def _nothing_seen(self) -> torch.Tensor:
+        """Return a zero that a blank tile leads to.
+
+        Processes gather gradients, and under ZeRO-3 weights, of the same modules at the same time:
+        one that has text alone runs the others too.
+        """
+        model, px = self.model, self.model.dimensions.vision.image_px
+        like = model.vision_tower.position_embedding
+        features = model.projector(model.vision_tower(like.new_zeros(1, 3, px, px)))
+        learned = [x for x in (model.image_newline, model.separator) if x is not None]
+        zero: torch.Tensor = 0.0 * sum(x.sum().to(features.device) for x in (features, *learned))
+        return zero.to(model.device)
+
+
+def _has_other_processes() -> bool:
+    distributed = torch.distributed
+    is_here = distributed.is_available() and distributed.is_initialized()
+    return is_here and distributed.get_world_size() > 1
 
 
 def _text_lengths(is_text: Sequence[bool]) -> list[int]:

@@ -254,3 +254,18 @@ def test_rows_are_those_of_inference(tiny: LlavaModel, newline: Newline):
         expected = torch.cat(list(tiny.visual_rows(plan, clips_of(own), 8)))
         assert rows.shape == expected.shape
         assert (rows - expected).abs().max() <= 1e-6
+
+
+def test_text_alone_beside_other_processes_reaches_every_module(
+    tiny: LlavaModel, monkeypatch: pytest.MonkeyPatch
+):
+    training, batch = learning(tiny), pack([example(tiny, 0, 2)])
+    alone = training(**batch)["loss"]
+    assert "projector.linear1.weight" not in gradients_of(tiny, alone)
+    monkeypatch.setattr("llava_video.train.forward._has_other_processes", lambda: True)
+    beside = training(**batch)["loss"]
+    assert torch.equal(alone, beside)
+    found = gradients_of(tiny, beside)
+    assert found.keys() == dict(tiny.named_parameters()).keys()
+    assert not found["vision_tower.layers.0.fc1.weight"].any()
+    assert found["language_model.embed_tokens.weight"].any()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -122,6 +124,22 @@ def test_transformers_gives_the_trained_models_logits(stage: Stage, tmp_path: Pa
     assert ours.abs().max() > 1
 
 
+def test_a_step_is_one_mean_however_it_is_cut(stage: Stage, tmp_path: Path):
+    """Two batches of one example are the mean over all their tokens, not of two means."""
+    values = {"data": {"group_by": "none"}, "max_steps": 2}
+    losses = []
+    for batch_size, accumulate in ((2, 1), (1, 2)):
+        settings = stage(
+            output=str(tmp_path / str(accumulate)),
+            batch_size=batch_size,
+            accumulate=accumulate,
+            **values,
+        )
+        train(settings)
+        losses.append([(line["loss"], line["grad_norm"]) for line in metrics(settings)])
+    assert np.allclose(*losses, rtol=1e-4)
+
+
 class KilledError(Exception):
     """Stands for the end of a process."""
 
@@ -227,20 +245,55 @@ def test_bf16_and_layers_computed_again(stage: Stage):
     assert done[2].loss != done[0].loss
 
 
+RUN = (
+    "import sys; from llava_video.config import read_yaml; "
+    "from llava_video.train.settings import StageSettings; "
+    "from llava_video.train.run import train; train(read_yaml(StageSettings, sys.argv[1]))"
+)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(stage: Stage, tmp_path: Path):
+    """Two gloo processes of one example each a step, against one process of two."""
+    values = {"accumulate": 1, "data": {"group_by": "none"}}
+    whole = train(stage(output=str(tmp_path / "one"), **values))
+    settings = stage(output=str(tmp_path / "two"), batch_size=1, **values)
+    path = tmp_path / "stage.yaml"
+    path.write_text(to_yaml(settings))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN, str(path)],
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    lines = [metrics(stage(output=str(tmp_path / name))) for name in ("one", "two")]
+    losses = [[(line["loss"], line["grad_norm"]) for line in own] for own in lines]
+    assert len(losses[0]) == 6
+    assert np.allclose(*losses, rtol=1e-3)
+    one, two = weights(whole.folders["original"]), weights(tmp_path / "two" / "original")
+    begun = weights(Path(settings.model))
+    moved, apart = (
+        torch.cat([(one[name] - other[name]).flatten() for name in one]).norm()
+        for other in (begun, two)
+    )
+    assert apart <= 0.02 * moved
+
+
 @pytest.mark.slow
 def test_a_killed_process_goes_on_bit_for_bit(stage: Stage, tmp_path: Path):
     whole = train(stage(output=str(tmp_path / "whole"), epochs=40))
     settings = stage(output=str(tmp_path / "killed"), epochs=40)
     path = tmp_path / "stage.yaml"
     path.write_text(to_yaml(settings))
-    code = (
-        "import sys; from llava_video.config import read_yaml; "
-        "from llava_video.train.settings import StageSettings; "
-        "from llava_video.train.run import train; train(read_yaml(StageSettings, sys.argv[1]))"
-    )
     kills = 0
     for at_step in (5, 23, 48):
-        process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+        process = subprocess.Popen([sys.executable, "-c", RUN, str(path)])
         while process.poll() is None:
             log = tmp_path / "killed" / "metrics.jsonl"
             if log.is_file() and len(log.read_text().splitlines()) >= at_step:
