@@ -79,7 +79,9 @@ def _train(console: Console, stage: StageSettings, as_json: bool) -> int:
         click.echo(json.dumps(values, indent=1, ensure_ascii=False))
         return 0
     begun = f", the last {done.num_steps - done.resumed_from} now" if done.resumed_from else ""
-    click.echo(f"{stage.name}: {done.num_steps} steps{begun}; loss {done.loss:.4f}.")
+    loss = "" if done.loss is None else f"; loss {done.loss:.4f}"
+    if done.folders:  # of several processes, one speaks
+        click.echo(f"{stage.name}: {done.num_steps} steps{begun}{loss}.")
     for name, folder in done.folders.items():
         click.echo(f"  {name}: {folder}")
     return 0

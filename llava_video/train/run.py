@@ -40,9 +40,9 @@ class Trained:
     """What a stage left.
 
     Attributes:
-        folders: "original", "hf" or "adapter" → checkpoint.
+        folders: "original", "hf" or "adapter" → checkpoint; empty in all processes but the first.
         num_steps: of the optimiser, all runs together.
-        loss: of the last line of metrics; None without one.
+        loss: of the last line of metrics; None where the stage was too short for one.
         resumed_from: the step this run went on from; 0 for a new one.
     """
 

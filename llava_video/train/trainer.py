@@ -203,6 +203,8 @@ def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments
         remove_unused_columns=False,
         report_to=[],
         disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
         deepspeed=stage.deepspeed,
         ddp_find_unused_parameters=True,
     )

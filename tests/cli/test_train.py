@@ -1,6 +1,7 @@
 """`llava-video train`: what it checks, what it trains, and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,9 @@ def test_a_stage_is_trained_and_loads(run, config: Path, tmp_path: Path):
 
 
 def test_what_was_made_as_json(run, config: Path, tmp_path: Path):
+    short = run("train", "--config", config, "--set", "max_steps=1", "--set", "log_every=9")
+    assert short.out.startswith("toy: 1 steps.")
+    shutil.rmtree(tmp_path / "run")
     values = json.loads(
         run("train", "--config", config, "--set", LEARN, "--set", "max_steps=1", "--json").out
     )

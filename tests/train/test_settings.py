@@ -131,3 +131,12 @@ def test_the_deepspeed_files(project: Path, stages: dict[str, StageSettings]):
     named = {stage.deepspeed for stage in stages.values()} - {None}
     assert named
     assert all((project / name).is_file() for name in named if name)
+
+
+def test_the_stage_of_the_docs(project: Path, tmp_path: Path):
+    text = (project / "docs" / "training.md").read_text(encoding="utf-8")
+    path = tmp_path / "stage.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    made = read_yaml(StageSettings, path)
+    assert made.learn == EVERYTHING
+    assert [source.weight for source in made.data.sources] == [1.0, 0.5]
