@@ -157,7 +157,10 @@ class TrainingModel(nn.Module):
         language = self.model.language_model
         logits = language.logits(hidden[:-1][is_learned.to(hidden.device)])
         total = F.cross_entropy(logits, targets.to(logits.device), reduction="sum")
-        return {"loss": total / num_learned}
+        loss = total / num_learned
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            loss = loss + self._nothing_seen().to(loss)  # text alone, where no part of it learns
+        return {"loss": loss}
 
     def hidden_rows(
         self,

@@ -15,6 +15,7 @@ from llava_video.model.model_config import read_model_config
 from llava_video.model.preprocess import make_tiles
 from llava_video.model.tiny import write_tiny_checkpoint
 from llava_video.train.forward import Example, TrainingModel, pack
+from llava_video.train.parts import set_learning
 from llava_video.values import Clip, Newline, VisualPlan
 
 MARK = -200
@@ -269,3 +270,14 @@ def test_text_alone_beside_other_processes_reaches_every_module(
     assert found.keys() == dict(tiny.named_parameters()).keys()
     assert not found["vision_tower.layers.0.fc1.weight"].any()
     assert found["language_model.embed_tokens.weight"].any()
+
+
+def test_text_alone_is_no_fault_where_only_the_projector_learns(tiny_folder: Path):
+    model = loaded(tiny_folder)
+    set_learning(model, ["projector"])
+    loss = TrainingModel(model)(**pack([example(model, 0, 2)]))["loss"]
+    assert loss > 0
+    loss.backward()
+    gradient = model.projector.get_parameter("linear1.weight").grad
+    assert gradient is not None
+    assert not gradient.any()
