@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llava_video.errors import SourceError as SourceError
     from llava_video.inputs import Picture as Picture
     from llava_video.inputs import Video as Video
+    from llava_video.judging import Comparison as Comparison
     from llava_video.judging import Preference as Preference
     from llava_video.judging import Verdict as Verdict
     from llava_video.model.prompt import Turn as Turn
@@ -41,6 +42,7 @@ _DEFINED_IN = {
     "BudgetError": "llava_video.errors",
     "CapacityError": "llava_video.errors",
     "CheckpointError": "llava_video.errors",
+    "Comparison": "llava_video.judging",
     "ConfigError": "llava_video.errors",
     "DecodeError": "llava_video.errors",
     "DecoderPool": "llava_video.video.sandbox",
@@ -69,6 +71,7 @@ __all__ = [
     "BudgetError",
     "CapacityError",
     "CheckpointError",
+    "Comparison",
     "ConfigError",
     "DecodeError",
     "DecoderPool",

@@ -167,12 +167,14 @@ class LlavaVideo:
         return Stream(self.engine, exchange, self.on_event)
 
     def chat(self, video: Any = None, **options: Unpack[Options]) -> Session:
-        """Begin a conversation about a video; each turn continues the cache of the last."""
+        """Begin a conversation; a turn goes on with the last one's cache, where it is not fused."""
         settings = settings_of(options)
         return Session(self.spec, self.engine, video, settings, self.on_event, self._seen)
 
     def resume(self, path: str | Path, *, video: Any = None, **options: Unpack[Options]) -> Session:
         """Go on with a conversation that `Session.save` wrote: nothing of it is computed again.
+
+        A model that fuses a video with the question (LLaVA-Mini) looks at it again.
 
         Args:
             path: the file.

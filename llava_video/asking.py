@@ -1,7 +1,8 @@
 """Several questions about the same visuals → descriptions: decoded, encoded and prefilled once.
 
 All share the plan made for the longest question; the first one's cache is what the others begin
-with, where the engine keeps one. Knows no decoder and no weights.
+with, where the engine keeps one and the model does not fuse what it sees with the question. Knows
+no decoder and no weights.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from llava_video.exchange import open_exchange
 from llava_video.fitting import with_spare
 from llava_video.model.spec import ModelSpec
 from llava_video.options import Options, Settings, settings_of
-from llava_video.planning.memory import cache_bytes, token_bytes
+from llava_video.planning.memory import cache_bytes, request_token_bytes
 from llava_video.preview import turns_of
 from llava_video.running import OnEvent, answer_many
 from llava_video.seen import SeenVisuals
@@ -57,7 +58,8 @@ def ask_shared(
         raise ConfigError(f"questions = {questions!r}.", "a list of texts, none of them empty.")
     settings = settings_of(options)
     longest = max(questions, key=spec.tokenizer.num_text_tokens)
-    has_others = len(questions) > 1
+    is_fused = spec.geometry.compressed_side > 0 and video is not None
+    has_others = len(questions) > 1 and not is_fused  # fused ones come one after another
     # Beside the first question's cache, which is kept, that of any other has to fit.
     words = spec.tokenizer.num_text_tokens(longest) if has_others else 0
     spare = words + settings.planning.max_new_tokens if has_others else 0
@@ -73,9 +75,10 @@ def _longest_answers(
 ) -> Settings:
     """Return the settings with the longest answers that a plan for them leaves room for."""
     room_tokens = int(plan.context_tokens * plan.position_scale) - plan.tokens
-    room_bytes = cache_bytes(spec.geometry, spec.setup, plan.visuals)
+    room_bytes = cache_bytes(spec.geometry, spec.setup, plan.visuals, plan.text_tokens)
     if room_bytes is not None:
-        held_tokens = room_bytes // token_bytes(spec.geometry, plan.kv_format) - plan.tokens
+        a_token = request_token_bytes(spec.geometry, plan.kv_format, plan.visuals)
+        held_tokens = room_bytes // a_token - plan.tokens
         if spare_words:  # beside the first question and its answer, another's have to fit
             held_tokens = (held_tokens - spare_words) // 2
         room_tokens = min(room_tokens, held_tokens)

@@ -27,6 +27,7 @@ from llava_video.model.hub import commit_of
 from llava_video.model.prompt import Turn
 from llava_video.model.spec import ModelSpec
 from llava_video.options import Settings
+from llava_video.planning.memory import fused_bytes
 from llava_video.preview import Prompt, follow_up, make_plan, turns_of
 from llava_video.seen import SeenVisuals
 from llava_video.values import Clip, Description, Plan, Segment, TokenUsage, VisualPlan
@@ -141,7 +142,8 @@ class Exchange:
                 num_tokens += part.plan.num_tokens
                 self._visual_stops.append(num_tokens)
         if any(visual.is_fused for visual in self.plan.visuals):
-            parts = [_fused(parts)]
+            held_bytes = fused_bytes(self.spec.geometry, self.spec.setup, self.plan)
+            parts = [_fused(parts, held_bytes)]
         return Request(
             parts=tuple(parts),
             generation=self._generation(),
@@ -308,7 +310,7 @@ def _visual_key(identity: str, plan: VisualPlan) -> str:
     return hashlib.sha256(json.dumps([identity, facts]).encode()).hexdigest()
 
 
-def _fused(parts: Sequence[Part]) -> FusedPart:
+def _fused(parts: Sequence[Part], held_bytes: int) -> FusedPart:
     """Return a prompt about one visual as the one part that it is where the two are fused."""
     sides: list[list[int]] = [[]]
     visuals: list[VisualPart] = []
@@ -324,4 +326,4 @@ def _fused(parts: Sequence[Part]) -> FusedPart:
             "ask of each by itself.",
         )
     before, after = map(tuple, sides)
-    return FusedPart(before=before, visual=visuals[0], after=after)
+    return FusedPart(before=before, visual=visuals[0], after=after, held_bytes=held_bytes)

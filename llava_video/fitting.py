@@ -58,6 +58,7 @@ def set_up(
     setup = Setup(
         prefill_chunk_tokens=engine.prefill_chunk_tokens,
         tile_chunk=engine.tiles_per_call(kind, geometry.patches_per_side),
+        pools_by_torch=kind == "cpu",
         limit_bytes=min(limits, default=None),
         workspace_bytes=GPU_WORKSPACE_BYTES if kind == "cuda" else 0,
     )

@@ -8,6 +8,7 @@ these disagree it is undecided. Knows no engine: it is given what asks the quest
 """
 
 import json
+import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -15,7 +16,9 @@ from typing import Final, Literal, Protocol
 
 from llava_video.config import to_mapping
 from llava_video.errors import ConfigError
+from llava_video.model.prompt import template_of
 from llava_video.model.spec import ModelSpec
+from llava_video.model.tokenizer import IMAGE_MARK
 from llava_video.values import Description
 from llava_video.verdicts import Choice, read_preference, read_score
 
@@ -179,7 +182,8 @@ def compare_answers(spec: ModelSpec, ask: Ask, question: str, answers: Sequence[
     answers = [answers] if isinstance(answers, str) else list(answers)
     _check_texts(question, answers)
     if len(answers) < 2:
-        raise ConfigError(f"{len(answers)} answers to compare.", "give two or more.")
+        found = "is only one answer" if answers else "are no answers"
+        raise ConfigError(f"there {found} to compare.", "give two or more.")
     asked = [_harmless(spec, text) for text in (question, *answers)]
     shown = list(permutations(range(len(answers)), 2))
     prompts = [comparing_prompt(asked[0], asked[1 + i], asked[1 + j]) for i, j in shown]
@@ -273,7 +277,10 @@ def _warnings(
     if "critic" not in f"{spec.config.member} {spec.name}".lower():
         told.append(f"{spec.name} was not trained to judge; a LLaVA-Critic checkpoint was.")
     if is_changed:
-        told.append("marks and special tokens in what is judged were broken up by a blank.")
+        told.append(
+            "marks, special tokens and the template's own strings in what is judged were broken up "
+            "by a blank."
+        )
     told += own
     for description in descriptions:
         told += description.warnings
@@ -284,9 +291,11 @@ def _warnings(
 
 def _harmless(spec: ModelSpec, text: str) -> str:
     """Break up what would end the judge's turn or claim a visual: answers are strangers' text."""
-    for token in ("<image>", *spec.tokenizer.special_tokens_in(text)):
-        text = text.replace(token, f"{token[:1]} {token[1:]}")
-    return text
+    template = template_of(spec.config.template)
+    own = template.strings + template.tokens
+    breaking = (IMAGE_MARK, *own, *spec.tokenizer.special_tokens_in(text))
+    # Behind the first character of each, those that overlap included: "####" holds "###" twice.
+    return re.sub(rf"(?={'|'.join(map(re.escape, breaking))})(.)", r"\1 ", text, flags=re.S)
 
 
 def _check_texts(question: str, answers: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from llava_video.engine.scheduler import Scheduler
 from llava_video.engine.settings import EngineSettings
-from llava_video.errors import CheckpointError, ConfigError
+from llava_video.errors import ConfigError
 from llava_video.fitting import set_up, with_cache_limit
 from llava_video.model.checkpoint import load_model
 from llava_video.model.placement import ROOM_FOR_WEIGHTS
@@ -98,7 +98,7 @@ def load_spec(
     spec = read_spec(
         name_or_path, revision=revision, base=base, vision_tower=vision_tower, dtype=chosen
     ).with_template(template)
-    _check_vocabulary(spec)
+    spec.tokenizer.check_rows(spec.config.text.vocab_size)
     where = choose_device(device)
     setup = set_up(
         spec.geometry,
@@ -109,18 +109,6 @@ def load_spec(
     )
     sources = find_sources(name_or_path, revision=revision, base=base, vision_tower=vision_tower)
     return replace(spec, sources=sources, setup=setup)
-
-
-def _check_vocabulary(spec: ModelSpec) -> None:
-    """See that every id of the tokenizer has a row of the embedding."""
-    num_ids, num_rows = spec.tokenizer.num_ids, spec.config.text.vocab_size
-    if num_ids > num_rows:
-        raise CheckpointError(
-            f"the tokenizer in {spec.sources.tokenizer_folder} knows {num_ids} ids, the embedding "
-            f"of {spec.name} has {num_rows} rows.",
-            "use the tokenizer the checkpoint was trained with; one that was extended needs the "
-            "rows too.",
-        )
 
 
 def free_gpu_bytes(device: str, plain_bytes: int, *, is_auto: bool) -> int | None:

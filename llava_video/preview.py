@@ -98,7 +98,7 @@ def make_plan(
         text = _prompt_of(spec, turns, notes)
         return text, spec.tokenizer.num_text_tokens(text)
 
-    return plan_request(
+    plan = plan_request(
         [item_of(visual) for visual in opened],
         geometry=spec.geometry,
         planning=settings.planning,
@@ -106,6 +106,15 @@ def make_plan(
         text_of=text_of,
         setup=spec.setup,
     )
+    missing = spec.missing_tokens
+    if not missing:
+        return plan
+    warning = (
+        f"template = {spec.config.template!r} is written with {', '.join(missing)}, which this "
+        "model reads as plain text: it may not see where turns end. Leave template= out, or name "
+        "the one it was trained with."
+    )
+    return replace(plan, warnings=(*plan.warnings, warning))
 
 
 def turns_of(prompt: Prompt, opened: Sequence[Opened]) -> tuple[Turn, ...]:

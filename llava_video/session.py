@@ -2,7 +2,7 @@
 
 Each turn renders the whole conversation anew and reuses the longest common prefix of tokens, so an
 answer equals the one a fresh request would give. The visuals are planned and encoded once, except
-by a model that fuses them with the prompt: there each turn sees them anew.
+by a model that fuses them with the prompt: there each turn sees them anew, and none is kept.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from typing import Any, Self
 from llava_video.engine.arena import Arena
 from llava_video.engine.request import Engine
 from llava_video.engine.sequence import Sequence as KvSequence
-from llava_video.engine.sequence import load_sequence
+from llava_video.engine.sequence import load_facts, load_sequence, save_facts
 from llava_video.errors import BudgetError, CheckpointError, ConfigError
 from llava_video.exchange import Exchange, open_exchange
 from llava_video.inputs import reopen
@@ -90,10 +90,12 @@ class Session:
             question = question.replace("<image>", "< image >")
         turns = (*self._turns, Turn("user", question))
         exchange = self._exchange(turns)
-        if not exchange.plan.reusable_prefix:
-            self._release()  # no turn goes on with it, and this one needs the room
         answer = answer_one(
-            self._engine, exchange, reuse=self._cache, keep=True, on_event=self._on_event
+            self._engine,
+            exchange,
+            reuse=self._cache,
+            keep=exchange.plan.reusable_prefix,
+            on_event=self._on_event,
         )
         if self._first is not None:
             self._first.take_frames_of(exchange)
@@ -106,7 +108,8 @@ class Session:
         """Write the conversation and its cache to a safetensors file, for `LlavaVideo.resume`.
 
         The file holds the keys and values of every token bit for bit, so it is as large as they
-        are: `plan.memory.kv_bytes` and the answers.
+        are: `plan.memory.kv_bytes` and the answers. Of a model that fuses what it sees with the
+        prompt it holds the plan and the turns alone: the next turn looks again.
 
         Args:
             path: written under another name and renamed when it is whole.
@@ -114,16 +117,18 @@ class Session:
         Raises:
             ConfigError: nothing was asked yet, or the conversation was closed.
         """
-        if self._cache is None or self._first is None:
+        if not self._turns or self._first is None:
             raise ConfigError("there is nothing to save yet.", "ask something first.")
-        turns = [dataclasses.asdict(turn) for turn in self._turns]
-        self._cache.save(
-            path,
-            plan=self._first.plan.to_json(),
-            turns=json.dumps(turns),
-            max_new_tokens=str(self._settings.generation.max_new_tokens),
-            weights=_weights_of(self._spec),
-        )
+        facts = {
+            "plan": self._first.plan.to_json(),
+            "turns": json.dumps([dataclasses.asdict(turn) for turn in self._turns]),
+            "max_new_tokens": str(self._settings.generation.max_new_tokens),
+            "weights": _weights_of(self._spec),
+        }
+        if self._cache is None:
+            save_facts(path, **facts)
+        else:
+            self._cache.save(path, **facts)
 
     def close(self) -> None:
         """Free the cache and close the visuals; the conversation has ended."""
@@ -179,7 +184,9 @@ def load_session(
     arena = getattr(engine, "arena", None)
     if not isinstance(arena, Arena):
         raise ConfigError("this engine keeps no cache.", "resume with a model that was loaded.")
-    cache, facts = load_sequence(arena, path)
+    cache, facts = None, load_facts(path)
+    if facts is None:
+        cache, facts = load_sequence(arena, path)
     try:
         plan, turns = _facts_of(path, facts, _weights_of(spec))
         check_planned_for(spec, plan)
@@ -191,7 +198,8 @@ def load_session(
         settings = dataclasses.replace(settings, generation=generation)
         opened = reopen(plan, video, *settings.reading)
     except BaseException:
-        cache.release()
+        if cache is not None:
+            cache.release()
         raise
     session = Session(spec, engine, video, settings, on_event, seen)
     session._first = Exchange(spec, plan, opened, settings, turns=turns[:1], seen=seen)

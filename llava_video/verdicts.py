@@ -30,31 +30,39 @@ T = TypeVar("T")
 # A pattern that finds every mention of a form, and what one of them says; None for nothing certain.
 _Form = tuple[re.Pattern[str], Callable[[re.Match[str]], T | None]]
 
-_MARKS = r"[*_\s]*"  # emphasis of Markdown
+# Every repetition is bounded, so that the time of any text is a constant times its length.
+_GAP, _BLANK = r"\s{0,20}", r"\s{1,20}"
+_MARKS = r"[*_\s]{0,20}"  # emphasis of Markdown
 _FIRST, _SECOND = ("first", "1", "a"), ("second", "2", "b")
 _SIDE = rf"(?:{'|'.join((*_FIRST, *_SECOND))})"
-_ARENA = r"\[\[[\sAB<>=]*\]\]"
-_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_ARENA = r"\[\[[\sAB<>=]{0,20}\]\]"
+_NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
 
 _BETTER_OR_EQUAL = re.compile(
-    rf"the\s+better\s+response{_MARKS}:"
-    r"|\b(?P<equal>two\s+responses\s+are\s+equally\s+good)(?=\s*(?:[.!\])\"*_]|\n|\Z))",
+    rf"the{_BLANK}better{_BLANK}response{_MARKS}:"
+    rf"|\b(?P<equal>two{_BLANK}responses{_BLANK}are{_BLANK}equally{_BLANK}good)"
+    rf"(?={_GAP}(?:[.!\])\"*_]|\n|\Z))",
     re.I,
 )
 # A word stands alone on its line or ends its sentence: "A detailed answer" names no side.
 _NAMED = re.compile(
-    rf"{_MARKS}(?:\[\s*(?P<kept>{_SIDE})\s*\](?!\s*(?:[/|,]|or\b|and\b)\s*\[)"
-    rf"|(?P<bare>{_SIDE})[*_]*(?:[.!](?![0-9A-Za-z])[*_]*|\s*(?:\n|\Z)))",
+    rf"{_MARKS}(?:\[{_GAP}(?P<kept>{_SIDE}){_GAP}\](?!{_GAP}(?:[/|,]|or\b|and\b){_GAP}\[)"
+    rf"|(?P<bare>{_SIDE})[*_]{{0,20}}(?:[.!](?![0-9A-Za-z])|{_GAP}(?:\n|\Z)))",
     re.I,
 )
-_ARENA_RUN = re.compile(rf"{_ARENA}(?:[\s,/|]*(?:or|and)?\s*{_ARENA})*")
-_PAIR = re.compile(rf"\A\s*({_NUMBER})[ \t,]+({_NUMBER})[ \t]*(?:\n|\Z)")
-_FINAL = re.compile(rf"final\s+score{_MARKS}:", re.I)
-_BRACKETED = re.compile(r"\bscore:\s*(?=\[[^\n\]]*\])", re.I)
-# "85", "85/100", "85 out of 100"; not "85 to 90", "8,500" or "85a".
+_ARENA_RUN = re.compile(rf"{_ARENA}(?:[\s,/|]{{0,20}}(?:(?:or|and){_GAP})?{_ARENA}){{0,20}}")
+_PAIR = re.compile(rf"\A{_GAP}({_NUMBER})[ \t,]{{1,20}}({_NUMBER})[ \t]{{0,20}}(?:\n|\Z)")
+_FINAL = re.compile(rf"final{_BLANK}score{_MARKS}:", re.I)
+_BRACKETED = re.compile(rf"\bscore:{_GAP}(?=\[[^\n\]]{{0,80}}\])", re.I)
+# "85", "85/100", "85 out of 100"; not "85 to 90", "85, or more", "8 5", "8,500" or "85a".
+_OF = rf"(?:/|out{_BLANK}of\b){_GAP}"
+_OTHER = (
+    rf"[\s,;%*_\]]{{0,20}}(?:or\b|(?:[-–—~]|to\b|and\b|{_OF}){_GAP}\[?[0-9])"
+    r"|[ \t,;%*_\]]{0,20}\[?[0-9]"
+)
 _GRADE = re.compile(
-    rf"{_MARKS}\[?\s*(?P<grade>{_NUMBER})\s*\]?(?![.,]?[0-9]|[A-Za-z])"
-    rf"(?:\s*(?:/|out\s+of)\s*(?P<of>{_NUMBER}))?(?!\s*(?:[-–—~/]|to\b|or\b|and\b|out\s+of\b)\s*[0-9])",
+    rf"{_MARKS}(?:\[{_GAP})?(?P<grade>{_NUMBER})(?:{_GAP}\])?(?![.,]?[0-9]|[A-Za-z])"
+    rf"(?:{_GAP}{_OF}(?P<of>{_NUMBER})(?![.,]?[0-9]))?(?!{_OTHER})",
     re.I,
 )
 _NEGATED = re.compile(

@@ -258,7 +258,7 @@ def run_video(
     visual = VisualPart(plan=plan, clips=lambda: _clips(plan), key="fake")
     parts: list[Part] = [TextPart(_QUESTION), visual, TextPart(_QUESTION)]
     if plan.is_fused:
-        parts = [FusedPart(before=_QUESTION, visual=visual, after=_QUESTION)]
+        parts = [FusedPart(before=_QUESTION, visual=visual, after=_QUESTION, held_bytes=0)]
     trace.reset_peak()
     arena = new_arena(model, slab_tokens)
     with _without_pixels(piece_tokens):

@@ -18,6 +18,7 @@ PROJECTOR = "model.mm_projector."
 Q_PROJ = "model.layers.0.self_attn.q_proj"
 DOWN_PROJ = "model.layers.1.mlp.down_proj"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+NORM = "model.norm.weight"
 
 
 def stored(folder: Path) -> dict[str, Tensor]:
@@ -110,8 +111,12 @@ def write_adapter(
 def write_projector(
     base: Path, target: Path, tensors: Mapping[str, Tensor], **config: object
 ) -> Path:
-    """Write a folder with a projector alone; its config.json names the base."""
+    """Write a folder with a projector alone, the base's but for what is given.
+
+    Its config.json names the base.
+    """
     usual = {"tune_mm_mlp_adapter": True, "_name_or_path": str(base)}
     write_small_files(base, target, **{**usual, **config})
-    torch.save(dict(tensors), target / "mm_projector.bin")
+    whole = {name: t for name, t in stored(base).items() if name.startswith(PROJECTOR)}
+    torch.save(whole | dict(tensors), target / "mm_projector.bin")
     return target

@@ -31,6 +31,7 @@ LLAVA_VIDEO_7B = Geometry(
     pool_mode="bilinear",
     context_tokens=32768,
     max_frames=64,
+    is_qwen=True,
     time_instruction=True,
     num_layers=28,
     num_heads=28,
@@ -77,14 +78,20 @@ _CLIP = Geometry(
 )
 LLAVA_15_7B = _CLIP
 LLAVA_1_7B = replace(
-    _CLIP, model="llava-7b-v1", tile_px=224, aspect="square", video_fit="crop", context_tokens=2048
+    _CLIP,
+    model="llava-7b-v1",
+    tile_px=224,
+    aspect="square",
+    video_fit="crop",
+    context_tokens=2048,
+    projector_layers=1,
 )
 NEXT_7B = replace(
     _CLIP,
     model="llava-v1.6-vicuna-7b",
     aspect="anyres",
     canvases=((672, 336), (336, 672), (672, 672), (336, 1008), (1008, 336)),
-    video_fit="crop",
+    video_fit="squeeze",
     unpad=True,
     merge="spatial",
     newline=Newline.FRAME,
@@ -93,6 +100,7 @@ NEXT_7B = replace(
 NEXT_VIDEO_7B = replace(
     NEXT_7B,
     model="LLaVA-NeXT-Video-7B",
+    video_fit="crop",
     newline=Newline.NONE,
     pool_stride=2,
     pool_of="features",

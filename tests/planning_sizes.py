@@ -24,6 +24,7 @@ def shaped(geometry: Geometry, dimensions: ModelDimensions, value_bytes: int = 2
         vocab_size=text.vocab_size,
         vision_width=vision.hidden_size,
         vision_intermediate_size=vision.intermediate_size,
+        projector_layers=dimensions.projector_layers,
         value_bytes=value_bytes,
         weights_bytes=num_parameters(dimensions) * value_bytes,
     )

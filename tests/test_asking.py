@@ -89,3 +89,20 @@ def test_no_question_is_refused(tiny_model: LlavaVideo) -> None:
     for questions in ([], ["Why?", " "], ["Why?", 3]):
         with pytest.raises(ConfigError, match="none of them empty"):
             ask_shared(tiny_model.spec, QuietEngine(), None, questions, options={})  # type: ignore[arg-type]
+
+
+def test_fused_answers_take_what_the_memory_leaves_beside_their_rows(
+    mini_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    """Nothing is shared: two questions leave each other no room, and each may use all of it."""
+    plain = mini_model.spec
+    plan = mini_model.plan(tiny_clip, "Why?", num_frames=4)
+    fixed = fixed_bytes(plain.geometry, plain.setup, plan.visuals, plan.text_tokens)
+    a_token = token_bytes(plain.geometry, "plain") + (
+        plain.geometry.hidden_size * plain.geometry.value_bytes
+    )
+    limit_bytes = fixed + 2500 * a_token
+    spec = replace(plain, setup=replace(plain.setup, limit_bytes=limit_bytes))
+    for questions in (["Why?"], ["Why?", "How?"]):
+        lengths, tokens = _lengths(spec, tiny_clip, questions, 4096)
+        assert lengths == [2500 - tokens[0]] * len(questions)

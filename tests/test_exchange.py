@@ -17,6 +17,7 @@ from llava_video.inputs import Picture, Video
 from llava_video.model import prompt
 from llava_video.model.prompt import Turn
 from llava_video.options import settings_of
+from llava_video.planning.memory import fused_bytes
 from llava_video.running import answer_one
 from llava_video.values import Clip, Segment
 
@@ -44,6 +45,9 @@ def test_a_prompt_that_is_fused_is_one_part(mini_model: LlavaVideo, tiny_clip: P
         assert part.num_tokens == plan.tokens == plan.text_tokens + 8 * 4
         ids = mini_model.spec.tokenizer.encode_ids(plan.prompt)
         assert [*part.before, -200, *part.after] == ids
+        spec = mini_model.spec
+        assert part.held_bytes == fused_bytes(spec.geometry, spec.setup, plan)
+        assert part.held_bytes > plan.tokens * spec.geometry.hidden_size * 2
         with open_exchange(mini_model.spec, tiny_clip, "What is that?", SETTINGS) as other:
             (unlike,) = other.request().parts
             assert isinstance(unlike, FusedPart)

@@ -50,6 +50,7 @@ def test_chunks_are_the_engines(geometry: Geometry):
     assert (cpu.prefill_chunk_tokens, cpu.tile_chunk) == (2048, 2)
     assert gpu.workspace_bytes == GPU_WORKSPACE_BYTES == 375_809_638  # 0.35 GiB
     assert cpu.workspace_bytes == 0
+    assert (gpu.pools_by_torch, cpu.pools_by_torch) == (False, True)
     own = EngineSettings(prefill_chunk_tokens=100, tile_chunk=3)
     chosen = set_up(geometry, MemorySettings(), own, kind="cuda")
     assert (chosen.prefill_chunk_tokens, chosen.tile_chunk) == (100, 3)

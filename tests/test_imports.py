@@ -72,6 +72,10 @@ def test_public_names_are_listed():
     assert set(llava_video.__all__) <= set(dir(llava_video))
 
 
+def test_what_a_public_result_holds_of_judging_is_public():
+    assert {"Comparison", "Preference", "Verdict"} <= set(llava_video.__all__)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'llava_video' has no attribute 'nothing'"):
         _ = llava_video.nothing

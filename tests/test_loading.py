@@ -82,7 +82,7 @@ def test_a_tokenizer_with_more_ids_than_rows_is_refused(tiny_folder: Path, tmp_p
     rows = {n: cases.stored(tiny_folder)[n][: num_ids - 1] for n in (cases.EMBEDDING, cases.HEAD)}
     tensors = cases.stored(tiny_folder) | rows
     folder = cases.write_model(tiny_folder, tmp_path / "few", tensors, vocab_size=num_ids - 1)
-    found = f"knows {num_ids} ids, the embedding of .* has {num_ids - 1} rows"
+    found = f"has ids up to {num_ids - 1}, the embedding has {num_ids - 1} rows"
     with pytest.raises(CheckpointError, match=found) as caught:
         spec_of(folder)
     assert "was trained with" in caught.value.hint

@@ -48,6 +48,30 @@ def test_the_template_is_the_checkpoints_or_another_by_name(
     assert "'vicuna_v1'" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("template", "missing"),
+    [
+        (None, ""),
+        ("qwen_2", ""),
+        ("llava_v0", ""),  # ### is plain text to every model
+        ("vicuna_v1", "</s>"),
+        ("llava_llama_3", "<|begin_of_text|>, <|start_header_id|>, <|end_header_id|>, <|eot_id|>"),
+    ],
+)
+def test_a_template_of_tokens_the_model_lacks_is_told(
+    tiny_folder: Path, tiny_clip: Path, template: str | None, missing: str
+) -> None:
+    own = plan_video(tiny_clip, "Why?", model=tiny_folder).warnings
+    warnings = plan_video(tiny_clip, "Why?", model=tiny_folder, template=template).warnings
+    told = [warning for warning in warnings if warning not in own]
+    if not missing:
+        assert told == []
+        return
+    (warning,) = told
+    assert warning.startswith(f"template = {template!r} is written with {missing}, which this")
+    assert "Leave template= out" in warning
+
+
 def test_marks_have_their_ends_where_the_checkpoint_has_them(
     tiny_folder: Path, tiny_clip: Path
 ) -> None:

@@ -62,6 +62,9 @@ def test_two_numbers_on_the_first_line(text: str, choice: str) -> None:
         ("Final score: [85]", 85),
         ("Final Score: 72.5 out of 100", 72.5),
         ("Final Score:\n**90**", 90),
+        ("Final Score: 90\n2 of 3 dogs are named.", 90),
+        ("Final Score: 90, ordinary", 90),
+        ("Score: [90/100], and it is right", 90),
     ],
 )
 def test_final_score(text: str, score: float) -> None:
@@ -151,6 +154,16 @@ def test_what_says_no_preference_is_undecided(text: str) -> None:
         "Final Score: 80 to 90",
         "Final Score: 80 or 90",
         "Final Score: 85a",
+        "Final Score: 85, or 90",
+        "**Final Score:** **85** or 90",
+        "Final Score: 85% or 90%",
+        "Final Score: 85 or higher",
+        "Final Score: 85/100, 90/100",
+        "Final Score: 8 5",
+        "Final Score: 85, 90",
+        "Final Score: [85] [90]",
+        "Final Score: [85] to [90]",
+        "Final Score: 1000000000000",
         "Final Score: ９０",
         "Score: [850]",
         "Score: [85 or 90]",
@@ -176,3 +189,24 @@ def test_a_negation_further_away_is_of_something_else() -> None:
     assert read_preference("The second is not good. The better response: [first]") == "first"
     assert read_preference("It does not say so, thus the better response: [2]") == "second"
     assert read_score("It is not complete\nFinal Score: 40") == 40
+
+
+@pytest.mark.parametrize("filler", [" ", "*", "9", "[[ "])
+@pytest.mark.parametrize(
+    "start",
+    ["Final Score:", "Final Score: 8", "Score:", "Score: [", "the better response", "[[A>B]]", "8"],
+)
+def test_a_long_text_takes_no_longer_than_its_length(start: str, filler: str) -> None:
+    """Of 1e6 characters, a pattern that tries every pair of places would make 1e12 steps."""
+    text = start + filler * (10**6 // len(filler)) + "x"
+    read_score(text)
+    read_preference(text)
+
+
+@pytest.mark.parametrize(
+    "mention", ["Final Score:", "Final Score: 8 ", "Score:[", "the better response ", "[[A>B]]  "]
+)
+def test_many_mentions_take_no_longer_either(mention: str) -> None:
+    text = mention * (10**6 // len(mention)) + "x"
+    read_score(text)
+    read_preference(text)

@@ -8,22 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llava_video.cli.console import Console
+from llava_video.cli.words import MODEL_NAMES
 
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
-
-MODEL_NAMES = (
-    "model",
-    "revision",
-    "base",
-    "vision_tower",
-    "device",
-    "dtype",
-    "attn",
-    "memory",
-    "quantize",
-    "template",
-)
 
 
 def split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

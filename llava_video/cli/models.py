@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,12 +22,14 @@ from llava_video.model.catalogue import (
     usual_video,
     video_words,
 )
-from llava_video.model.known_models import find_known
+from llava_video.model.known_models import KnownModel, find_known
+from llava_video.model.matching import match_tensors
 from llava_video.model.members import MEMBERS, Member, member_of
-from llava_video.model.names import num_parameters
+from llava_video.model.names import num_parameters, parameter_shapes
 from llava_video.model.shards import read_header
 from llava_video.model.sources import find_local
 from llava_video.model.spec import ModelSpec, read_spec
+from llava_video.model.weights import open_weights
 from llava_video.plan_table import bytes_words
 from llava_video.planning.memory import weights_bytes
 from llava_video.preview import DEFAULT_MODEL
@@ -51,7 +54,7 @@ _NOTES = (
     "bf16 …   GiB of the weights: in bfloat16, and the decoder's linear layers in int8 or int4",
     "video    GiB that the video takes beside them: cache and activations",
     "*        trained on single pictures only: frames are given as pictures",
-    "+        put together with the weights it is over as it loads: base=",
+    "+        put together with the weights it is over as it loads: --base",
     f"default  {DEFAULT_MODEL}",
 )
 _LAYOUTS = {"original": "the authors' layout", "hf": "the layout of transformers"}
@@ -74,15 +77,29 @@ def models(console: Console, /, name: str | None, as_json: bool, **named: Any) -
     """List known checkpoints, or say what a folder is.
 
     Any checkpoint in the same formats works, known or not: give a hub id or a folder to see which
-    member of the family it is, and why. Only its configuration and tokenizer are read.
+    member of the family it is, and why, or why it does not load. Its configuration, its tokenizer
+    and, where its weights are here, their headers are read.
     """
     if name is None:
         click.echo(_json(list(map(_flat, catalogue()))) if as_json else _table())
         return 0
     quiet_downloads(console)
-    facts = _facts_of(name, named)
+    try:
+        facts = _facts_of(name, named)
+    except CheckpointError:
+        known = find_known(name)
+        if known is not None and not Path(name).exists():
+            click.echo(_json(to_mapping(known)) if as_json else _known_line(known))
+        raise
     click.echo(_json(facts.to_mapping()) if as_json else "\n".join(facts.lines()))
     return 0
+
+
+def _known_line(known: KnownModel) -> str:
+    return (
+        f"{known.name} is {known.family}, {known.size}, of {known.context_tokens:,} tokens of "
+        f"context, template {known.template}; licence of the weights: {known.licence}."
+    )
 
 
 def _json(values: Any) -> str:
@@ -234,6 +251,7 @@ class _Facts:
 
 def _facts_of(name: str, named: dict[str, Any]) -> _Facts:
     spec = read_spec(name, **named)
+    _check_weights(spec)
     _, why = member_of(spec.config.values, spec.config.name)
     return _Facts(
         spec=spec,
@@ -242,6 +260,20 @@ def _facts_of(name: str, named: dict[str, Any]) -> _Facts:
         tower=_tower_words(spec, named),
         plan=usual_video(spec.geometry),
     )
+
+
+def _check_weights(spec: ModelSpec) -> None:
+    """See that weights that are here are those of the configuration; headers are enough."""
+    try:
+        spec.sources.weight_files()
+    except CheckpointError:  # a hub id whose weights were not fetched
+        return
+    sizes = spec.config.dimensions
+    weights = open_weights(spec.sources, sizes)
+    names = [name for shard in weights.shards for name in shard.shapes]
+    is_elsewhere = not any("vision_tower." in name for name in names)
+    tower = [ours for ours in parameter_shapes(sizes) if ours.startswith("vision_tower.")]
+    match_tensors(weights, sizes, tower if is_elsewhere and not spec.sources.tower else ())
 
 
 def _tower_words(spec: ModelSpec, named: dict[str, Any]) -> str:

@@ -13,7 +13,8 @@ import click
 from llava_video.errors import LlavaVideoError
 
 _SPELLINGS = {"response_format": "choice"}  # keywords whose option has another name
-_OF_MODELS = (
+# The options that name a model and how it is loaded; the others are of a request.
+MODEL_NAMES = (
     "model",
     "revision",
     "base",
@@ -74,7 +75,7 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
     """Return patterns: `name=True`, `name = value`, `name=` at the end, a name that is no word."""
     from llava_video.options import Options  # 0.1 s that `--help` need not pay
 
-    known = {*Options.__annotations__, *_OF_MODELS}
+    known = {*Options.__annotations__, *MODEL_NAMES}
     before = r"""(?<![\w/\\.'"-])"""  # not inside a path, a quotation or an option
     names = "|".join(sorted(known, key=len, reverse=True))
     words = "|".join(sorted((name for name in known if "_" in name), key=len, reverse=True))

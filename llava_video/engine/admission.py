@@ -1,5 +1,8 @@
 """Which request may begin: its memory is reserved to its end, or it waits, or it never fits.
 
+The rows of prompts that are fused with their frames are held one prompt at a time (`stepper.py`):
+beside the cache, the limit leaves room for the largest of those that are not read yet.
+
 Kept prefixes give way before anyone waits or fails; the prefix a request would itself use goes
 last. Where answers are written in groups, one for each slab, a slab that is made for one request is
 made for those that wait behind it too, and for a few questions about the same visuals. Knows no
@@ -49,6 +52,7 @@ class Admission:
         while True:
             prefix = job.find_prefix(self._prefixes)
             try:
+                self._arena.set_aside(max(self._arena.aside_bytes, job.held_bytes))
                 job.admit(prefix, wanted_tokens=wanted_tokens)
             except CapacityError:
                 if self._prefixes.evict(spare=prefix):
@@ -59,6 +63,10 @@ class Admission:
                     raise
             else:
                 return True
+
+    def settle(self, running: Iterable[Job]) -> None:
+        """Leave room for the rows of running requests alone, some of which may be read by now."""
+        self._arena.set_aside(max((job.held_bytes for job in running), default=0))
 
     def _wanted_tokens(self, job: Job, behind: Iterable[Job]) -> int:
         """Return how long a slab would best be, if one must be made."""
@@ -73,12 +81,13 @@ class Admission:
         limit_bytes, kv_format = self._arena.limit_bytes, job.request.kv_format
         if limit_bytes is None:
             return
-        limit_tokens = limit_bytes // self._arena.token_bytes(kv_format)
+        rows_bytes = job.held_bytes
+        limit_tokens = max(0, limit_bytes - rows_bytes) // self._arena.token_bytes(kv_format)
         need_tokens = job.need_tokens()
         if need_tokens > limit_tokens:
             raise CapacityError(
                 f"the request needs {need_tokens} tokens of {kv_format} cache, the limit is "
-                f"{limit_tokens}.",
+                f"{limit_tokens}{f' beside {rows_bytes} bytes of rows' if rows_bytes else ''}.",
                 "plan fewer tokens, a coarser kv_cache, a smaller max_new_tokens, or raise "
                 "max_cache_tokens or max_cache_bytes.",
             )

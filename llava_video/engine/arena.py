@@ -45,6 +45,13 @@ class Arena(KvCache):
         self._give_back()
         return extent
 
+    def set_aside(self, num_bytes: int) -> None:
+        """Leave a part of the limit to others; see `KvCache.set_aside`."""
+        self._give_back()
+        with self._guard:
+            super().set_aside(num_bytes)
+        self._give_back()
+
     def retain(self, extent: Extent) -> None:
         """Count one more owner; see `KvCache.retain`."""
         with self._guard:

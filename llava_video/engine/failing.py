@@ -1,6 +1,7 @@
 """Any error → what a request is told of it, and the border where one request ends and not all."""
 
 import contextlib
+import traceback
 from collections.abc import Iterator
 
 from llava_video.engine.job import Job
@@ -14,6 +15,8 @@ def failing(job: Job) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - it becomes the request's Failed event
+        # Rows hang on the frames that it passed, and whoever is told of it may keep it.
+        traceback.clear_frames(error.__traceback__)
         job.fail(as_failure(error))
 
 

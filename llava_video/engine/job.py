@@ -22,13 +22,11 @@ from llava_video.engine.request import (
     Event,
     Failed,
     Finished,
-    Part,
     Progress,
     Request,
-    TextPart,
     TextPiece,
 )
-from llava_video.engine.rows import PromptRows
+from llava_video.engine.rows import PromptRows, parts_after
 from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.engine.sequence import VisualRun, tokens_of
 from llava_video.engine.settings import GenerationSettings
@@ -97,6 +95,16 @@ class Job:
         return self._rows.num_left if self._rows and not self._rows.is_fusing else 0
 
     @property
+    def is_fused(self) -> bool:
+        """Whether its rows are fused, and not all of them read: one request at a time has any."""
+        return self.request.is_fused and not self._is_prefilled
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it takes, or will take, beside its cache."""
+        return self.request.held_bytes if self.is_fused else 0
+
+    @property
     def is_cancelled(self) -> bool:
         """Whether the caller wants no more of it."""
         return self.request.cancelled()
@@ -149,7 +157,7 @@ class Job:
             sequence.release()
             raise
         self._sequence, self._reused_tokens = sequence, reused_tokens
-        parts = _parts_after(request.parts, num_elements)
+        parts = parts_after(request.parts, num_elements)
         self._rows = PromptRows(self._tools.model, parts, self._tools.tile_chunk)
         self._marks_s.append(time.perf_counter())
 
@@ -358,20 +366,6 @@ def _writer(request: Request, tools: Tools) -> AnswerWriter:
         repetition_penalty=tools.repetition_penalty,
         constraint=tools.constraints.compile(schema) if schema is not None else None,
     )
-
-
-def _parts_after(parts: Sequence[Part], num_elements: int) -> list[Part]:
-    """Return the parts without their first elements."""
-    left: list[Part] = []
-    for part in parts:
-        if isinstance(part, TextPart):
-            left.append(TextPart(part.ids[num_elements:]))
-            num_elements = max(0, num_elements - len(part.ids))
-        else:
-            if not num_elements:
-                left.append(part)
-            num_elements = max(0, num_elements - 1)
-    return left
 
 
 def _check_ids(ids: Sequence[int], vocab_size: int) -> None:

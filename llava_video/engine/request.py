@@ -65,11 +65,14 @@ class FusedPart:
         before: ids before the visual.
         visual: the visual.
         after: ids after it.
+        held_bytes: memory it takes beside its cache from its first frame until all its rows are
+            read.
     """
 
     before: tuple[int, ...]
     visual: VisualPart
     after: tuple[int, ...]
+    held_bytes: int
 
     @property
     def num_tokens(self) -> int:
@@ -128,6 +131,11 @@ class Request:
     def is_fused(self) -> bool:
         """Whether the prompt is one that is fused with its visual."""
         return any(isinstance(part, FusedPart) for part in self.parts)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory it takes beside its cache while its prompt is fused and read."""
+        return sum(part.held_bytes for part in self.parts if isinstance(part, FusedPart))
 
     @property
     def visuals(self) -> tuple[VisualPart, ...]:

@@ -84,7 +84,7 @@ class PromptRows:
         while missing:
             piece = self._ready.pop() if self._ready else next(self._source)
             assert piece is not None  # nothing is fused any more
-            pieces.append(piece[:missing])
+            pieces.append(piece[:missing].to(self._model.device))
             if len(piece) > missing:
                 self._ready.append(piece[missing:])
             missing -= len(pieces[-1])
@@ -145,6 +145,20 @@ class PromptRows:
         piece = next(rows, None)
         self.vision_s += time.perf_counter() - before_s
         return piece
+
+
+def parts_after(parts: Sequence[Part], num_elements: int) -> list[Part]:
+    """Return the parts of a prompt without its first elements, as a cache counts them."""
+    left: list[Part] = []
+    for part in parts:
+        if isinstance(part, TextPart):
+            left.append(TextPart(part.ids[num_elements:]))
+            num_elements = max(0, num_elements - len(part.ids))
+        else:
+            if not num_elements:
+                left.append(part)
+            num_elements = max(0, num_elements - 1)
+    return left
 
 
 def _close(*sources: Iterator[Any]) -> None:

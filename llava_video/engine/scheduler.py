@@ -83,6 +83,8 @@ class Scheduler:
         settings = settings or EngineSettings()
         language_model = model.language_model
         language_model.rope = settings.rope
+        if model.fusion is not None:
+            model.fusion.rope = settings.rope
         text = language_model.config
         self.arena = _arena(language_model, settings)
         self._prefixes = KeptPrefixes(settings.kept_prefixes)
@@ -229,6 +231,7 @@ class Scheduler:
     def _drop_ended(self) -> None:
         self._running = [job for job in self._running if not job.has_ended]
         self._waiting = deque(job for job in self._waiting if not job.has_ended)
+        self._admission.settle(self._running)
 
     def _fail_all(self, error: Exception, *, running_only: bool = False) -> None:
         for job in (*self._running, *(() if running_only else self._waiting)):

@@ -9,7 +9,7 @@ Not for two threads at once, save `release` and `fork`, which only take or give 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +17,7 @@ from typing import Any, Self
 from llava_video.engine.arena import Arena
 from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.kv_cache import Extent, KvSpan
-from llava_video.model.kv_file import read_tokens, write_tokens
+from llava_video.model.kv_file import read_metadata, read_tokens, write_metadata, write_tokens
 from llava_video.values import KvFormat
 
 
@@ -303,6 +303,26 @@ class Sequence:
             raise ConfigError("the sequence was released.", "keep it until its last use.")
 
 
+def save_facts(path: str | Path, **facts: str) -> None:
+    """Write a file of facts alone, without a sequence; otherwise as `Sequence.save`."""
+    write_metadata(path, {"facts": json.dumps(facts)})
+
+
+def load_facts(path: str | Path) -> dict[str, str] | None:
+    """Return what `save_facts` wrote; None of a file that holds a sequence.
+
+    Raises:
+        CheckpointError: the file is damaged, or says nothing.
+    """
+    metadata, has_tokens = read_metadata(path)
+    try:
+        return None if has_tokens else _facts_of(metadata)
+    except (AttributeError, KeyError, TypeError, ValueError) as cause:
+        raise CheckpointError(
+            f"{path} holds no tokens and says nothing ({cause!r}).", "save it again."
+        ) from cause
+
+
 def load_sequence(cache: Arena, path: str | Path) -> tuple[Sequence, dict[str, str]]:
     """Read a sequence that was saved.
 
@@ -320,7 +340,7 @@ def load_sequence(cache: Arena, path: str | Path) -> tuple[Sequence, dict[str, s
     extent, metadata = read_tokens(path, cache)
     try:
         described = json.loads(metadata["sequence"])
-        facts = {str(name): str(fact) for name, fact in json.loads(metadata["facts"]).items()}
+        facts = _facts_of(metadata)
         sequence = Sequence(
             cache,
             position_scale=_checked_scale(described["position_scale"]),
@@ -339,6 +359,10 @@ def load_sequence(cache: Arena, path: str | Path) -> tuple[Sequence, dict[str, s
     sequence._written = [_Share(extent, extent.span)]
     sequence._num_tokens = extent.num_tokens
     return sequence, facts
+
+
+def _facts_of(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {str(name): str(fact) for name, fact in json.loads(metadata["facts"]).items()}
 
 
 def _json_of(element: Element) -> int | list[Any]:

@@ -89,7 +89,11 @@ class EngineSettings:
         None, "Tokens of KV memory in all; None for no limit of ours.", unit="tokens", at_least=1
     )
     max_cache_bytes: int | None = setting(
-        None, "Bytes of KV memory in all; None for no limit of ours.", unit="bytes", at_least=1
+        None,
+        "Bytes of KV memory in all, rows that wait to be fused among them; None for no limit of "
+        "ours.",
+        unit="bytes",
+        at_least=1,
     )
     kept_prefixes: int = setting(
         1,

@@ -86,7 +86,13 @@ class Stepper:
         raise diagnose(self._language_model, self._arena, work, job.is_visual)
 
     def _gather(self, jobs: Sequence[Job]) -> list[tuple[Job, list[Work]]]:
-        """Ask every request for its part of the step; prompts share one chunk fairly."""
+        """Ask every request for its part of the step; prompts share one chunk fairly.
+
+        Of those that are fused with their frames the first has its turn, until it is read: one
+        vision call a step, and one prompt's rows held at a time.
+        """
+        behind = [job for job in jobs if job.is_fused][1:]
+        jobs = [job for job in jobs if job not in behind]
         batch: list[tuple[Job, list[Work]]] = []
         for job, share in zip(jobs, self._shares(jobs), strict=True):
             with failing(job):

@@ -4,15 +4,14 @@ What lies in several folders becomes one: a tower fetched by name is taken in, a
 projector or a delta is merged with its base. One file is mapped and one tensor held at a time;
 everything that was written is read back and compared before the folder takes its name.
 
-transformers' classes mark a picture by a token of the vocabulary: the first ids that the tokenizer
-does not know become `<image>` and `<video>`. Where the embedding has no rows for them, rows are
-appended up to a multiple of 64, all the mean of those before, so that their logits never win and
-every run writes the same bytes. Converting back cuts them off. Knows no module and no prompt.
+Rows of vocabulary that transformers needs beyond the original's (`conversion_goal.py`) are all the
+mean of those before, so that their logits never win and every run writes the same bytes. Knows no
+module and no prompt.
 """
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from llava_video.errors import CheckpointError
 from llava_video.model.changes import EMBEDDING, HEAD
+from llava_video.model.conversion_goal import TEXT_ROWS, Goal, goal_of
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.export import (
     DEFAULT_SHARD_BYTES,
@@ -36,18 +36,13 @@ from llava_video.model.hf_files import files_for_hf, files_for_original
 from llava_video.model.json_fields import read_json_object
 from llava_video.model.matching import TensorMap, match_tensors
 from llava_video.model.model_config import FileFormat, ModelConfig, read_model_config
-from llava_video.model.names import file_names, our_names
+from llava_video.model.names import our_names
 from llava_video.model.shards import Shard, ShardReader, weight_paths
 from llava_video.model.sources import Sources, find_sources
 from llava_video.model.tensor_files import DTYPES, Entry, check_shards, write_shards
-from llava_video.model.tokenizer import Tokenizer
 from llava_video.model.weights import Weights, open_weights
 
 _MOST_TOWER_LAYERS: Final = 64  # more than any tower has
-_ROWS_OF: Final = 64  # vocabularies of conversions are whole multiples of it
-# Rows of the original vocabulary, in a config.json that this file writes: transformers keeps keys
-# it does not know.
-_TEXT_ROWS: Final = "text_vocab_size"
 _TORCH_DTYPES: Final = {word: dtype for dtype, word in DTYPES.items()}
 _WORDS: Final = {
     "adapter": "the adapter was merged with",
@@ -122,7 +117,7 @@ def convert_checkpoint(
         tensors = match_tensors(weights, _with_unused_layers(weights, config.dimensions))
         text = tensors.dimensions.text  # its head may turn out to be tied
         config = replace(config, dimensions=replace(config.dimensions, text=text))
-        goal = _goal(sources, config, tensors.dimensions, layout)
+        goal = goal_of(sources, config, tensors.dimensions, layout)
         with ShardReader() as reader, contextlib.closing(weights.change):
             entries = list(_entries(weights, tensors, goal, reader, dtype))
             told = _counted(entries, progress) if progress else entries
@@ -140,31 +135,6 @@ def convert_checkpoint(
         num_files=len(paths),
         notes=(*_merged(sources), *goal.notes),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Goal:
-    """What is written: the configuration, with as many rows of vocabulary as the layout wants.
-
-    Attributes:
-        layout: whose.
-        config: what the new checkpoint is read as.
-        num_tower_layers: layers of the vision tower in the files, those that nothing needs too.
-        num_text_rows: rows of vocabulary before those that mark pictures and videos.
-        notes: what changed.
-    """
-
-    layout: FileFormat
-    config: ModelConfig
-    num_tower_layers: int
-    num_text_rows: int
-    notes: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> dict[str, str]:
-        """Our name → the name in the files, of every tensor."""
-        vision = replace(self.config.vision, num_layers=self.num_tower_layers)
-        return file_names(replace(self.config.dimensions, vision=vision), self.layout)
 
 
 def _read_config(sources: Sources, vision_tower: str | Path | None) -> ModelConfig:
@@ -197,80 +167,10 @@ def _with_unused_layers(weights: Weights, dimensions: ModelDimensions) -> ModelD
     return replace(dimensions, vision=replace(dimensions.vision, num_layers=num_layers))
 
 
-def _goal(
-    sources: Sources, config: ModelConfig, stored: ModelDimensions, layout: FileFormat
-) -> _Goal:
-    values = read_json_object(sources.config_folder / "config.json")
-    num_text_rows = values.get(_TEXT_ROWS)
-    if not isinstance(num_text_rows, int):
-        num_text_rows = _num_text_rows(config) if config.layout == "hf" else config.text.vocab_size
-    as_it_is = _Goal(
-        layout=layout,
-        config=config,
-        num_tower_layers=stored.vision.num_layers,
-        num_text_rows=num_text_rows,
-    )
-    if layout == config.layout:
-        return as_it_is
-    if layout == "original":
-        return _cut(as_it_is)
-    return _grown(as_it_is, Tokenizer(sources.tokenizer_folder).num_ids)
-
-
-def _num_text_rows(config: ModelConfig) -> int:
-    """Count the rows of vocabulary before those that a conversion of llava-hf appended."""
-    num_rows = config.text.vocab_size
-    ids = (config.values.get(key) for key in ("image_token_index", "video_token_index"))
-    first = min((one for one in ids if isinstance(one, int)), default=num_rows)
-    is_appended = config.vision.kind == "clip" and 0 <= num_rows - first <= _ROWS_OF
-    return first if is_appended else num_rows
-
-
-def _grown(goal: _Goal, num_ids: int) -> _Goal:
-    """Let the first ids that no text uses mark pictures and videos, and see that they have rows.
-
-    Args:
-        goal: what is written otherwise.
-        num_ids: ids the tokenizer knows; further tokens can only be the next ones.
-    """
-    config, num_rows = goal.config, goal.config.text.vocab_size
-    hf = config_values(config, "hf", {})  # refuses a member without a class
-    keys = [key for key in ("image_token_index", "video_token_index") if key in hf]
-    ids: dict[str, int | None] = {key: num_ids + idx for idx, key in enumerate(keys)}
-    if num_ids + len(ids) <= num_rows:
-        return replace(goal, config=_with_rows(config, num_rows, ids))
-    new_rows = -(-(num_ids + len(ids)) // _ROWS_OF) * _ROWS_OF
-    note = (
-        f"the vocabulary has {new_rows:,} rows instead of {num_rows:,}: <image> is id {num_ids}, "
-        "and every new row is the mean of the old ones."
-    )
-    return replace(goal, config=_with_rows(config, new_rows, ids), notes=(note,))
-
-
-def _cut(goal: _Goal) -> _Goal:
-    """Take the rows away that a conversion appended."""
-    ids: dict[str, int | None] = {"image_token_index": None, "video_token_index": None}
-    config = _with_rows(goal.config, goal.num_text_rows, ids)
-    pad_id = config.generation.pad_id
-    if pad_id is not None and pad_id >= goal.num_text_rows:  # added with the picture's token
-        config = replace(config, generation=replace(config.generation, pad_id=None))
-        config = replace(config, values={**config.values, "pad_token_id": None})
-    num_cut = goal.config.text.vocab_size - goal.num_text_rows
-    note = f"{num_cut} rows of the vocabulary that a conversion had added were cut off."
-    return replace(goal, config=config, notes=(note,) if num_cut else ())
-
-
-def _with_rows(config: ModelConfig, num_rows: int, ids: Mapping[str, int | None]) -> ModelConfig:
-    values = {**config.values, **ids, "vocab_size": num_rows}
-    values = {key: value for key, value in values.items() if key not in ids or value is not None}
-    text = replace(config.text, vocab_size=num_rows)
-    return replace(config, values=values, dimensions=replace(config.dimensions, text=text))
-
-
 def _entries(
     weights: Weights,
     tensors: TensorMap,
-    goal: _Goal,
+    goal: Goal,
     reader: ShardReader,
     dtype: torch.dtype | None,
 ) -> Iterator[Entry]:
@@ -292,7 +192,7 @@ def _entries(
 
 
 def _last_norm(
-    weights: Weights, goal: _Goal, reader: ShardReader, dtype: torch.dtype | None
+    weights: Weights, goal: Goal, reader: ShardReader, dtype: torch.dtype | None
 ) -> Iterator[Entry]:
     """Yield the tower's last norm, which nothing of the family uses and other loaders expect."""
     places = {
@@ -335,7 +235,7 @@ def _counted(entries: list[Entry], progress: Callable[[int, int], None]) -> Iter
         yield replace(entry, read=partial(read, entry))
 
 
-def _write_beside(folder: Path, sources: Sources, goal: _Goal, entries: list[Entry]) -> None:
+def _write_beside(folder: Path, sources: Sources, goal: Goal, entries: list[Entry]) -> None:
     """Write configuration, generation defaults, tokenizer and processors."""
     config = goal.config
     named = dict.fromkeys(goal.names, torch.empty(0))  # what the head is tied to, by its absence
@@ -348,7 +248,9 @@ def _write_beside(folder: Path, sources: Sources, goal: _Goal, entries: list[Ent
         values["vision_config"]["num_hidden_layers"] = goal.num_tower_layers
         values["vision_feature_layer"] = -1 - num_unused
     if goal.layout == "hf":
-        values[_TEXT_ROWS] = goal.num_text_rows
+        values[TEXT_ROWS] = goal.num_text_rows
+    else:  # the tower is in the files now; the authors' code looks at this flag, not at them
+        values["unfreeze_mm_vision_tower"] = True
     write_json(folder / "config.json", values)
     write_json(folder / "generation_config.json", generation_values(config.generation))
     tokenizer = sources.tokenizer_folder
@@ -367,7 +269,15 @@ def _check_whole(folder: Path, config: ModelConfig) -> None:
     match_tensors(
         open_weights(Sources(kind="whole", folder=folder), again.dimensions), again.dimensions
     )
-    facts = ("dimensions", "visual", "context_tokens", "has_mark_ends", "time_instruction")
+    facts = (
+        "member",
+        "template",
+        "dimensions",
+        "visual",
+        "context_tokens",
+        "has_mark_ends",
+        "time_instruction",
+    )
     changed = [name for name in facts if getattr(again, name) != getattr(config, name)]
     if changed:
         raise CheckpointError(

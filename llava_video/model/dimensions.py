@@ -9,6 +9,7 @@ from typing import Literal
 from llava_video.ops.frequency_bands import FrequencyBands
 
 TowerKind = Literal["siglip", "clip"]
+Spare = Literal["newline", "projector copy"]
 TowerActivation = Literal["gelu_tanh", "quick_gelu", "gelu"]
 
 
@@ -116,6 +117,8 @@ class ModelDimensions:
         has_separator: whether there is a learned separator token (slow-fast layout).
         projector_layers: linear layers of the projector, a GELU between each two.
         fusion: LLaVA-Mini's; None for every other member.
+        spares: what files may hold that nothing here needs: a newline token that the layout does
+            not use, a second copy of the projector.
     """
 
     vision: VisionConfig
@@ -124,3 +127,4 @@ class ModelDimensions:
     has_separator: bool = False
     projector_layers: int = 2
     fusion: FusionConfig | None = None
+    spares: frozenset[Spare] = frozenset()

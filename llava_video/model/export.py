@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from llava_video.errors import CheckpointError
+from llava_video.model.config_schema import DECODERS
 from llava_video.model.dimensions import ModelDimensions, VisionConfig
 from llava_video.model.hf_classes import ARCHITECTURES
 from llava_video.model.hf_config import hf_from_original
 from llava_video.model.json_fields import JsonFields
-from llava_video.model.members import backbone_of
+from llava_video.model.members import MEMBER_KEY, TEMPLATE_KEY, backbone_of
 from llava_video.model.model_config import FileFormat, GenerationDefaults, ModelConfig
 from llava_video.model.names import file_names, unused_tower_shapes
 from llava_video.model.tensor_files import Entry, write_shards
@@ -89,8 +90,10 @@ def new_folder(target: Path) -> Iterator[Path]:
         target: must not exist, or be an empty folder.
 
     Raises:
-        CheckpointError: it exists and is not empty, or cannot be written.
+        CheckpointError: it is a file or not empty, or cannot be written.
     """
+    if target.is_file():
+        raise CheckpointError(f"{target} is a file.", "name a new folder.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target} exists and is not empty.", "name a new folder.")
     missing = [folder for folder in target.parents if not folder.exists()]
@@ -124,13 +127,29 @@ def config_values(
         **config.values,
         "tie_word_embeddings": is_tied,
         "torch_dtype": stored.pop() if len(stored) == 1 else "float32",
+        MEMBER_KEY: config.member,
+        TEMPLATE_KEY: config.template,
     }
-    if not original.get("architectures"):
-        original["architectures"] = [ARCHITECTURES[backbone_of(JsonFields(original, ""))]]
+    named = original.get("architectures")
+    if not named or named[0] in DECODERS:
+        original |= _class_keys(config)
     original.pop("dtype", None)
+    if isinstance(original.get("image_grid_pinpoints"), str):  # transformers reads lists alone
+        pairs = [[width_px, height_px] for height_px, width_px in config.visual.canvases]
+        original["image_grid_pinpoints"] = pairs
     if config.vision.kind == "siglip" and config.vision != VisionConfig():
         original["vision_config"] = vision_values(config.vision)
     return hf_from_original(original) if layout == "hf" else original
+
+
+def _class_keys(config: ModelConfig) -> dict[str, Any]:
+    """Return what tells the authors' code which of its classes to build."""
+    backbone = backbone_of(JsonFields(config.values, "config.json"))
+    if config.dimensions.fusion:
+        name, model_type = "LlavaMiniLlamaForCausalLM", "llava_mini_llama"
+    else:
+        name, model_type = ARCHITECTURES[backbone], f"llava_{backbone.removesuffix('2')}"
+    return {"architectures": [name], "model_type": model_type}
 
 
 def generation_values(generation: GenerationDefaults) -> dict[str, Any]:

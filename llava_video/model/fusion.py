@@ -29,7 +29,7 @@ from llava_video.ops.attention import AttentionKind, attention
 from llava_video.ops.kv_format import StoredKv
 from llava_video.ops.linear import linear
 from llava_video.ops.rope import rotate_and_store
-from llava_video.ops.rotation import Rotation, make_rotation
+from llava_video.ops.rotation import Rotation, RotationMode, make_rotation
 from llava_video.planning.activations import FUSION_ROWS
 
 _NORM_EPS: Final = 1e-5
@@ -124,6 +124,9 @@ class Fusion(nn.Module):
     Args:
         dimensions: of the whole model, with a `fusion`.
 
+    Attributes:
+        rope: as the language model's; may be set before the first frame.
+
     Raises:
         ValueError: without one.
     """
@@ -133,6 +136,7 @@ class Fusion(nn.Module):
         if dimensions.fusion is None:
             raise ValueError("a fusion of no sizes.")
         self.config: FusionConfig = dimensions.fusion
+        self.rope: RotationMode = "exact"
         self._text = dimensions.text
         width, num_queries = dimensions.vision.hidden_size, self.config.side**2
         self.query = nn.Parameter(torch.empty(num_queries, width))
@@ -184,6 +188,7 @@ class Fusion(nn.Module):
             head_dim=self._text.head_dim,
             theta=self._text.rope_theta,
             device=rows.device,
+            mode=self.rope,
             bands=self._text.rope_bands,
         )
         keys = _FrameKeys(num_frames, rotation)
@@ -257,10 +262,9 @@ class FusedPrompt:
             features: (F, tiles, P, C) of the tower: the tiles of the frame's parts row by row, then
                 the whole frame; or the whole alone.
         """
-        # Several GPUs may hold the model; the projector stands beside the tower.
-        there, here = features.device, self._text.device
+        here = self._text.device  # several GPUs may hold the model
         maps = self._map_of(features)
-        found = self._project(self._fusion.compress(maps.to(here)).to(there))
+        found = self._project(self._fusion.compress(maps.to(here)))
         patches = maps.flatten(1, 2)
         if features.shape[1] > 1:
             patches = torch.cat([patches, features[:, -1]], dim=1)

@@ -12,7 +12,7 @@ from llava_video.errors import CheckpointError
 from llava_video.model.dimensions import VisionConfig
 from llava_video.model.hf_classes import ARCHITECTURES, HF_CLASSES, TEXT_DEFAULTS, HfClass
 from llava_video.model.json_fields import JsonFields
-from llava_video.model.members import Backbone, backbone_of, member_of
+from llava_video.model.members import MEMBER_KEY, TEMPLATE_KEY, Backbone, backbone_of, member_of
 from llava_video.model.tower_config import (
     CLIP_L,
     CLIP_L_336,
@@ -35,6 +35,8 @@ _MEMBER_CLASSES = {
 # Keys that transformers keeps but does not read; we read them back, so that saving loses nothing.
 _KEPT = (
     "_name_or_path",
+    MEMBER_KEY,
+    TEMPLATE_KEY,
     "mm_patch_merge_type",
     "mm_newline_position",
     "mm_pooling_position",
@@ -284,7 +286,9 @@ def _rope_values(text: JsonFields) -> dict[str, Any]:
     theta = rope.values.get("rope_theta", text.values.get("rope_theta", 10_000.0))
     scaling = dict(rope.values) or dict(text.inner("rope_scaling").values)
     scaling.pop("rope_theta", None)
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    # A factor without a type is left as it is: it is an error in either spelling.
+    usual = None if "factor" in scaling else "default"
+    kind = scaling.get("rope_type", scaling.get("type", usual))
     return {"rope_theta": theta, "rope_scaling": None if kind == "default" else scaling}
 
 

@@ -4,7 +4,7 @@ Knows no model: only how to read a number, a word, a flag or a list out of untru
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,20 @@ class JsonFields:
         if not isinstance(value, str):
             raise self.wrong(key, value, "a text")
         return value
+
+    def one_of(self, key: str, default: str, allowed: Collection[str]) -> str:
+        """Read one of a few words.
+
+        Raises:
+            CheckpointError: when it is another one.
+        """
+        found, words = self.text(key, default), " or ".join(map(repr, allowed))
+        if found not in allowed:
+            raise CheckpointError(
+                f"{self.place} has {key} = {found!r}, expected {words}.",
+                f"write one of these in {self.place}.",
+            )
+        return found
 
     def flag(self, key: str, default: bool) -> bool:
         """Read true or false.

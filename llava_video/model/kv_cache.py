@@ -102,7 +102,11 @@ class KvCache:
         dtype: what plain keys and values are stored in.
         devices: where each layer's keys and values stand; one per layer, or one for all.
         slab_tokens: places of an ordinary slab; a longer reservation gets a slab of its own.
-        limit_bytes: most memory of all slabs together; None for no limit but the device's.
+        limit_bytes: most memory of all slabs, and of what is set aside, together; None for no limit
+            but the device's.
+
+    Attributes:
+        aside_bytes: what of the limit is left to others than slabs.
 
     Raises:
         ConfigError: when the sizes are not positive or `devices` does not match.
@@ -135,6 +139,7 @@ class KvCache:
         self.devices = tuple(devices) if len(devices) == num_layers else (*devices,) * num_layers
         self.slab_tokens = slab_tokens
         self.limit_bytes = limit_bytes
+        self.aside_bytes = 0
         self._slabs: dict[int, _Slab] = {}
         self._owners: dict[int, int] = {}
         self._num_slabs_made = 0
@@ -220,6 +225,22 @@ class KvCache:
         self._slabs[slab_idx].take(num_tokens)
         return self._extent(slab_idx, 0, num_tokens)
 
+    def set_aside(self, num_bytes: int) -> None:
+        """Leave so many bytes of the limit to others than slabs, in place of what it was before.
+
+        Raises:
+            CapacityError: slabs that hold something take them; what it was before stays.
+        """
+        if self.limit_bytes is not None and num_bytes > self.aside_bytes:
+            self.trim()
+            if self.held_bytes + num_bytes > self.limit_bytes:
+                raise CapacityError(
+                    f"{num_bytes} bytes beside the cache, which holds {self.held_bytes} of "
+                    f"{self.limit_bytes}.",
+                    "wait for other requests, plan fewer tokens, or raise the cache's limit.",
+                )
+        self.aside_bytes = num_bytes
+
     def retain(self, extent: Extent) -> None:
         """Count one more owner of an extent.
 
@@ -285,7 +306,7 @@ class KvCache:
         self.trim()
         token_bytes = self.token_bytes(kv_format)
         if self.limit_bytes is not None:
-            room_bytes = max(0, self.limit_bytes - self.held_bytes)
+            room_bytes = max(0, self.limit_bytes - self.aside_bytes - self.held_bytes)
             if room_bytes < num_tokens * token_bytes:
                 raise CapacityError(
                     f"{num_tokens} tokens of {kv_format} cache need {num_tokens * token_bytes} "

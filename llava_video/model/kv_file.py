@@ -7,6 +7,7 @@ Its tensors are `layers.I.k`, `layers.I.v` and, of a quantised cache, `layers.I.
 what the caller adds. Knows no sequence and no text.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -81,15 +82,27 @@ def write_tokens(
     num_tokens = sum(span.num_tokens for span in spans)
     sizes = _sizes(cache, formats.pop(), num_tokens)
     header = {"__metadata__": {CACHE_KEY: json.dumps(asdict(sizes)), **metadata}}
-    try:
-        with replacing(Path(path)) as unfinished, unfinished.open("wb") as file:
-            write_header(file, header | _tensor_fields(cache, spans[0], num_tokens))
-            for layer_idx, part in _tensors(cache, spans[0]):
-                _write_tensor(file, cache, spans, layer_idx, part)
-    except OSError as cause:
-        raise CheckpointError(
-            f"{path} cannot be written: {cause}.", "name a folder that is there and has room."
-        ) from cause
+    with _writing(path) as file:
+        write_header(file, header | _tensor_fields(cache, spans[0], num_tokens))
+        for layer_idx, part in _tensors(cache, spans[0]):
+            _write_tensor(file, cache, spans, layer_idx, part)
+
+
+def write_metadata(path: str | Path, metadata: Mapping[str, str]) -> None:
+    """Write a file of no tokens, for `read_metadata`; arguments and errors as `write_tokens`."""
+    with _writing(path) as file:
+        write_header(file, {"__metadata__": metadata})
+
+
+def read_metadata(path: str | Path) -> tuple[dict[str, str], bool]:
+    """Return what a file says beside its tokens, and whether it has any.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    with _reading(Path(path)) as file:
+        metadata = dict(file.metadata() or {})
+        return metadata, bool(file.keys()) or CACHE_KEY in metadata
 
 
 def read_tokens(path: str | Path, cache: KvCache) -> tuple[Extent, dict[str, str]]:
@@ -107,23 +120,40 @@ def read_tokens(path: str | Path, cache: KvCache) -> tuple[Extent, dict[str, str
         CheckpointError: the file is damaged, or of a model of other sizes.
     """
     path = Path(path)
+    with _reading(path) as file:
+        metadata = dict(file.metadata() or {})
+        sizes = _read_sizes(path, metadata.pop(CACHE_KEY, ""))
+        _check_fits(path, sizes, cache)
+        extent = cache.reserve(sizes.num_tokens, sizes.kv_format)
+        try:
+            _read_layers(path, file, cache, extent.span)
+        except BaseException:
+            cache.release(extent)
+            raise
+    return extent, metadata
+
+
+@contextlib.contextmanager
+def _writing(path: str | Path) -> Iterator[BinaryIO]:
+    try:
+        with replacing(Path(path)) as unfinished, unfinished.open("wb") as file:
+            yield file
+    except OSError as cause:
+        raise CheckpointError(
+            f"{path} cannot be written: {cause}.", "name a folder that is there and has room."
+        ) from cause
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            sizes = _read_sizes(path, metadata.pop(CACHE_KEY, ""))
-            _check_fits(path, sizes, cache)
-            extent = cache.reserve(sizes.num_tokens, sizes.kv_format)
-            try:
-                _read_layers(path, file, cache, extent.span)
-            except BaseException:
-                cache.release(extent)
-                raise
+            yield file
     except (OSError, SafetensorError) as cause:
         found = f"{path.stat().st_size} bytes" if path.is_file() else "no file"
         raise CheckpointError(
             f"{path} is no saved cache, truncated or damaged ({found}): {cause}.", _AGAIN
         ) from cause
-    return extent, metadata
 
 
 def _sizes(cache: KvCache, kv_format: KvFormat, num_tokens: int) -> _Sizes:

@@ -22,6 +22,7 @@ from llava_video.model.tokenizer import IMAGE_MARK, MARK_ID, Tokenizer
 
 IGNORED: Final = -100
 
+_MESSAGES = "messages are {'from': …, 'value': …}, texts from 'human' and 'gpt', in alternation."
 _ROLES: Final[dict[str, Role]] = {"human": "user", "gpt": "assistant"}
 
 
@@ -48,18 +49,17 @@ def turns_of_sample(conversations: Sequence[Mapping[str, Any]]) -> tuple[Turn, .
         conversations: [{"from": "human", "value": "<image>…"}, {"from": "gpt", "value": …}, …].
 
     Raises:
-        ConfigError: another speaker, or no text.
+        ConfigError: another speaker, no text, or no message at all.
     """
     turns: list[Turn] = []
     for one in conversations:
+        if not isinstance(one, Mapping):
+            raise ConfigError(f"a message says {one!r}.", _MESSAGES)
         role, text = _ROLES.get(str(one.get("from"))), one.get("value")
         if role is None and not turns:
             continue
         if role is None or not isinstance(text, str):
-            raise ConfigError(
-                f"a message from {one.get('from')!r} says {text!r}.",
-                "messages are texts from 'human' and 'gpt', in alternation.",
-            )
+            raise ConfigError(f"a message from {one.get('from')!r} says {text!r}.", _MESSAGES)
         if turns or role == "user":
             turns.append(Turn(role, _mark_first(text) if role == "user" else text))
     return tuple(turns)
@@ -74,11 +74,12 @@ def label_conversation(
         turns: an optional system turn, then user and assistant in alternation, an answer last;
             `<image>` in a user's text is the place of a visual.
         tokenizer: the checkpoint's.
-        template: its template; of "plain" only the marks and the captions count.
+        template: its template; of "plain" only the marks and the caption count.
         has_mark_ends: whether a mark is written `<im_start><image><im_end>`.
 
     Raises:
-        ConfigError: the turns are in another order, or the template is unknown.
+        ConfigError: the turns are in another order, or for "plain" more than a question and its
+            answer; or the template is unknown.
     """
     pieces = _pieces(turns, template, has_mark_ends)
     text = "".join(piece for piece, _ in pieces)
@@ -107,6 +108,12 @@ def _pieces(turns: Sequence[Turn], template: str, has_mark_ends: bool) -> list[t
         raise ConfigError("the conversation ends without an answer.", "end it with an answer.")
     num_marks = sum(turn.text.count(IMAGE_MARK) for turn in turns if turn.role == "user")
     if template == "plain":
+        roles = [turn.role for turn in turns]
+        if roles != ["user", "assistant"]:
+            raise ConfigError(
+                f"the conversation's roles are {roles}, and 'plain' is one caption's.",
+                "one question and its answer; make an example of each pair.",
+            )
         marks = IMAGE_MARK * num_marks
         return [(marks, False), written([Turn("user", marks), turns[-1]], template)[-1]]
     turns = place_marks(turns, [None] * num_marks, has_mark_ends=has_mark_ends)

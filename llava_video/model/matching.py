@@ -6,7 +6,7 @@ look like when they are not those of the configuration. Opens no file.
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from llava_video.errors import CheckpointError
@@ -25,13 +25,27 @@ _log = logging.getLogger(__name__)
 
 _FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 
-# What only one member has, the first that is there: a piece of a name → the member.
-_MARKS = (
-    ("compressor.", "LLaVA-Mini"),
-    ("prefusion_layers.", "LLaVA-Mini"),
-    ("patch_embedding.bias", "LLaVA-OneVision or LLaVA-Video (a SigLIP tower)"),
-    ("mm_projector.weight", "LLaVA, the first (a projector of one layer)"),
-    ("class_embedding", "LLaVA-1.5 or LLaVA-NeXT (a CLIP tower)"),
+# What only some members have, the first that is there and not meant: a piece of a name, the member,
+# and whether a configuration means it.
+_MARKS: tuple[tuple[str, str, Callable[[ModelDimensions], bool]], ...] = (
+    ("compressor.", "LLaVA-Mini", lambda sizes: sizes.fusion is not None),
+    ("prefusion_layers.", "LLaVA-Mini", lambda sizes: sizes.fusion is not None),
+    (
+        "patch_embedding.bias",
+        "LLaVA-OneVision or LLaVA-Video (a SigLIP tower)",
+        lambda sizes: sizes.vision.kind == "siglip",
+    ),
+    (
+        "mm_projector.weight",
+        "LLaVA, the first (a projector of one layer)",
+        lambda sizes: sizes.projector_layers == 1,
+    ),
+    (
+        "class_embedding",
+        "LLaVA-1.5, LLaVA-NeXT or one of their kin (a CLIP tower)",
+        lambda sizes: sizes.vision.kind == "clip",
+    ),
+    ("image_newline", "LLaVA-NeXT or one of its kin", lambda sizes: sizes.has_newline),
 )
 _PROJECTORS = ("mm_projector.", "multi_modal_projector.")
 
@@ -77,7 +91,8 @@ def match_tensors(
             wrong shape or dtype.
     """
     names = [name for shard in (*weights.shards, *weights.over) for name in shard.shapes]
-    if not dimensions.text.tie_embeddings and not any(map(is_head, names)):
+    is_siglip = dimensions.vision.kind == "siglip"  # whose files may leave it out unsaid
+    if is_siglip and not dimensions.text.tie_embeddings and not any(map(is_head, names)):
         _log.warning("the weights hold no head: the embedding matrix takes its place")
         dimensions = replace(dimensions, text=replace(dimensions.text, tie_embeddings=True))
     expected, known = parameter_shapes(dimensions), our_names(dimensions)
@@ -98,10 +113,10 @@ def match_tensors(
     found = [f"{len(found)} {what}: {shortened(found)}" for what, found in complaints if found]
     if found:
         raise CheckpointError(
-            f"the weights in {weights.place} do not fit its config.json. Tensors "
+            f"the weights in {weights.place} do not fit its config.json. Of the tensors, "
             + "; ".join(found)
             + ".",
-            (_look_alike(names) if unknown or missing else "")
+            (_look_alike(names, dimensions) if unknown or missing else "")
             + "check that config.json belongs to these weights and that the download is complete.",
         )
     return TensorMap(dimensions=dimensions, parts=parts)
@@ -126,7 +141,8 @@ def _used(parts: Iterable[Part]) -> set[str]:
 
 def _doubled(parts: Sequence[Part]) -> list[str]:
     counts = Counter(ours for part in parts for ours in part.ours.values())
-    return [name for part in parts for name, ours in part.ours.items() if counts[ours] > 1]
+    found = (name for part in parts for name, ours in part.ours.items() if counts[ours] > 1)
+    return list(dict.fromkeys(found))
 
 
 def _wrong_shapes(
@@ -149,12 +165,12 @@ def _wrong_dtypes(parts: Iterable[Part]) -> list[str]:
     ]
 
 
-def _look_alike(names: Sequence[str]) -> str:
-    """Say whose tensors these are, where their names tell; "" where they do not."""
+def _look_alike(names: Sequence[str], dimensions: ModelDimensions) -> str:
+    """Say whose tensors these are, where their names tell that others are meant."""
     if not any(place in name for name in names for place in _PROJECTORS):
         return "the tensors are those of a language model alone (no projector); "
-    for mark, member in _MARKS:
+    for mark, member, is_meant in _MARKS:
         for name in names:
-            if mark in name:
+            if mark in name and not is_meant(dimensions):
                 return f"the tensors are those of {member}: {name}; "
     return ""

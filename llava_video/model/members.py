@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from llava_video.model.json_fields import JsonFields
+from llava_video.model.prompt import TEMPLATES
 from llava_video.model.tower_config import tower_kind, unsupported
 from llava_video.planning.geometry import ReferenceRule
 
 Backbone = Literal["qwen2", "llama", "mistral"]
+
+# What this library writes into config.json: some of it is told by nothing but a folder's name.
+MEMBER_KEY: Final = "llava_video_member"
+TEMPLATE_KEY: Final = "llava_video_template"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +68,9 @@ def _of_pictures(name: str, about: str) -> Member:
     )
 
 
-LLAVA: Final = _of_pictures("LLaVA", "the first: CLIP at 224 px, one linear layer")
+LLAVA: Final = _of_pictures("LLaVA", "the first, with CLIP at 224 px and one linear layer")
 LLAVA_15: Final = _of_pictures("LLaVA-1.5", "CLIP at 336 px, padded pictures, an MLP")
-LLAVA_NEXT: Final = _of_pictures("LLaVA-NeXT", "1.6: pictures in up to four tiles")
+LLAVA_NEXT: Final = _of_pictures("LLaVA-NeXT", "pictures in up to four tiles (version 1.6)")
 LLAVA_NEXT_VIDEO: Final = Member(
     name="LLaVA-NeXT-Video",
     about="LLaVA-NeXT trained on videos: 12 x 12 tokens a frame",
@@ -78,7 +83,7 @@ LLAVA_NEXT_VIDEO: Final = Member(
 )
 LLAVA_MINI: Final = Member(
     name="LLaVA-Mini",
-    about="a frame is fused with the prompt into one token",
+    about="a frame is fused with the prompt into one token, or a few",
     max_frames=None,
     fps=1.0,
     reference_rule="midpoints",
@@ -113,15 +118,20 @@ def member_of(values: Mapping[str, Any], name: str = "") -> tuple[Member, str]:
 
     Args:
         values: the configuration in the original keys.
-        name: the checkpoint's, which alone tells LLaVA-Critic from LLaVA-OneVision.
+        name: the checkpoint's, which alone tells LLaVA-Critic from LLaVA-OneVision, where this
+            library has not written down what it is.
 
     Returns:
         The member and why, in words: "anyres pictures and a CLIP tower".
 
     Raises:
-        CheckpointError: a tower that is neither SigLIP nor CLIP, or a value of a wrong type.
+        CheckpointError: a tower that is neither SigLIP nor CLIP, a value of a wrong type, or a
+            member that is none.
     """
     fields = JsonFields(values, "config.json")
+    if fields.has(MEMBER_KEY):
+        stated = fields.one_of(MEMBER_KEY, "", MEMBERS)
+        return MEMBERS[stated], f"config.json says so ({MEMBER_KEY})"
     if fields.has("compressor_size"):
         return LLAVA_MINI, f"a compressor (compressor_size = {values['compressor_size']})"
     if values.get("mm_resampler_type") == "spatial_pool":
@@ -134,7 +144,9 @@ def member_of(values: Mapping[str, Any], name: str = "") -> tuple[Member, str]:
     projector = fields.text("mm_projector_type", "linear")
     if projector == "linear":
         return LLAVA, "a linear projector and a CLIP tower"
-    return LLAVA_15, f"{aspect} pictures, a projector {projector!r} and a CLIP tower"
+    pictures = "padded" if aspect == "pad" else "square"
+    said = f"{pictures} pictures (image_aspect_ratio = {aspect!r})"
+    return LLAVA_15, f"{said}, a projector {projector!r} and a CLIP tower"
 
 
 def backbone_of(fields: JsonFields) -> Backbone:
@@ -165,21 +177,25 @@ def trained_template(member: Member, fields: JsonFields, name: str = "") -> str:
     Args:
         member: its line.
         fields: its configuration in the original keys.
-        name: the checkpoint's: LLaVA of the first months differs by nothing else.
+        name: the checkpoint's: LLaVA of the first months differs by nothing else, where this
+            library has not written down which it is.
+
+    Raises:
+        CheckpointError: a template that is none.
     """
+    if fields.has(TEMPLATE_KEY):
+        return fields.one_of(TEMPLATE_KEY, "", TEMPLATES)
     if fields.flag("tune_mm_mlp_adapter", False) and "pretrain" in name.lower():
         return "plain"  # the first stage: a picture, then its caption
-    if member is LLAVA:
+    backbone = backbone_of(fields)
+    if member is LLAVA and backbone == "llama":
         if re.search(r"llama-?2", f"{name} {fields.values.get('_name_or_path')}".lower()):
             return "llava_llama_2"
         return "llava_v0" if re.search(r"-v0(?!\d)", name.lower()) else "llava_v1"
-    if member is LLAVA_15:
-        return "vicuna_v1"
     if member is LLAVA_MINI:
         return "llava_llama_3_1"
-    backbone = backbone_of(fields)
     if backbone == "llama":
-        return _llama_template(fields.integer("vocab_size"))
+        return _llama_template(fields.integer("vocab_size", 32_000))
     return {"qwen2": "qwen_1_5", "mistral": "mistral_instruct"}[backbone]
 
 

@@ -1,21 +1,19 @@
 """A checkpoint's config.json and generation_config.json → one `ModelConfig`.
 
 Original configurations (LlavaLlamaForCausalLM and its kin) and transformers' own (Llava, LlavaNext,
-LlavaNextVideo, LlavaOnevision, 4.36 to 5.x) are told apart by `architectures` and the `mm_` keys,
-not by `model_type`: the hub says "llava" for most originals, and transformers means its own class
-by it. Imports neither torch nor transformers; reads no weight.
+LlavaNextVideo, LlavaOnevision, 4.36 to 5.x) are read alike. Imports neither torch nor transformers;
+reads no weight.
 """
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from llava_video.errors import CheckpointError, ConfigError
-from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
-from llava_video.model.hf_classes import HF_CLASSES
+from llava_video.model.config_schema import schema_of
+from llava_video.model.dimensions import ModelDimensions, Spare, TextConfig, VisionConfig
 from llava_video.model.hf_config import original_from_hf
 from llava_video.model.json_fields import JsonFields, read_json_object
 from llava_video.model.known_files import find_record
@@ -27,8 +25,13 @@ from llava_video.model.original_config import (
     context_of,
     dimensions_of,
 )
-from llava_video.model.sources import find_local, look_up
-from llava_video.model.tower_config import tower_to_find, tower_values
+from llava_video.model.sources import find_local, look_up, name_of
+from llava_video.model.tower_config import (
+    check_same_picture,
+    known_tower,
+    tower_to_find,
+    tower_values,
+)
 from llava_video.model.visual_layout import VisualLayout, visual_layout_of
 from llava_video.planning.geometry import Geometry
 from llava_video.values import Fit
@@ -36,7 +39,6 @@ from llava_video.values import Fit
 # How a checkpoint's files are spelled: lmms-lab's own, or transformers'.
 FileFormat = Literal["original", "hf"]
 
-_ORIGINAL = re.compile(r"Llava(Llama|Mistral|Qwen|MiniLlama|MPT|Mpt)ForCausalLM")
 _VALUE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -79,8 +81,8 @@ class ModelConfig:
         has_mark_ends: whether `<im_start>` and `<im_end>` stand around every visual.
         dimensions: every size of the model.
         visual: how features become rows of the prompt.
-        context_tokens: positions the model accepts: the smaller of `tokenizer_model_max_length`
-            and `max_position_embeddings` x linear position scaling.
+        context_tokens: positions the model accepts: `max_position_embeddings` x linear position
+            scaling, with SigLIP at most `tokenizer_model_max_length`.
         time_instruction: whether videos come with a time sentence.
         padding_side: where the reference pads a batch; nothing is padded here.
         stored_dtype: dtype of the weights as the file states it, "bfloat16".
@@ -139,9 +141,9 @@ def read_model_config(
     values = read_json_object(path)
     generation_path = Path(generation_folder or folder) / "generation_config.json"
     generation = read_json_object(generation_path) if generation_path.is_file() else {}
-    if _layout_of(values) == "original":
+    if schema_of(values) == "original":
         values = _with_tower(values, folder, tower)
-    config = parse_model_config(values, generation, name=_name_of(folder))
+    config = parse_model_config(values, generation, name=name_of(folder))
     is_first_stage = config.values.get("tune_mm_mlp_adapter") is True
     if is_first_stage and (folder / "mm_projector.bin").is_file():
         return replace(config, template="plain")
@@ -156,7 +158,7 @@ def parse_model_config(
     Raises:
         CheckpointError: as `read_model_config`; a tower that is only named must be a known one.
     """
-    layout = _layout_of(values)
+    layout = schema_of(values)
     original = original_from_hf(values) if layout == "hf" else values
     config = _parse(original, layout, name)
     return replace(config, generation=_generation(generation or {}, original))
@@ -182,6 +184,11 @@ def with_overrides(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelCo
     changed = _parse({**config.values, **overrides}, config.layout, config.name)
     if changed.member == config.member:
         changed = replace(changed, template=config.template)
+    held, dimensions = config.dimensions, changed.dimensions
+    if (held.has_newline or "newline" in held.spares) and not dimensions.has_newline:
+        # The files hold it, whether the new layout uses it or not.
+        spares: frozenset[Spare] = dimensions.spares | {"newline"}
+        changed = replace(changed, dimensions=replace(dimensions, spares=spares))
     ids = {"eos_token_id", "bos_token_id", "pad_token_id"} & set(overrides)
     generation = _generation({}, changed.values) if ids else config.generation
     return replace(changed, generation=generation)
@@ -236,6 +243,7 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
         reference_rule=member.reference_rule,
         is_video_trained=member.is_video_trained,
         stretches=member.stretches,
+        is_qwen=text.qkv_bias,  # of the family's decoders it alone has these
         compressed_side=fusion.side if fusion else 0,
         split=fusion.split if fusion else 1,
         fusion_layers=fusion.num_layers if fusion else 0,
@@ -249,6 +257,7 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
         vocab_size=text.vocab_size,
         vision_width=vision.hidden_size,
         vision_intermediate_size=vision.intermediate_size,
+        projector_layers=config.dimensions.projector_layers,
         value_bytes=value_bytes,
         weights_bytes=num_parameters(config.dimensions) * value_bytes,
     )
@@ -266,47 +275,30 @@ def _frame_fit(config: ModelConfig, member: Member, square_fit: Fit) -> Fit:
 
 def _with_tower(values: dict[str, Any], folder: Path, tower: str | Path | None) -> dict[str, Any]:
     """Return an original configuration with the sizes of a tower that it only names."""
-    if tower is not None:
-        values = {**values, "mm_vision_tower": str(tower), "vision_config": None}
-    name = tower_to_find(values)
+    name = tower_to_find(values) if tower is None else str(tower)
     if name is None:
         return values
-    if tower is not None or "clip" in name.lower():
-        found: Path | None = look_up(
-            folder, name, what="vision tower", keyword="vision_tower", files="config"
-        )
-    else:
-        found = find_local(folder, name)
-    if found is None:  # a path of somebody's machine, or a SigLIP: the family's is so400m
-        return values
-    path = found / "config.json"
-    return {**values, "vision_config": tower_values(read_json_object(path), str(path))}
+    sizes = known_tower(name)
+    if sizes is None:
+        what = "sizes of the vision tower"
+        found = look_up(folder, name, what=what, keyword="vision_tower", files="config")
+        sizes = _sizes_of(found)
+    if tower is not None:
+        own = JsonFields(_with_own_tower(values, folder), "config.json")
+        check_same_picture(own, sizes, name)
+    return {"mm_vision_tower": name, **values, "vision_config": sizes}
 
 
-def _name_of(folder: Path) -> str:
-    """Return a folder's name; the hub's cache calls a snapshot by its commit."""
-    parts = folder.absolute().parts
-    is_snapshot = len(parts) > 2 and parts[-2] == "snapshots"
-    return parts[-3].rpartition("--")[2] if is_snapshot else parts[-1]
+def _with_own_tower(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a configuration with the sizes of the tower it names, where that is here."""
+    name = tower_to_find(values)
+    found = None if name is None else find_local(folder, name)
+    return {**values, "vision_config": _sizes_of(found)} if found else dict(values)
 
 
-def _layout_of(values: Mapping[str, Any]) -> FileFormat:
-    names = JsonFields(values, "config.json").texts("architectures")
-    model_type = values.get("model_type")
-    has_mm_keys = "mm_vision_tower" in values or "mm_projector_type" in values
-    is_hf = str(model_type) in HF_CLASSES and "vision_config" in values and not has_mm_keys
-    if any(kind.architecture in names for kind in HF_CLASSES.values()) or (is_hf and not names):
-        return "hf"
-    if any(_ORIGINAL.fullmatch(name) for name in names) or (not names and has_mm_keys):
-        return "original"
-    found = f"architectures = {list(names)}, model_type = {model_type!r}"
-    raise CheckpointError(
-        f"config.json describes another kind of model: {found}; this version reads "
-        "LlavaLlamaForCausalLM, LlavaMistralForCausalLM, LlavaQwenForCausalLM, "
-        "LlavaMiniLlamaForCausalLM and, of transformers, "
-        f"{', '.join(kind.architecture for kind in HF_CLASSES.values())}.",
-        "use a checkpoint of the LLaVA family; `llava-video models` lists them.",
-    )
+def _sizes_of(tower: Path) -> dict[str, Any]:
+    path = tower / "config.json"
+    return tower_values(read_json_object(path), str(path))
 
 
 def _parse(original: Mapping[str, Any], layout: FileFormat, name: str) -> ModelConfig:

@@ -102,17 +102,18 @@ _FUSION_NAMES = (
 )
 
 # Tensors that files hold and nothing of ours needs. The tower's feature leaves before its last
-# norm; the pooling head and the layers after the used ones are of the pretrained tower, beside
-# which its own folder has a text model; LLaVA-NeXT-Video's first code registered its projector
-# twice; the rest are buffers that old files stored.
+# norm; the pooling head and the layers after the used ones are of the pretrained tower; the rest
+# are buffers that old files stored.
 _PLACE = r"(?:(?:model\.)?vision_tower\.(?:vision_tower\.)?)?(?:vision_model\.)?"
 _IGNORED = (
     r"(.*\.)?inv_freq",
     r"(.*\.)?position_ids",
     rf"{_PLACE}(post_layernorm\.(weight|bias)|head\.(probe|(attention|layernorm|mlp)\..+))",
-    r"text_model\..+|(text|visual)_projection\.weight|logit_(scale|bias)",
-    r"model\.vision_resampler\.mm_projector\.(\d+\.)?(weight|bias)",
 )
+# LLaVA-NeXT-Video's first code registered its projector twice.
+_PROJECTOR_COPY = re.compile(r"model\.vision_resampler\.mm_projector\.(\d+\.)?(weight|bias)")
+# What stands beside a tower in its own folder.
+_BESIDE_TOWER = re.compile(r"text_model\..+|(text|visual)_projection\.weight|logit_(scale|bias)")
 _TOWER_LAYER = re.compile(rf"{_PLACE}encoder\.layers\.(\d+)\..+")
 _HEADS = frozenset(f"{place}lm_head.weight" for place in _HEAD)
 _NEWLINES = frozenset(f"{place}image_newline" for place in _ROOT)
@@ -194,9 +195,8 @@ def is_ignored(name: str, dimensions: ModelDimensions) -> bool:
     """Whether a tensor of a file is known and not needed.
 
     These are: rotary frequencies and position buffers; the tower's pooling head, last norm and
-    layers after the used ones; the text model, projections and scale beside a tower in its own
-    folder; LLaVA-NeXT-Video's second copy of its projector; a head that is tied to the embedding;
-    and a newline or separator vector that the configuration does not use.
+    layers after the used ones; a head that is tied to the embedding; a separator vector that the
+    configuration does not use; and the `spares` of the dimensions.
     """
     layer = _TOWER_LAYER.fullmatch(name)
     if layer:
@@ -204,15 +204,27 @@ def is_ignored(name: str, dimensions: ModelDimensions) -> bool:
     if name in _HEADS:
         return dimensions.text.tie_embeddings
     if name in _NEWLINES:
-        return not dimensions.has_newline
+        return not dimensions.has_newline and "newline" in dimensions.spares
     if name in _SEPARATORS:
         return not dimensions.has_separator
+    if _PROJECTOR_COPY.fullmatch(name):
+        return "projector copy" in dimensions.spares
     return any(re.fullmatch(pattern, name) for pattern in _IGNORED)
+
+
+def is_beside_tower(name: str) -> bool:
+    """Whether a tensor in a tower's own folder is of the text model it was trained with."""
+    return _BESIDE_TOWER.fullmatch(name) is not None
 
 
 def is_head(name: str) -> bool:
     """Whether a tensor of a file is the language model's head, in any spelling."""
     return name in _HEADS
+
+
+def final_norm_names() -> frozenset[str]:
+    """Return what files may call the weight of the language model's last norm."""
+    return frozenset(f"{place}norm.weight" for place in _TEXT)
 
 
 def unused_tower_shapes(dimensions: ModelDimensions, spelling: Spelling) -> dict[str, int]:

@@ -8,10 +8,17 @@ no file and knows no weights.
 import re
 from typing import Any
 
-from llava_video.model.dimensions import FusionConfig, ModelDimensions, TextConfig, VisionConfig
+from llava_video.errors import CheckpointError
+from llava_video.model.dimensions import (
+    FusionConfig,
+    ModelDimensions,
+    Spare,
+    TextConfig,
+    VisionConfig,
+)
 from llava_video.model.json_fields import JsonFields
 from llava_video.model.members import Backbone, backbone_of
-from llava_video.model.tower_config import MOST_LAYERS, unsupported, vision_config_of
+from llava_video.model.tower_config import MOST_LAYERS, tower_kind, unsupported, vision_config_of
 from llava_video.model.visual_layout import is_slow_fast
 from llava_video.ops.frequency_bands import FrequencyBands
 
@@ -101,9 +108,12 @@ def dimensions_of(fields: JsonFields) -> ModelDimensions:
         CheckpointError: on a missing or impossible value, or a part this library does not build.
     """
     vision = vision_config_of(fields)
+    is_video = fields.values.get("mm_resampler_type") == "spatial_pool"
+    may_hold: dict[Spare, bool] = {"newline": vision.kind == "siglip", "projector copy": is_video}
     return ModelDimensions(
         vision=vision,
         text=_text_config(fields),
+        spares=frozenset(spare for spare, is_so in may_hold.items() if is_so),
         has_newline="unpad" in fields.text("mm_patch_merge_type", "flat"),
         has_separator=is_slow_fast(fields),
         projector_layers=_projector_layers(fields),
@@ -114,21 +124,25 @@ def dimensions_of(fields: JsonFields) -> ModelDimensions:
 def context_of(fields: JsonFields, text: TextConfig) -> int:
     """Return the positions the model accepts, in tokens.
 
-    The smaller of `tokenizer_model_max_length` (where the original code cuts) and the positions the
-    decoder was made for, the latter stretched by linear position scaling. LLaVA-Mini's cut, which
-    would take the question from behind a long video, is lifted.
+    The positions the decoder was made for, stretched by linear position scaling. Of a SigLIP member
+    at most `tokenizer_model_max_length`, where the original code cuts. With CLIP that cut, which
+    would take the question from behind a picture or a video, is lifted, unless a decoder sees no
+    further than a window.
 
     Raises:
         CheckpointError: a decoder whose attention reaches less far than that.
     """
     positions = int(text.max_positions * text.rope_scale)
-    if not fields.has("compressor_size"):
-        positions = min(positions, fields.integer("tokenizer_model_max_length", positions))
+    cut = min(positions, fields.integer("tokenizer_model_max_length", positions))
+    if tower_kind(fields) == "siglip" and not fields.has("compressor_size"):
+        positions = cut
     if backbone_of(fields) == "mistral":
         is_said = "sliding_window" in fields.values
         window = fields.values["sliding_window"] if is_said else _MISTRAL_WINDOW
-        if window is not None and fields.integer("sliding_window", _MISTRAL_WINDOW) < positions:
-            raise unsupported("sliding_window", window, f"none, or at least {positions} tokens")
+        reach = positions if window is None else fields.integer("sliding_window", _MISTRAL_WINDOW)
+        if reach < cut:
+            raise unsupported("sliding_window", window, f"none, or at least {cut} tokens")
+        positions = min(positions, reach)
     return positions
 
 
@@ -178,7 +192,15 @@ def _has_qkv_bias(fields: JsonFields, backbone: Backbone) -> bool:
 
 def _rope(scaling: JsonFields) -> dict[str, Any]:
     """Read the change of positions: transformers spelled its kind "type" before "rope_type"."""
-    kind = scaling.values.get("rope_type", scaling.values.get("type", "default"))
+    kind = scaling.values.get("rope_type", scaling.values.get("type"))
+    if kind is None and scaling.has("factor"):
+        # transformers refused this up to 4.x and ignores the factor since 5.
+        raise CheckpointError(
+            f"config.json has rope_scaling = {dict(scaling.values)!r}, a factor without a type.",
+            'write "type": "linear" beside the factor, or rope_scaling null for positions as they '
+            "are.",
+        )
+    kind = kind or "default"
     if kind == "default":
         return {}
     if kind == "linear":

@@ -62,7 +62,7 @@ def read_pickled(path: Path, *, is_header: bool = False) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is damaged: torch cannot read it ({type(cause).__name__}).", _FETCH
         ) from cause
-    return _named_tensors(path, found)
+    return _named_tensors(path, found, is_header=is_header)
 
 
 def dtype_word(dtype: torch.dtype) -> str:
@@ -97,12 +97,17 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(f"{path} is compressed, which torch.save never does.", _OTHERS)
 
 
-def _named_tensors(path: Path, found: Any) -> dict[str, Tensor]:
+def _named_tensors(path: Path, found: Any, *, is_header: bool) -> dict[str, Tensor]:
     if not isinstance(found, Mapping):
         raise CheckpointError(
             f"{path} holds a {type(found).__name__}, expected a dict of tensors.", _OTHERS
         )
     for name, value in found.items():
+        if not is_header and isinstance(value, Tensor) and value.is_meta:
+            raise CheckpointError(
+                f"{path} holds {name!r} without its numbers: it was saved on the meta device.",
+                "save it again where the weights are, or fetch another copy.",
+            )
         if not isinstance(name, str) or not _is_plain(value):
             kind = f"{value.layout} tensor" if isinstance(value, Tensor) else type(value).__name__
             raise CheckpointError(

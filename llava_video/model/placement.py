@@ -1,6 +1,7 @@
 """A model and the devices there are → the device of every parameter, layer by layer.
 
 One device takes everything when it has room; several GPUs share the layers through `accelerate`.
+What runs as one is never split: a layer, the vision tower, the projector, the fusion.
 Nothing is placed on a disk or, beside GPUs, in main memory: that would be too slow to be an answer.
 Knows no file.
 """
@@ -17,6 +18,9 @@ Placement = Callable[[str], torch.device]
 
 # Of one GPU, what weights may take: the rest is for the cache and activations.
 ROOM_FOR_WEIGHTS = 0.8
+
+# Classes that run on one device, beside every layer's.
+_WHOLE = ("Fusion", "Projector", "VisionTower")
 
 
 def place(model: nn.Module, device: str | torch.device, dtype: torch.dtype) -> Placement:
@@ -55,14 +59,13 @@ def spread(model: nn.Module, free_bytes: Mapping[int, int], dtype: torch.dtype) 
         CapacityError: the weights do not fit.
     """
     accelerate = require("accelerate")
-    whole = sorted(
-        {
-            type(layer).__name__
-            for module in model.modules()
-            if isinstance(module, nn.ModuleList)
-            for layer in module
-        }
-    )
+    layers = {
+        type(layer).__name__
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList)
+        for layer in module
+    }
+    whole = sorted({*_WHOLE, *layers})
     balanced = accelerate.utils.get_balanced_memory(
         model, max_memory=dict(free_bytes), no_split_module_classes=whole, dtype=dtype
     )

@@ -71,7 +71,11 @@ class Projector(nn.Module):
 
 
 def _through(layers: Sequence[nn.Module], x: torch.Tensor) -> torch.Tensor:
-    """Return x after some linear layers with a GELU between each two; x itself after none."""
+    """Return x after some linear layers with a GELU between each two; x itself after none.
+
+    The layers may stand on another device than x, which goes there.
+    """
+    x = x.to(next(layers[0].parameters()).device) if layers else x
     for idx, layer in enumerate(layers):
         x = layer(activate(x, "gelu") if idx else x)
     return x

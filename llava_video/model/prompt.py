@@ -13,6 +13,8 @@ time, and it could move the marks or the end that the plan and the engine count 
 """
 
 import difflib
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -26,6 +28,8 @@ DEFAULT_TEMPLATE: Final = "qwen_1_5"
 
 # What stands around every visual of a checkpoint with `mm_use_im_start_end`.
 MARK_ENDS: Final = ("<im_start>", "<im_end>")
+
+_TOKEN = re.compile(r"<\|\w+\|>|</?s>")
 
 _CURIOUS = (
     "A chat between a curious {0} and an artificial intelligence assistant. The assistant gives "
@@ -82,6 +86,19 @@ class Template:
     def cue(self) -> str:
         """What the prompt of an answer ends with."""
         return self.around_answer[0].rstrip(" ")
+
+    @property
+    def strings(self) -> tuple[str, ...]:
+        """What the template itself writes, without white space at the ends."""
+        pairs = (self.around_system, self.around_user, self.around_answer)
+        own = (self.begin, self.between, *itertools.chain.from_iterable(pairs))
+        return tuple(dict.fromkeys(text.strip() for text in own if text.strip()))
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Which of these are written as tokens: `<|im_end|>` and `</s>`, not ### or [INST]."""
+        found = (_TOKEN.findall(text) for text in self.strings)
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(found)))
 
 
 _PLAIN = Template(around_system=("", "\n"), around_user=("", "\n"), around_answer=("", "\n"))

@@ -29,8 +29,7 @@ BLANK: Final = "\u2581"  # how a vocabulary writes " "
 _BPE = 2
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _HINT = (
-    "save it as tokenizer.json once, by `AutoTokenizer.from_pretrained(folder)"
-    ".save_pretrained(folder)` of transformers, and take tokenizer.model out of the folder."
+    "download it again, or put a tokenizer.json of the same tokens beside it, which is read then."
 )
 
 

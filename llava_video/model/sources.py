@@ -3,12 +3,14 @@
     whole      every weight of the language model and the projector
     adapter    a LoRA folder: changes of a base, and the projector trained with them
     projector  mm_projector.bin alone, over a base
-    delta      differences to a base, told by its name
+    delta      differences to a base: the weight of its last norm is near 0
 
 What a folder lacks is looked for by the name it gives: as a path, beside the folder, on the hub.
-Decided by the files and tensors that are there, never by a flag. Imports no torch.
+Decided by the files and tensors that are there, never by a flag; by the name where there are none.
+Imports no torch itself.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,8 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llava_video.errors import CheckpointError
+from llava_video.model.final_norm import final_norm_size
 from llava_video.model.hub import resolve_checkpoint
 from llava_video.model.json_fields import read_json_object
+from llava_video.model.members import MEMBER_KEY
 from llava_video.model.shards import has_weights, read_header, weight_paths
 
 Kind = Literal["whole", "adapter", "projector", "delta"]
@@ -27,6 +31,12 @@ ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 BESIDE_ADAPTER = "non_lora_trainables.bin"
 PROJECTOR_FILE = "mm_projector.bin"
+
+# The mean size of the numbers of the last norm's weight: 0.013 in a published delta, of order 1 in
+# a whole model. Halfway, as factors go.
+_MOST_DELTA_NORM = 0.1
+
+_log = logging.getLogger(__name__)
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 
@@ -112,7 +122,8 @@ def find_sources(
         revision: of the hub id.
         base: a folder or hub id that the checkpoint is over; None for the one it names itself.
         vision_tower: a folder or hub id with the tower of a checkpoint that holds none; None for
-            the one its configuration names.
+            the one its configuration names. A tower in the checkpoint keeps its weights: the given
+            one then only says its sizes.
         files: "config" leaves all weights where they are, and the tower out.
 
     Raises:
@@ -121,6 +132,12 @@ def find_sources(
     folder = resolve_checkpoint(name_or_path, revision=revision, files=files)
     kind = _kind_of(folder, os.fspath(name_or_path))
     sources = Sources(kind=kind, folder=folder, base=_base_of(kind, folder, base, files))
+    if vision_tower is not None and "text_config" in _config_of(sources.config_folder):
+        raise CheckpointError(
+            f"vision_tower = {os.fspath(vision_tower)!r} was given, but {folder} is in "
+            "transformers' layout, which holds its tower and says its sizes.",
+            "leave vision_tower= out.",
+        )
     if files == "config":
         return sources
     return replace(sources, tower=_tower_of(sources, vision_tower))
@@ -166,13 +183,30 @@ def look_up(folder: Path, name: str | Path, *, what: str, keyword: str, files: F
         ) from cause
 
 
+def name_of(folder: Path) -> str:
+    """Return a folder's name; the hub's cache calls a snapshot by its commit."""
+    parts = folder.absolute().parts
+    is_snapshot = len(parts) > 2 and parts[-2] == "snapshots"
+    return parts[-3].rpartition("--")[2] if is_snapshot else parts[-1]
+
+
 def _kind_of(folder: Path, name: str) -> Kind:
     if (folder / ADAPTER_CONFIG).is_file():
         return "adapter"
     if not has_weights(folder) and _is_projector(folder):
         return "projector"
+    size = final_norm_size(folder)
+    if size is not None:
+        return "delta" if size < _MOST_DELTA_NORM else "whole"
+    # The weights are not here. This library writes its key into whole checkpoints only; else a name
+    # is all there is, and that of merged weights often keeps the word.
+    is_whole = MEMBER_KEY in _config_of(folder) or "merge" in name.lower()
+    return "delta" if _sounds_like_delta(folder, name) and not is_whole else "whole"
+
+
+def _sounds_like_delta(folder: Path, name: str) -> bool:
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    return "delta" if "delta" in (last or folder.resolve().name).lower() else "whole"
+    return "delta" in f"{last} {name_of(folder)}".lower()
 
 
 def _is_projector(folder: Path) -> bool:
@@ -185,17 +219,23 @@ def _is_projector(folder: Path) -> bool:
 def _base_of(kind: Kind, folder: Path, given: str | Path | None, files: Files) -> Path | None:
     if kind == "whole":
         if given is not None:
+            named_so = _sounds_like_delta(folder, "")
+            whole = ", whatever its name says: its weights are whole" if named_so else ""
             raise CheckpointError(
                 f"base = {os.fspath(given)!r} was given, but {folder} is no adapter, projector or "
-                "delta: it needs none.",
+                f"delta{whole}. It needs none.",
                 "leave base= out.",
             )
         return None
     named = given or _named_base(kind, folder)
     if not named:
+        words = _WORDS[kind]
+        if kind == "delta" and final_norm_size(folder) is not None:
+            words = "the differences to another model (a delta): its last norm is near 0"
         raise CheckpointError(
-            f"{folder} holds {_WORDS[kind]}, which is nothing without the model it is over.",
-            f"pass base= with {_BASES[kind]}; they are put together while they load.",
+            f"{folder} holds {words}, which is nothing without the model it is over.",
+            f"pass base= with {_BASES[kind]}; they are put together while they load, or once and "
+            "for all by `llava-video convert --base`.",
         )
     found = look_up(folder, named, what="base model", keyword="base", files=files)
     if _kind_of(found, os.fspath(named)) != "whole":
@@ -209,7 +249,7 @@ def _base_of(kind: Kind, folder: Path, given: str | Path | None, files: Files) -
 _WORDS = {
     "adapter": "a LoRA adapter",
     "projector": "a projector alone",
-    "delta": "the differences to another model (a delta, by its name)",
+    "delta": "the differences to another model (a delta), by its name",
 }
 _BASES = {
     "adapter": "the folder or hub id it was trained over",
@@ -232,10 +272,11 @@ def _tower_of(sources: Sources, given: str | Path | None) -> Path | None:
     names = (name for path in sources.weight_files() for name in read_header(path).shapes)
     if any("vision_tower." in name for name in names):
         if given is not None:
-            raise CheckpointError(
-                f"vision_tower = {os.fspath(given)!r} was given, but {sources.folder} holds its "
-                "own tower, trained with it.",
-                "leave vision_tower= out: another tower gives other answers.",
+            _log.warning(
+                "%s holds its own tower, trained with it: of vision_tower=%r only the sizes are "
+                "taken, no weight.",
+                sources.folder,
+                os.fspath(given),
             )
         return None
     config = _config_of(sources.config_folder)

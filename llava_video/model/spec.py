@@ -56,6 +56,12 @@ class ModelSpec:
         ends = stop_strings(self.config.template)
         return tuple(end for end in ends if self.tokenizer.special_id(end) is None)
 
+    @property
+    def missing_tokens(self) -> tuple[str, ...]:
+        """Tokens that the template is written with and this tokenizer does not have."""
+        tokens = template_of(self.config.template).tokens
+        return tuple(token for token in tokens if self.tokenizer.token_id(token) is None)
+
     def with_template(self, name: str | None) -> "ModelSpec":
         """Return the spec with another conversation template; None leaves the checkpoint's.
 

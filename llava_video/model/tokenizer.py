@@ -57,6 +57,7 @@ class Tokenizer:
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
+        self._folder = folder
         path = folder / "tokenizer_config.json"
         settings = read_json_object(path) if path.is_file() else {}
         self._json, self._doubled_before = _read(folder, settings)
@@ -80,8 +81,25 @@ class Tokenizer:
 
     @property
     def num_ids(self) -> int:
-        """Ids the tokenizer knows; the model may have more rows."""
-        return int(self._base.get_vocab_size())
+        """One more than its largest id; ids may be left out, and the model may have more rows."""
+        return max(self._base.get_vocab().values(), default=-1) + 1
+
+    def check_rows(self, num_rows: int) -> None:
+        """See that every id has a row of the embedding.
+
+        Args:
+            num_rows: rows there are.
+
+        Raises:
+            CheckpointError: there are too few.
+        """
+        if self.num_ids > num_rows:
+            raise CheckpointError(
+                f"the tokenizer in {self._folder} has ids up to {self.num_ids - 1}, the embedding "
+                f"has {num_rows} rows.",
+                "use the tokenizer the checkpoint was trained with; one that was extended needs "
+                "the rows too.",
+            )
 
     def to_json(self) -> str:
         """Return the text of a tokenizer.json, without the placeholders of conversions."""

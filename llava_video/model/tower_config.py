@@ -4,6 +4,7 @@ A configuration may hold the sizes, or only name the tower: the three towers of 
 by name, every other one has a config.json of its own. Opens no file and knows no weights.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -29,6 +30,12 @@ _ACTIVATIONS: dict[TowerKind, dict[str, TowerActivation]] = {
     "clip": {"quick_gelu": "quick_gelu", "gelu": "gelu"},
 }
 _KINDS: dict[str, TowerKind] = {"clip_vision_model": "clip", "siglip_vision_model": "siglip"}
+
+# `model_type` of a folder that holds a tower, beside its text model or alone.
+TOWER_TYPES: Final = frozenset({"clip", "siglip", *_KINDS})
+
+# How towers are named after the pictures they see: 336 px in patches of 14 px.
+_NAMED_SIZE = re.compile(r"patch(\d+)-(\d+)")
 
 # What transformers' classes assume of a key that a file leaves out.
 _CLASS_DEFAULTS: dict[TowerKind, dict[str, Any]] = {
@@ -109,7 +116,9 @@ def tower_kind(fields: JsonFields) -> TowerKind:
 
 
 def known_tower(name: str) -> dict[str, Any] | None:
-    """Return the sizes of CLIP-L by its hub id, or by a path that ends in its name."""
+    """Return the sizes of a tower of the family by its hub id, or a path that ends in its name."""
+    if _last_part(name) == _last_part(SO400M):
+        return {**vision_values(_USUAL["siglip"]), "model_type": "siglip_vision_model"}
     for known, sizes in _KNOWN_CLIP.items():
         if _last_part(name) == _last_part(known):
             return dict(sizes)
@@ -120,8 +129,34 @@ def tower_to_find(values: Mapping[str, Any]) -> str | None:
     """Return the tower that a configuration only names and nobody knows; None when all is said."""
     fields = JsonFields(values, "config.json")
     name = fields.text("mm_vision_tower", SO400M)
-    is_known = known_tower(name) or _last_part(name) == _last_part(SO400M)
-    return None if is_known or fields.has("vision_config") else name
+    return None if known_tower(name) or fields.has("vision_config") else name
+
+
+def check_same_picture(fields: JsonFields, given: Mapping[str, Any], tower: str) -> None:
+    """See that a tower the user gives sees pictures as the checkpoint's own, where that is known.
+
+    Args:
+        fields: the checkpoint's configuration, with the sizes of its own tower if they are here.
+        given: sizes of the other one, from `tower_values`.
+        tower: its name.
+
+    Raises:
+        CheckpointError: it is for pictures or patches of another size.
+    """
+    if not fields.has("mm_vision_tower") and not fields.has("vision_config"):
+        return
+    name = fields.text("mm_vision_tower", "")
+    own = fields.inner("vision_config").values or known_tower(name) or {}
+    told = _NAMED_SIZE.search(_last_part(name))
+    if not own and told:
+        own = {"patch_size": int(told[1]), "image_size": int(told[2])}
+    for key, what in (("image_size", "pictures"), ("patch_size", "patches")):
+        if key in own and own[key] != given.get(key):
+            raise CheckpointError(
+                f"vision_tower = {tower!r} is for {what} of {given.get(key)} px, the checkpoint's "
+                f"tower {name or 'in config.json'} for {own[key]} px.",
+                "pass the tower it was trained with.",
+            )
 
 
 def tower_values(values: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -163,21 +198,29 @@ def vision_config_of(fields: JsonFields) -> VisionConfig:
     the output of the 23rd.
 
     Raises:
-        CheckpointError: impossible sizes, or a CLIP tower that is only named and not known.
+        CheckpointError: impossible sizes, or a tower that is only named and not known.
     """
     kind, given = tower_kind(fields), fields.inner("vision_config")
     name = fields.text("mm_vision_tower", SO400M)
-    if kind == "clip" and not given.values:
+    if not given.values:
         given = JsonFields(known_tower(name) or {}, f"the table entry of {name}")
-    if kind == "clip" and not given.values:
+    if not given.values:
         raise CheckpointError(
-            f"config.json only names its vision tower, {name!r}, whose sizes are not known.",
+            f"config.json only names its vision tower, {name!r}, whose sizes are not known: "
+            f"neither does it hold them (vision_config), nor is it {CLIP_L}, {CLIP_L_336} or "
+            f"{SO400M}.",
             f"fetch {name} (its config.json is enough for a plan) into a folder of that name "
             "beside the checkpoint, or pass vision_tower=FOLDER.",
         )
     tower = _sizes(given, _USUAL[kind])
     width = fields.integer("mm_hidden_size", tower.hidden_size)
     if width != tower.hidden_size:
+        if not fields.has("mm_vision_tower"):
+            raise CheckpointError(
+                f"config.json names no vision tower, and its mm_hidden_size = {width} "
+                f"is not the width of the usual one, {tower.hidden_size}.",
+                "pass vision_tower= with the one it was trained with.",
+            )
         raise fields.wrong("mm_hidden_size", width, f"{tower.hidden_size}, the width of {name}")
     return replace(tower, num_layers=_num_run(fields, tower)) if kind == "clip" else tower
 

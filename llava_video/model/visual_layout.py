@@ -64,9 +64,7 @@ def visual_layout_of(fields: JsonFields, tile_px: int, member: Member) -> Visual
     Raises:
         CheckpointError: on a value this library does not build, or canvases not of whole tiles.
     """
-    merge = fields.text("mm_patch_merge_type", "flat")
-    if merge not in ("flat", "spatial", "spatial_unpad"):
-        raise unsupported("mm_patch_merge_type", merge, "'flat', 'spatial' or 'spatial_unpad'")
+    merge = fields.one_of("mm_patch_merge_type", "flat", ("flat", "spatial", "spatial_unpad"))
     aspect, anyres_max = _aspect(fields.text("image_aspect_ratio", "square"))
     canvases = _canvases(fields, tile_px)
     if aspect == "anyres" and not canvases:
@@ -103,9 +101,7 @@ def _pooling(fields: JsonFields, member: Member) -> tuple[int, PoolOf]:
         usual = member.pool_stride or 2
         is_read = is_slow_fast(fields)
         return fields.integer("mm_spatial_pool_stride", usual) if is_read else usual, "tokens"
-    position = fields.text("mm_pooling_position", "before")
-    if position not in ("before", "after"):
-        raise unsupported("mm_pooling_position", position, "'before' or 'after' the projector")
+    position = fields.one_of("mm_pooling_position", "before", ("before", "after"))
     stride = fields.integer("mm_spatial_pool_stride", 2)
     return stride, "features" if position == "before" else "tokens"
 
@@ -114,9 +110,7 @@ def _newline(fields: JsonFields, merge: str, member: Member, pool_of: PoolOf) ->
     usual = member.newline
     if member is LLAVA_NEXT_VIDEO and pool_of == "tokens":
         usual = "one_token"  # of the later code, which pools after the projector
-    position = fields.text("mm_newline_position", usual)
-    if position not in _NEWLINES:
-        raise unsupported("mm_newline_position", position, " or ".join(map(repr, _NEWLINES)))
+    position = fields.one_of("mm_newline_position", usual, _NEWLINES)
     newline = _NEWLINES[position]
     if "unpad" in merge:
         return newline

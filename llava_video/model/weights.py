@@ -21,13 +21,19 @@ from llava_video.model.changes import (
 )
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.json_fields import JsonFields, read_json_object
-from llava_video.model.names import is_ignored, our_names, parameter_shapes
+from llava_video.model.names import (
+    is_beside_tower,
+    is_ignored,
+    likeliest_names,
+    our_names,
+    parameter_shapes,
+)
 from llava_video.model.shards import Shard, find_shards, read_header, shortened
 from llava_video.model.sources import ADAPTER_CONFIG, Sources
 
 _LOW_RANK = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
 # How the module that an adapter wraps is spelled in its file; the first that gives a known name.
-_WRAPPERS = ("base_model.model.", "base_model.", "")
+_WRAPPERS = ("base_model.model.", "base_model.", "model.", "")
 
 _OTHER_BASE = "check that the adapter and its base belong together, or name the right one by base=."
 
@@ -60,7 +66,7 @@ def open_weights(sources: Sources, dimensions: ModelDimensions) -> Weights:
         CheckpointError: a file is missing or damaged, an adapter or delta does not fit, or it is of
             a kind this library does not merge.
     """
-    tower = () if sources.tower is None else find_shards(sources.tower)
+    tower = () if sources.tower is None else tuple(map(_tower_alone, find_shards(sources.tower)))
     place = str(sources.folder) if sources.base is None else f"{sources.folder} over {sources.base}"
     if sources.base is None:
         return Weights(place=place, shards=(*find_shards(sources.folder), *tower))
@@ -69,13 +75,19 @@ def open_weights(sources: Sources, dimensions: ModelDimensions) -> Weights:
         delta = find_shards(sources.folder)
         change: Change = _difference(base, delta, dimensions)
         return Weights(place=place, shards=(*delta, *tower), change=change)
-    own = tuple(read_header(path) for path in sources.own_files())
+    own = [_unwrapped(read_header(path), dimensions) for path in sources.own_files()]
     if sources.kind == "adapter":
-        adapter, *beside = (_unwrapped(shard, dimensions) for shard in own)
-        change, over = _low_rank(sources.folder, adapter, dimensions), tuple(beside)
+        change, over = _low_rank(sources.folder, own[0], dimensions), tuple(own[1:])
     else:
-        change, over = _without_rows(_unwrapped(own[0], dimensions), dimensions)
+        change, over = _without_rows(own[0], dimensions)
+    for shard in over:
+        _check_projector(shard, dimensions, is_needed=sources.kind == "projector")
     return Weights(place=place, shards=(*base, *tower), over=over, change=change)
+
+
+def _tower_alone(shard: Shard) -> Shard:
+    """Return a shard of a tower's own folder without the text model beside it."""
+    return shard.renamed(lambda name: None if is_beside_tower(name) else name)
 
 
 def _unwrapped(shard: Shard, dimensions: ModelDimensions) -> Shard:
@@ -92,6 +104,21 @@ def _unwrapped(shard: Shard, dimensions: ModelDimensions) -> Shard:
         return name
 
     return shard.renamed(rename)
+
+
+def _check_projector(shard: Shard, dimensions: ModelDimensions, *, is_needed: bool) -> None:
+    """See that a projector is whole: the base's would fill its gaps, and answer otherwise."""
+    known = our_names(dimensions)
+    found = {known[name] for name in shard.shapes if name in known}
+    expected = [ours for ours in parameter_shapes(dimensions) if ours.startswith("projector.")]
+    lacking = [ours for ours in expected if ours not in found]
+    if lacking and (is_needed or len(lacking) < len(expected)):
+        names = likeliest_names(dimensions, shard.shapes)
+        raise CheckpointError(
+            f"{shard.path} holds {len(expected) - len(lacking)} of the {len(expected)} tensors of "
+            f"a projector; missing: {shortened([names[ours] for ours in lacking])}.",
+            "fetch the whole file.",
+        )
 
 
 def _low_rank(folder: Path, adapter: Shard, dimensions: ModelDimensions) -> LowRank:
@@ -140,6 +167,10 @@ def _check_plain(folder: Path, values: JsonFields) -> None:
         "rank_pattern": (None, {}),
         "alpha_pattern": (None, {}),
         "modules_to_save": (None, []),
+        "use_qalora": (None, False),
+        "layer_replication": (None, []),
+        # The others ("pissa", "olora", …) take the base apart before they begin.
+        "init_lora_weights": (None, False, "gaussian", True),
     }
     for key, fits in allowed.items():
         if values.values.get(key) not in fits:
@@ -151,10 +182,11 @@ def _check_plain(folder: Path, values: JsonFields) -> None:
 
 
 def _without_rows(shard: Shard, dimensions: ModelDimensions) -> tuple[Change, tuple[Shard, ...]]:
-    """Split off the rows of an embedding that were trained beside a projector."""
-    known, vocab_size = our_names(dimensions), dimensions.text.vocab_size
+    """Split off the rows of an embedding, some or all, that were trained beside a projector."""
+    known, (vocab_size, width) = our_names(dimensions), parameter_shapes(dimensions)[EMBEDDING]
     for name, shape in shard.shapes.items():
-        if known.get(name) == EMBEDDING and shape[0] < vocab_size:
+        fits = len(shape) == 2 and shape[0] <= vocab_size and shape[1] == width
+        if known.get(name) == EMBEDDING and fits:
             rest = shard.renamed(lambda other: None if other == name else other)  # noqa: B023 - used at once
             return LastRows((shard, name), shape[0], vocab_size), (rest,)
     return Change(), (shard,)

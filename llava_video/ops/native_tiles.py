@@ -49,10 +49,8 @@ class Picture(NamedTuple):
 
     def taps(self, field_px: tuple[int, int], axis: int, kind: Filter) -> Taps:
         """Return the weights of the pass along an axis, 0 the height, of the kept pixels."""
-        whole, kept = taps(field_px[axis], self.size_px[axis], kind), self.kept_px[axis]
-        begin = (self.size_px[axis] - kept) // 2
-        places = slice(begin, begin + kept)
-        return Taps(whole.starts[places], whole.counts[places], whole.weights[places])
+        new_px, kept = self.size_px[axis], self.kept_px[axis]
+        return taps(field_px[axis], new_px, kind, (new_px - kept) // 2, kept)
 
 
 class Levels(NamedTuple):

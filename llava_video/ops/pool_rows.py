@@ -65,6 +65,7 @@ def _pool_rows_torch(
         rows[idx : idx + 1, :, :width] = pool_map(
             window, pooling.stride, pooling.kind, pooling.size
         )
+        del window  # before the next is made
     if rows.shape[2] > width:
         rows[:, :, width] = 0 if ends is None else ends.to(rows)
 

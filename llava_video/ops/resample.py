@@ -31,6 +31,7 @@ Filter = Literal["bicubic", "bilinear", "lanczos", "nearest"]
 PRECISION_BITS: Final = 22
 
 _Floats = npt.NDArray[np.float64]
+_Idxs = npt.NDArray[np.int64]
 _BICUBIC_A = -0.5
 # np.sin may be off by a unit in the last place where it is vectorised; Pillow calls libm's.
 _sin = np.frompyfunc(math.sin, 1, 1)
@@ -52,17 +53,30 @@ class Taps:
 
 
 @functools.lru_cache(maxsize=256)
-def taps(old_px: int, new_px: int, kind: Filter = "bicubic") -> Taps:
+def taps(
+    old_px: int,
+    new_px: int,
+    kind: Filter = "bicubic",
+    first: int = 0,
+    num_kept: int | None = None,
+) -> Taps:
     """Return the weights of one pass; read only, kept for the sizes used last.
+
+    Of new pixels that are kept only those are made: a crop's frame of 65,000 x 1 px becomes
+    21,840,000 px long, of which 336 are shown.
 
     Args:
         old_px: length before, >= 1.
         new_px: length after, >= 1.
         kind: the filter, antialiased as Pillow does it; "nearest" for none.
+        first: the first new pixel that is kept.
+        num_kept: how many are, >= 1; None for all from there on.
     """
-    made = (
-        _nearest_taps(old_px, new_px) if kind == "nearest" else _filter_taps(old_px, new_px, kind)
-    )
+    kept = np.arange(first, new_px if num_kept is None else first + num_kept)
+    if kind == "nearest":
+        made = _nearest_taps(kept, old_px, new_px)
+    else:
+        made = _filter_taps(kept, old_px, new_px, kind)
     for name in made.__slots__:
         getattr(made, name).flags.writeable = False
     return made
@@ -84,21 +98,21 @@ def is_height_first(old: tuple[int, int], new: tuple[int, int]) -> bool:
     return old[0] > new[0] and old[0] - new[0] > 2 * (old[1] - new[1])
 
 
-def _nearest_taps(old_px: int, new_px: int) -> Taps:
+def _nearest_taps(kept: _Idxs, old_px: int, new_px: int) -> Taps:
     step = np.float32(old_px) / np.float32(new_px)
-    places = (np.arange(new_px, dtype=np.float32) * step).astype(np.int64)
-    ones = np.ones(new_px, dtype=np.int32)
+    places = (kept.astype(np.float32) * step).astype(np.int64)
+    ones = np.ones(len(kept), dtype=np.int32)
     starts = _int32(np.minimum(places, old_px - 1))
     return Taps(starts, ones, (ones << PRECISION_BITS)[:, None])
 
 
-def _filter_taps(old_px: int, new_px: int, kind: Filter) -> Taps:
+def _filter_taps(kept: _Idxs, old_px: int, new_px: int, kind: Filter) -> Taps:
     reach, curve = _FILTERS[kind]
     scale = old_px / new_px
     spread = max(scale, 1.0)
     support = reach * spread
     most = math.ceil(support) * 2 + 1
-    centres = (np.arange(new_px) + 0.5) * scale
+    centres = (kept + 0.5) * scale
     starts = np.maximum((centres - support + 0.5).astype(np.int64), 0)
     stops = np.minimum((centres + support + 0.5).astype(np.int64), old_px)
     counts = stops - starts
@@ -112,7 +126,7 @@ def _filter_taps(old_px: int, new_px: int, kind: Filter) -> Taps:
     return Taps(_int32(starts), _int32(counts), weights)
 
 
-def _int32(idxs: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+def _int32(idxs: _Idxs) -> npt.NDArray[np.int32]:
     return idxs.astype(np.int32)
 
 

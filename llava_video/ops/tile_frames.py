@@ -49,12 +49,9 @@ def tile_frames_reference(
     for is_padded, canvas in _canvases(height_px, width_px, fit, grid, tile_px, overview=overview):
         rows, cols = canvas.grid.rows, canvas.grid.cols
         (height, width), (top, left) = canvas.shown, canvas.offset
-        (first_row, first_col) = canvas.cut
         pixels = frames.new_zeros(num_frames, rows * tile_px, cols * tile_px, 3)
         of = _padded_square(frames, mean) if is_padded else frames
-        whole = _resized(of, canvas.size, kind)
-        shown = whole[:, first_row : first_row + height, first_col : first_col + width]
-        pixels[:, top : top + height, left : left + width] = shown
+        pixels[:, top : top + height, left : left + width] = _resized(of, canvas, kind)
         cut = pixels.view(num_frames, rows, tile_px, cols, tile_px, 3)
         parts.append(cut.permute(0, 1, 3, 5, 2, 4).flatten(1, 2))  # (T, n, 3, px, px)
     levels = torch.cat(parts, dim=1).flatten(0, 1)
@@ -155,25 +152,26 @@ def _canvases(
         yield fit == "pad", one
 
 
-def _resized(frames: torch.Tensor, size: tuple[int, int], kind: Filter) -> torch.Tensor:
-    """Return frames (T, H, W, 3) resized to (height, width), by both passes."""
-    dims = (1, 2) if is_height_first((frames.shape[1], frames.shape[2]), size) else (2, 1)
+def _resized(frames: torch.Tensor, canvas: Canvas, kind: Filter) -> torch.Tensor:
+    """Return what is shown of frames (T, H, W, 3) on a canvas, by both passes."""
+    dims = (1, 2) if is_height_first((frames.shape[1], frames.shape[2]), canvas.size) else (2, 1)
     for dim in dims:
-        frames = _one_pass(frames, dim, size[dim - 1], kind)
+        frames = _one_pass(frames, dim, canvas, kind)
     return frames
 
 
-def _one_pass(levels: torch.Tensor, dim: int, new_px: int, kind: Filter) -> torch.Tensor:
+def _one_pass(levels: torch.Tensor, dim: int, canvas: Canvas, kind: Filter) -> torch.Tensor:
     """Return frames (T, H, W, 3) resized along one dimension, rounded to uint8."""
-    old_px = levels.shape[dim]
+    old_px, new_px = levels.shape[dim], canvas.size[dim - 1]
+    first, num_kept = canvas.cut[dim - 1], canvas.shown[dim - 1]
     if new_px == old_px:
-        return levels
-    found = taps(old_px, new_px, kind)
+        return levels.narrow(dim, first, num_kept)
+    found = taps(old_px, new_px, kind, first, num_kept)
     starts, weights = torch.tensor(found.starts), torch.tensor(found.weights)
     along = [1, 1, 1, 1]
-    along[dim] = new_px
+    along[dim] = num_kept
     shape = [*levels.shape]
-    shape[dim] = new_px
+    shape[dim] = num_kept
     half = 1 << (PRECISION_BITS - 1)
     totals = torch.full(shape, half, dtype=torch.int32, device=levels.device)
     for tap in range(weights.shape[1]):

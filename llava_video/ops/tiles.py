@@ -14,7 +14,7 @@ Pillow (AVX-512, 2 cores; benchmarks/results/tiling.jsonl). Knows no torch and n
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from llava_video.ops.levels import STORED, Dtype, Pixels, Rgb, tables_of
 from llava_video.ops.native import native
 from llava_video.ops.native_tiles import Field, Levels, Picture, make_tiler, num_cores, whole_rows
 from llava_video.ops.resample import Filter, taps
+from llava_video.ops.thin_frames import thin_tile
 from llava_video.values import Fit, Grid
 
 Tiles = npt.NDArray[np.float32]
@@ -33,6 +34,10 @@ _RESAMPLING: dict[Filter, Image.Resampling] = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 _OVERVIEW_AND_PAD: tuple[Fit, Fit] = ("squeeze", "pad")
+# Pillow makes all of the picture that a tile is cropped from, and both read all of a padded square:
+# so many times more than need be as a frame is longer than thick. Thinner frames go without.
+_MOST_ASPECT: Final = 16
+_MOST_NATIVE_ASPECT: Final = 256
 
 
 class Tiling(NamedTuple):
@@ -164,7 +169,8 @@ def clip_tiles(
     Raises:
         ValueError: frames or `out` of another shape or dtype, or a grid for a fit that has none.
     """
-    if native() is None:
+    is_thin = tiling.fit == "pad" and _is_thin(frames.shape[1:3], _MOST_NATIVE_ASPECT)
+    if native() is None or is_thin:
         return clip_tiles_reference(frames, tiling, out=out)
     return clip_tiles_native(frames, tiling, out=out, num_threads=num_threads)
 
@@ -292,7 +298,10 @@ def _squares(frame: Pixels, tiling: Tiling) -> Iterator[Pixels]:
     tile_px, kind = tiling.tile_px, tiling.filter
     if tiling.overview:
         yield _resized(frame, tile_px, tile_px, kind)
-    if tiling.fit in ("squeeze", "nearest"):
+    if tiling.fit in ("pad", "crop") and _is_thin(frame.shape[:2], _MOST_ASPECT):
+        field = _field(frame.shape[:2], tiling)
+        yield thin_tile(frame, field, _pictures(field.field_px, tiling)[-1], kind)
+    elif tiling.fit in ("squeeze", "nearest"):
         yield _resized(frame, tile_px, tile_px, kind)
     elif tiling.fit == "pad":
         yield _resized(_padded_square(frame, tiling.mean), tile_px, tile_px, kind)
@@ -305,6 +314,10 @@ def _squares(frame: Pixels, tiling: Tiling) -> Iterator[Pixels]:
         for top in range(0, canvas.shape[0], tile_px):
             for left in range(0, canvas.shape[1], tile_px):
                 yield canvas[top : top + tile_px, left : left + tile_px]
+
+
+def _is_thin(size_px: tuple[int, ...], most_aspect: int) -> bool:
+    return max(size_px, default=0) > most_aspect * min(size_px, default=0)
 
 
 def _resized(frame: Pixels, height_px: int, width_px: int, kind: Filter) -> Pixels:
@@ -350,12 +363,10 @@ def _pasted(canvas: Pixels, picture: Pixels) -> Pixels:
 @functools.lru_cache(maxsize=64)
 def _tiler(height_px: int, width_px: int, tiling: Tiling, isa: str) -> Any:
     """Return a native tiler for frames of a size, kept for the sizes used last."""
-    frame_px = field_px = (height_px, width_px)
-    if tiling.fit == "pad":
-        field_px = (max(frame_px), max(frame_px))
+    field = _field((height_px, width_px), tiling)
     return make_tiler(
-        Field(frame_px, field_px, letterbox_offset(frame_px, *field_px), _colour(tiling.mean)),
-        _pictures(field_px, tiling),
+        field,
+        _pictures(field.field_px, tiling),
         tiling.filter,
         Levels(
             tiling.dtype, tiling.mean, tiling.std, tables_of(tiling.mean, tiling.std, tiling.dtype)
@@ -363,6 +374,11 @@ def _tiler(height_px: int, width_px: int, tiling: Tiling, isa: str) -> Any:
         tiling.tile_px,
         isa,
     )
+
+
+def _field(frame_px: tuple[int, int], tiling: Tiling) -> Field:
+    field_px = (max(frame_px), max(frame_px)) if tiling.fit == "pad" else frame_px
+    return Field(frame_px, field_px, letterbox_offset(frame_px, *field_px), _colour(tiling.mean))
 
 
 def _pictures(field_px: tuple[int, int], tiling: Tiling) -> list[Picture]:

@@ -350,18 +350,21 @@ def program_shape(tile_px: int, dtype: torch.dtype) -> tuple[int, int]:
     return max(1, 32 * _NUM_WARPS * per_thread // cols), cols
 
 
-def windows(old_px: int, new_px: int, kind: Filter) -> tuple[_Idxs, _Idxs]:
+def windows(
+    old_px: int, new_px: int, kind: Filter, first: int = 0, num_kept: int | None = None
+) -> tuple[_Idxs, _Idxs]:
     """Return a pass's weights such that every tap of every new pixel lies inside.
 
     As many taps for all as the most that one has, begun earlier where they would end outside.
+    `first` and `num_kept` are those of `taps`.
 
     Returns:
-        starts (new,) and weights (taps, new), the weights of one tap side by side.
+        starts (kept,) and weights (taps, kept), the weights of one tap side by side.
     """
     if old_px == new_px:  # each pixel is its own: Pillow leaves the pass out
-        one = np.full((1, new_px), 1 << PRECISION_BITS, dtype=np.int32)
-        return np.arange(new_px, dtype=np.int32), one
-    found = taps(old_px, new_px, kind)
+        starts = np.arange(first, new_px if num_kept is None else first + num_kept, dtype=np.int32)
+        return starts, np.full((1, len(starts)), 1 << PRECISION_BITS, dtype=np.int32)
+    found = taps(old_px, new_px, kind, first, num_kept)
     num_taps = int(found.counts.max())
     starts = np.minimum(found.starts, np.int32(old_px - num_taps))
     # A window that begins d earlier has its weights d places later.
@@ -378,7 +381,5 @@ def _on_device(
 
     Kept for the sizes used last.
     """
-    kept = slice(first, first + num_kept)
-    starts, weights = windows(old_px, new_px, kind)
-    weights = np.ascontiguousarray(weights[:, kept])
-    return torch.from_numpy(starts[kept]).to(device), torch.from_numpy(weights).to(device)
+    starts, weights = windows(old_px, new_px, kind, first, num_kept)
+    return torch.from_numpy(starts).to(device), torch.from_numpy(weights).to(device)

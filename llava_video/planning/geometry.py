@@ -49,6 +49,7 @@ class Geometry:
         reference_rule: which frames compat="reference" takes.
         is_video_trained: whether the model was trained on videos; others get frames as pictures.
         stretches: whether positions are scaled unasked where the context is too short.
+        is_qwen: whether the decoder is Qwen's.
         compressed_side: rows and columns of tokens of a frame that are fused with the prompt
             (LLaVA-Mini); 0 for maps that are pooled.
         split: a fused frame is cut into split x split tiles beside the whole.
@@ -63,6 +64,7 @@ class Geometry:
         vocab_size: rows of its head.
         vision_width: channels of the vision tower (SigLIP so400m by default).
         vision_intermediate_size: channels inside its MLP.
+        projector_layers: linear layers of the projector.
         value_bytes: bytes of one number of the model's dtype.
         weights_bytes: bytes of all weights in that dtype.
     """
@@ -92,6 +94,7 @@ class Geometry:
     reference_rule: ReferenceRule = "steps"
     is_video_trained: bool = True
     stretches: bool = False
+    is_qwen: bool = False
     compressed_side: int = 0
     split: int = 1
     fusion_layers: int = 0
@@ -105,6 +108,7 @@ class Geometry:
     vocab_size: int
     vision_width: int = 1152
     vision_intermediate_size: int = 4304
+    projector_layers: int = 2
     value_bytes: int = 2
     weights_bytes: int
 

@@ -182,10 +182,12 @@ def refuse_knobs(geometry: Geometry, **asked: object) -> None:
     given = {name: _shown(value) for name, value in asked.items() if value is not None}
     if given:
         side = geometry.compressed_side
+        shown = "picture" if "image_aspect" in given else "frame"
+        fewer = "" if shown == "picture" else "; fewer frames take fewer tokens"
         raise ConfigError(
             f"{', '.join(f'{name} = {value}' for name, value in given.items())}, and "
-            f"{geometry.model} makes {side} x {side} tokens of every frame, whatever its size.",
-            f"leave {' and '.join(given)} out; fewer frames take fewer tokens.",
+            f"{geometry.model} makes {side} x {side} tokens of every {shown}, whatever its size.",
+            f"leave {' and '.join(given)} out{fewer}.",
         )
 
 
@@ -253,12 +255,13 @@ def image_layout(height_px: int, width_px: int, geometry: Geometry, aspect: Aspe
 
     Raises:
         ConfigError: tiles are asked of a model without canvases, or that joins them flat or
-            compresses a picture whole.
+            compresses a picture whole; or the picture has fewer pixels than it is cut into blocks.
     """
     fit: Fit = "pad" if aspect == "pad" else geometry.square_fit
     if geometry.compressed_side:
         if aspect == "anyres":
             refuse_knobs(geometry, image_aspect=aspect)
+        _check_blocks(height_px, width_px, geometry)
         return fused_layout(geometry, fit)
     side = geometry.patches_per_side
     has_newline = geometry.has_newline and geometry.unpad and geometry.merge == "spatial"
@@ -319,6 +322,17 @@ def visual_plan(
         note_every=note_every,
         **{field.name: getattr(layout, field.name) for field in fields(layout)},
     )
+
+
+def _check_blocks(height_px: int, width_px: int, geometry: Geometry) -> None:
+    # Of a picture alone: a video's frame is made a tile first. The reference fails here as well.
+    split = geometry.split
+    if min(height_px, width_px) < split:
+        raise ConfigError(
+            f"a picture of {height_px} x {width_px} px, and {geometry.model} cuts one into "
+            f"{split} x {split} blocks of whole pixels.",
+            f"enlarge it: {split} px or more on either side.",
+        )
 
 
 def _shown(value: object) -> str:

@@ -17,12 +17,20 @@ its int4 (36,864) 1.222. Arithmetic only: knows no device, no tensor and no requ
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llava_video.planning.activations import BLOCK_TOKENS, Chunks, activation_bytes
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.grid import pooled_side
-from llava_video.values import KvFormat, MemoryEstimate, Plan, VisualPlan, WeightFormat
+from llava_video.values import (
+    KvFormat,
+    MemoryEstimate,
+    Plan,
+    PoolMode,
+    PoolOf,
+    VisualPlan,
+    WeightFormat,
+)
 
 KV_FORMATS: tuple[KvFormat, ...] = ("plain", "int8", "int4")
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("plain", "int8", "int4")
@@ -40,6 +48,7 @@ class Setup:
         weight_format: how the decoder's linear weights are stored.
         prefill_chunk_tokens: tokens of one forward pass; None for all at once.
         tile_chunk: tiles of one vision call; None for all at once.
+        pools_by_torch: there is no kernel that pools, as on a CPU.
         limit_bytes: what weights, cache, activations and workspace may take together; None for no
             limit.
         workspace_bytes: what libraries and the allocator keep for themselves.
@@ -51,6 +60,7 @@ class Setup:
     weight_format: WeightFormat = "plain"
     prefill_chunk_tokens: int | None = None
     tile_chunk: int | None = None
+    pools_by_torch: bool = False
     limit_bytes: int | None = None
     workspace_bytes: int = 0
     spare_tokens: int = 0
@@ -94,6 +104,18 @@ def request_token_bytes(
     return token_bytes(geometry, kv_format) + row_bytes
 
 
+def fused_bytes(geometry: Geometry, setup: Setup, plan: Plan) -> int:
+    """Return what a fused plan takes of `cache_bytes(geometry, setup)` beside its own cache.
+
+    That is its rows, and what its text adds to the activations; 0 where nothing is fused.
+    """
+    if not any(visual.is_fused for visual in plan.visuals):
+        return 0
+    rows_bytes = plan.tokens * geometry.hidden_size * geometry.value_bytes
+    own_bytes = fixed_bytes(geometry, setup, plan.visuals, plan.text_tokens)
+    return rows_bytes + max(0, own_bytes - fixed_bytes(geometry, setup))
+
+
 def kv_formats(geometry: Geometry) -> tuple[KvFormat, ...]:
     """Return the formats a model's cache can have, the finest first: int4 pairs channels."""
     return KV_FORMATS[:2] if geometry.head_dim % 2 else KV_FORMATS
@@ -110,22 +132,28 @@ def plan_memory(
 ) -> MemoryEstimate:
     """Predict what a plan takes, its text, visual and answer tokens cached in a format."""
     num_tokens = plan.tokens + plan.max_new_tokens
-    num_tiles = sum(visual.tiles_per_frame * visual.num_frames for visual in plan.visuals)
     is_fused = any(visual.is_fused for visual in plan.visuals)
-    chunks = Chunks(
+    words = Chunks(
         tokens=min(num_tokens, setup.prefill_chunk_tokens or num_tokens),
-        tiles=min(num_tiles, setup.tile_chunk or num_tiles),
-        frame_tiles=max((visual.tiles_per_frame for visual in plan.visuals), default=0),
-        rows_per_tile=max(map(_rows_per_tile, plan.visuals), default=0),
+        tiles=0,
+        frame_tiles=0,
+        rows_per_tile=0,
         seen_tokens=num_tokens,
+        prompt_tokens=plan.tokens,
+        pools_by_torch=setup.pools_by_torch,
         text_tokens=plan.text_tokens if is_fused else 0,
         held_rows=plan.tokens if is_fused else 0,
     )
+    # No call of the vision tower has tiles of two visuals.
+    calls = [_with_calls(words, geometry, setup, visual) for visual in plan.visuals]
     return MemoryEstimate(
         weights_bytes=weights_bytes(geometry, setup.weight_format),
         kv_bytes=num_tokens * token_bytes(geometry, kv_format),
-        activation_bytes=activation_bytes(
-            geometry, chunks, kv_format=kv_format, weight_format=setup.weight_format
+        activation_bytes=max(
+            activation_bytes(
+                geometry, chunks, kv_format=kv_format, weight_format=setup.weight_format
+            )
+            for chunks in calls or [words]
         ),
         workspace_bytes=setup.workspace_bytes,
     )
@@ -161,10 +189,14 @@ def fixed_bytes(
         ),
         rows_per_tile=max([*rows, *map(_rows_per_tile, visuals)]),
         seen_tokens=BLOCK_TOKENS,
+        pools_by_torch=setup.pools_by_torch,
         text_tokens=text_tokens if any(visual.is_fused for visual in visuals) else 0,
     )
+    layouts = visuals or (geometry,)
+    befores = {_layers_before(geometry, each.pool_of, each.pool_mode) for each in layouts}
     most = max(
-        activation_bytes(geometry, chunks, kv_format=fmt, weight_format=setup.weight_format)
+        activation_bytes(geometry, each, kv_format=fmt, weight_format=setup.weight_format)
+        for each in (replace(chunks, layers_before=before) for before in befores)
         for fmt in kv_formats(geometry)
     )
     return weights_bytes(geometry, setup.weight_format) + most + setup.workspace_bytes
@@ -180,6 +212,26 @@ def cache_bytes(
     if setup.limit_bytes is None:
         return None
     return max(0, setup.limit_bytes - fixed_bytes(geometry, setup, visuals, text_tokens))
+
+
+def _with_calls(chunks: Chunks, geometry: Geometry, setup: Setup, visual: VisualPlan) -> Chunks:
+    """Return the chunks of a prompt with the vision calls of one of its visuals."""
+    per_frame = visual.tiles_per_frame
+    tiles = min(per_frame * visual.num_frames, setup.tile_chunk or per_frame * visual.num_frames)
+    return replace(
+        chunks,
+        tiles=max(tiles % per_frame, tiles - tiles % per_frame),  # whole frames, or part of one
+        frame_tiles=per_frame,
+        rows_per_tile=_rows_per_tile(visual),
+        layers_before=_layers_before(geometry, visual.pool_of, visual.pool_mode),
+    )
+
+
+def _layers_before(geometry: Geometry, pool_of: PoolOf, pool_mode: PoolMode) -> int:
+    """Return how many layers of the projector come before the pooling."""
+    if pool_of == "features":
+        return 0
+    return geometry.projector_layers - (pool_mode != "max")
 
 
 def _rows_per_tile(visual: VisualPlan) -> int:

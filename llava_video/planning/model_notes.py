@@ -47,8 +47,16 @@ def model_reasons(geometry: Geometry, *, has_video: bool, has_visual: bool) -> I
 def crop_warnings(visuals: Iterable[VisualPlan]) -> Iterator[str]:
     """Yield what of each video or picture is not seen, because the model crops it to a square."""
     for visual in visuals:
-        side_px = min(visual.height_px, visual.width_px)
-        if visual.fit == "crop" and visual.height_px != visual.width_px:
+        if visual.fit != "crop" or visual.height_px == visual.width_px:
+            continue
+        if visual.is_fused and visual.overview:
+            yield (
+                f"{visual.source}: this model crops what it is shown to a square, each of "
+                f"{visual.grid.rows} x {visual.grid.cols} blocks and the whole of "
+                f"{visual.width_px} x {visual.height_px} px: only the middle of each is seen."
+            )
+        else:
+            side_px = min(visual.height_px, visual.width_px)
             yield (
                 f"{visual.source}: only the middle {side_px} x {side_px} px of "
                 f"{visual.width_px} x {visual.height_px} px are seen, as this model crops what it "

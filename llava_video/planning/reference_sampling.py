@@ -98,8 +98,8 @@ def sample_by(
         return reference_sample(total_frames, avg_fps, max_frames, fps is None, fps or 1)
     if rule == "spread" and fps is not None:
         raise ConfigError(
-            f"compat = 'reference' with fps = {fps:g}: this model's reference spreads its frames "
-            "and knows no rate.",
+            f"compat = 'reference' with fps = {fps:g}: the rule of this model's first release "
+            "spreads its frames and knows no rate.",
             "say num_frames=, or leave compat at 'pts'.",
         )
     count = max_frames

@@ -275,7 +275,9 @@ class PlanningSettings:
         at_most=1,
     )
     image_aspect: Aspect | None = setting(
-        None, "what becomes of still pictures; None: the checkpoint's for one, 'pad' for several"
+        None,
+        "what becomes of still pictures; None: the checkpoint's for one, and for several what they "
+        "are trained as: 'pad' with a SigLIP tower",
     )
     time_instruction: bool | None = setting(
         None, "whether a video's length and times stand in the prompt; None: as trained"

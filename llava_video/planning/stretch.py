@@ -144,7 +144,7 @@ def scale_warnings(geometry: Geometry, position_scale: float) -> Iterator[str]:
         "LLaVA-NeXT-Video 7B (Vicuna, 4,096 positions) scored 3.12 in video detail at factor 2 "
         "with 32 frames and at factor 4 with 64 (LLaVA-NeXT-Video blog)."
     )
-    if not geometry.stretches:
+    if geometry.is_qwen:
         known += " The original code never scales Qwen2."
     if position_scale * geometry.rope_scale > MOST_KNOWN_SCALE:
         known += f" Beyond factor {MOST_KNOWN_SCALE:g} nothing is known."

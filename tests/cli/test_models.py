@@ -60,7 +60,7 @@ def facts_of(run, *arguments: str | Path) -> dict[str, str]:
 def test_a_folder_says_what_it_is(run, tiny_folder: Path) -> None:
     facts = facts_of(run, tiny_folder)
     assert facts["member"].startswith("LLaVA-Video: ")
-    assert facts["because"] == "a SigLIP tower, and videos come with their times"
+    assert facts["because"] == "config.json says so (llava_video_member)"
     assert facts["holds"] == "a whole checkpoint, in the authors' layout"
     assert "parameters in float32; " in facts["weights"]
     assert facts["template"] == "qwen_1_5"
@@ -107,10 +107,10 @@ def test_every_member_of_the_golden_set_is_told(run, shared: Path) -> None:
         "llava-v1-tiny": ("LLaVA", "linear projector", "clip-tiny-patch14;"),
         "llava-v1.5-tiny": (
             "LLaVA-1.5",
-            "pad pictures",
+            "padded pictures",
             f"from {tower}; the checkpoint holds none",
         ),
-        "llava-v1.5-tiny-lora": ("LLaVA-1.5", "pad pictures", f"from {tower}"),
+        "llava-v1.5-tiny-lora": ("LLaVA-1.5", "padded pictures", f"from {tower}"),
         "llava-v1.6-tiny": ("LLaVA-NeXT", "anyres pictures", "in the checkpoint"),
         "LLaVA-NeXT-Video-tiny": ("LLaVA-NeXT-Video", "spatial_pool", "in the checkpoint"),
         "llava-mini-tiny": ("LLaVA-Mini", "compressor_size = 1", "in the checkpoint"),
@@ -149,3 +149,21 @@ def test_weights_that_are_not_here_are_not_asked(run, tiny_folder: Path, tmp_pat
 
 def test_what_is_no_checkpoint_is_refused(refused, tmp_path: Path) -> None:
     assert "no config.json" in refused("models", tmp_path)
+
+
+def test_weights_of_another_member_say_why_not(refused, tmp_path: Path) -> None:
+    """Mini's tensors under the configuration of 1.5: their headers are enough to tell."""
+    mixed = write_tiny_checkpoint(tmp_path / "mixed", member="LLaVA-1.5")
+    mini = write_tiny_checkpoint(tmp_path / "mini", member="LLaVA-Mini")
+    (mixed / "model.safetensors").write_bytes((mini / "model.safetensors").read_bytes())
+    assert "the tensors are those of LLaVA-Mini" in refused("models", mixed)
+
+
+def test_a_known_id_is_told_without_its_files(run, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    told = run("models", "liuhaotian/llava-v1.5-7b")
+    assert told.status == 1
+    assert "llava-v1.5-7b is LLaVA-1.5, 7B, of 4,096 tokens of context" in told.out
+    assert "is not in the local cache" in told.err
+    facts = json.loads(run("models", "liuhaotian/llava-v1.5-7b", "--json").out)
+    assert (facts["family"], facts["template"]) == ("LLaVA-1.5", "vicuna_v1")

@@ -198,15 +198,17 @@ def video() -> Callable[..., VisualPart]:
 def fused(tiny, video) -> Callable[..., FusedPart]:
     """Return a maker of prompts that are fused with frames; 4 tokens each.
 
-    Arguments: the words before, the numbers shown, the words after; keywords as `video`'s.
+    Arguments: the words before, the numbers shown, the words after; keywords as
+    `video`'s, and `held_bytes`.
     """
 
     def make(before: str, idxs: Any, after: str, **options: Any) -> FusedPart:
         idxs = list(idxs)
         facts = {"is_fused": True, "newline": Newline.NONE, "num_tokens": 4 * len(idxs)}
+        held_bytes = options.pop("held_bytes", 0)
         part = video(idxs, plan={**facts, **options.pop("plan", {})}, **options)
         ids = [tuple(tiny.tokenizer.encode(words)) for words in (before, after)]
-        return FusedPart(before=ids[0], visual=part, after=ids[1])
+        return FusedPart(before=ids[0], visual=part, after=ids[1], held_bytes=held_bytes)
 
     return make
 
@@ -279,7 +281,9 @@ def replaced(tiny: Any) -> Callable[..., Any]:
             def logits(self, hidden: Any) -> Any:
                 return logits(hidden)
 
-        return SimpleNamespace(device=tiny.model.device, language_model=LanguageModel())
+        return SimpleNamespace(
+            device=tiny.model.device, language_model=LanguageModel(), fusion=None
+        )
 
     return make
 

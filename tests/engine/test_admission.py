@@ -2,7 +2,7 @@ import pytest
 
 from llava_video.engine.admission import Admission
 from llava_video.engine.prefixes import KeptPrefixes
-from llava_video.engine.request import Progress, answer_of
+from llava_video.engine.request import Failed, Progress, answer_of
 from llava_video.errors import CapacityError
 
 
@@ -132,3 +132,54 @@ def test_a_second_question_stands_beside_the_visual_it_is_about(
     assert answer.reused_tokens == 38
     assert len(slabs) == (1 if free_running == "on" else 2)
     engine.close()
+
+
+class TestHeldRows:
+    """Prompts of 24 tokens and an answer of 4; their rows take as much as 10 or 20 tokens."""
+
+    @pytest.fixture
+    def engine(self, make_engine, mini):
+        return make_engine(model=mini, max_cache_tokens=70, slab_tokens=8)
+
+    @pytest.fixture
+    def fusing(self, engine, ask, fused):
+        def make(idx, held_tokens, **options):
+            held_bytes = held_tokens * engine.arena.token_bytes("plain")
+            part = fused("ab", range(5), "cd", held_bytes=held_bytes, chunk_frames=1, **options)
+            return ask(part, request_id=idx, max_new_tokens=4)
+
+        return make
+
+    @pytest.mark.parametrize(("held_tokens", "at_once"), [((10, 14), 2), ((10, 15), 1)])
+    def test_the_largest_of_those_not_read_yet_fits_beside_the_cache(
+        self, engine, fusing, held_tokens, at_once
+    ):
+        token_bytes = engine.arena.token_bytes("plain")
+        most_bytes = most_tokens = 0
+        for event in engine.run([fusing(i, held) for i, held in enumerate(held_tokens)]):
+            arena = engine.arena
+            most_bytes = max(most_bytes, arena.held_bytes + arena.aside_bytes)
+            most_tokens = max(most_tokens, arena.used_tokens)
+            assert not isinstance(event, Failed)
+        assert most_bytes <= 70 * token_bytes
+        assert most_tokens == 28 * at_once
+        assert arena.aside_bytes == 0
+
+    @pytest.mark.parametrize(("held_tokens", "fits"), [(42, True), (43, False)])
+    def test_what_can_never_fit_is_refused(self, engine, fusing, held_tokens, fits):
+        if fits:
+            assert answer_of(engine, fusing(0, held_tokens)).new_tokens == 4
+        else:
+            with pytest.raises(CapacityError, match=r"28 tokens .* the limit is 27 beside"):
+                answer_of(engine, fusing(0, held_tokens))
+        assert engine.arena.aside_bytes == 0
+
+    def test_an_error_and_an_end_give_the_room_back(self, engine, fusing):
+        with pytest.raises(RuntimeError, match="the file ends here"):
+            answer_of(engine, fusing(0, 20, fail_at=3))
+        assert engine.arena.aside_bytes == 0
+        events = engine.run([fusing(0, 20)])
+        next(events)
+        assert engine.arena.aside_bytes == 20 * engine.arena.token_bytes("plain")
+        events.close()
+        assert engine.arena.aside_bytes == 0

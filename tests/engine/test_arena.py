@@ -125,3 +125,16 @@ def test_an_idle_arena_keeps_what_was_preallocated_alone():
     assert (arena.held_tokens, arena.used_tokens) == (100, 0)
     assert arena.has_slab(slab_idx)
     assert not arena.has_slab(plain.span.slab_idx)
+
+
+def test_a_part_of_the_limit_is_set_aside():
+    arena = make_arena(limit_bytes=64 * TOKEN_BYTES)
+    arena.set_aside(30 * TOKEN_BYTES)
+    with pytest.raises(CapacityError):
+        arena.reserve(35)
+    extent = arena.reserve(34)
+    with pytest.raises(CapacityError):
+        arena.set_aside(31 * TOKEN_BYTES)
+    arena.release(extent)
+    arena.set_aside(31 * TOKEN_BYTES)
+    assert arena.aside_bytes == 31 * TOKEN_BYTES

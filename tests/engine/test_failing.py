@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 
@@ -43,3 +45,18 @@ def test_errors_stay_and_interrupts_become_one():
     error = ValueError("as it is")
     assert as_failure(error) is error
     assert "KeyboardInterrupt" in str(as_failure(KeyboardInterrupt()))
+
+
+def test_an_error_that_is_kept_keeps_no_rows(make_job, ask):
+    job, _, told = make_job(ask("ab"))
+    made = []
+
+    def read():
+        rows = torch.zeros(3)
+        made.append(weakref.ref(rows))
+        raise ValueError("user code")
+
+    with failing(job):
+        read()
+    assert told[0].error.__traceback__ is not None
+    assert made[0]() is None

@@ -59,6 +59,7 @@ def test_greedy_tokens_of_prompts_fused_with_their_frames(
         before=tuple(ids[:place]),
         visual=VisualPart(plan=plan, clips=lambda: iter([clip]), key=name),
         after=tuple(ids[place + 1 :]),
+        held_bytes=0,
     )
     generation = GenerationSettings(max_new_tokens=16, loop_guard=False, repetition_penalty=1.0)
     answer = answer_of(engine, Request(parts=(part,), generation=generation))

@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llava_video.engine.request import TextPart
-from llava_video.engine.rows import PromptRows
+from llava_video.engine.request import TextPart, VisualPart
+from llava_video.engine.rows import PromptRows, parts_after
 from llava_video.errors import ConfigError, DecodeError
 
 
@@ -161,3 +163,29 @@ class TestFused:
         with pytest.raises(DecodeError, match="frames were planned"):
             PromptRows(mini, [part], tile_chunk=1).take(1)
         assert part.visual.clips.closed == 1
+
+
+def test_parts_without_their_first_elements(video, fused):
+    """A visual is one element, whatever its tokens, and is never cut."""
+    shown, text, more = video([1, 2]), TextPart((1, 2, 3)), TextPart((4, 5))
+    parts = [text, shown, more]
+    assert parts_after(parts, 0) == parts
+    assert parts_after(parts, 2) == [TextPart((3,)), shown, more]
+    assert parts_after(parts, 3) == [TextPart(()), shown, more]
+    assert parts_after(parts, 5) == [TextPart(()), TextPart((5,))]
+    whole = fused("ab", [1], "c")
+    assert parts_after([whole], 0) == [whole]
+
+
+def test_rows_come_to_where_the_language_model_begins():
+    """The tower may stand elsewhere."""
+    device = torch.device("meta")
+    model = SimpleNamespace(
+        device=device,
+        language_model=SimpleNamespace(embed=lambda ids: torch.zeros(len(ids), 4, device=device)),
+        visual_rows=lambda plan, clips, tile_chunk: iter([torch.zeros(6, 4)]),
+    )
+    plan = SimpleNamespace(num_tokens=6, num_frames=1)
+    shown = VisualPart(plan=plan, clips=lambda: iter(()), key="")
+    rows = PromptRows(model, [TextPart((1, 2)), shown], 2).take(8)
+    assert (rows.shape, rows.device) == ((8, 4), device)

@@ -1,5 +1,7 @@
 """Prompts that are fused with their frames: alone, side by side, beside others, and ended early."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from llava_video.engine.request import (
     TextPiece,
     answer_of,
 )
+from llava_video.model.fusion import FusedPrompt
 from llava_video.model.kv_cache import KvCache
 from llava_video.model.step_rows import Row
 
@@ -156,3 +159,87 @@ def test_a_model_that_fuses_nothing_fails_the_request(make_engine, ask, fused):
     events = list(make_engine().run([ask(fused("A ", [1], "?"))]))
     assert isinstance(events[-1], Failed)
     assert "no layers for it" in str(events[-1].error)
+
+
+class TestTurns:
+    """One prompt has rows at a time, in the order of admission; the others go on."""
+
+    @pytest.fixture
+    def alive(self, monkeypatch):
+        """Return the prompts that hold rows, and how many there were when one took frames in."""
+        held, counts = weakref.WeakSet(), []
+        begin, add = FusedPrompt.__init__, FusedPrompt.add
+
+        def beginning(self, *args, **options):
+            held.add(self)
+            begin(self, *args, **options)
+
+        def adding(self, features):
+            counts.append(len(held))
+            add(self, features)
+
+        monkeypatch.setattr(FusedPrompt, "__init__", beginning)
+        monkeypatch.setattr(FusedPrompt, "add", adding)
+        return held, counts
+
+    def test_one_call_a_step_and_one_prompts_rows(self, engine, ask, fused, alive, monkeypatch):
+        held, counts = alive
+        calls_of_steps = []
+        step = engine._stepper.step
+
+        def counted(jobs):
+            before = len(counts)
+            step(jobs)
+            calls_of_steps.append(len(counts) - before)
+
+        monkeypatch.setattr(engine._stepper, "step", counted)
+        requests = [ask(fused("A ", range(6), " what?"), request_id=i) for i in range(4)]
+        words = ask("Hello", request_id=9, max_new_tokens=4)
+        told = [
+            (event.request_id, getattr(event, "stage", type(event).__name__))
+            for event in engine.run([*requests, words])
+        ]
+        assert max(calls_of_steps) == max(counts) == 1
+        assert len(counts) == 4 * 3
+        assert not held
+        turns = [idx for idx, stage in told if stage == "vision"]
+        assert turns == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+        # The next begins when the one before is read, not when it is answered.
+        assert told.index((1, "vision")) < told.index((0, "Finished"))
+        assert told.index((9, "Finished")) < told.index((1, "vision"))
+
+    @pytest.mark.parametrize("ended", ["waiting", "fusing", "reading", "failed"])
+    def test_the_next_has_its_turn_however_one_ends(self, engine, ask, fused, alive, ended):
+        parts = [
+            fused(
+                "A ", range(6), " what?", chunk_frames=1, fail_at=4 if ended == "failed" else None
+            ),
+            fused("B ", range(4), " what?", chunk_frames=1),
+        ]
+        stops, stage = set(), {"fusing": "vision", "reading": "prefill"}.get(ended)
+        requests = [
+            ask(part, request_id=i, cancelled=lambda i=i: i in stops)
+            for i, part in enumerate(parts)
+        ]
+        last = {}
+        for event in engine.run(requests):
+            if isinstance(event, Progress) and event.request_id == 0:
+                stops |= {0} if event.stage == stage else {1} if ended == "waiting" else set()
+            last[event.request_id] = event
+        assert max(alive[1]) == 1
+        assert not alive[0]
+        if ended == "failed":
+            assert isinstance(last[0], Failed)
+        else:
+            reasons = [last[i].answer.finish_reason for i in range(2)]
+            assert (reasons[0] == "cancelled") == (ended != "waiting")
+            assert (reasons[1] == "cancelled") == (ended == "waiting")
+        assert parts[1].visual.clips.opened == (ended != "waiting")
+        assert all(p.visual.clips.closed == p.visual.clips.opened for p in parts)
+        assert engine.arena.used_tokens == 0
+
+
+def test_the_fusions_angles_are_the_engines(make_engine, mini):
+    for rope in ("compat", "exact"):
+        make_engine(model=mini, rope=rope)
+        assert mini.fusion.rope == mini.language_model.rope == rope

@@ -10,9 +10,16 @@ from safetensors import safe_open
 from seeded_models import TEXT, model_of
 
 from llava_video.engine.arena import Arena
-from llava_video.engine.sequence import Sequence, VisualRun, load_sequence
+from llava_video.engine.sequence import (
+    Sequence,
+    VisualRun,
+    load_facts,
+    load_sequence,
+    save_facts,
+)
 from llava_video.engine.step import Work, run_step
 from llava_video.errors import CheckpointError, ConfigError
+from llava_video.model.kv_file import write_metadata
 
 VIDEO = VisualRun("video", 7)
 
@@ -162,3 +169,25 @@ def test_a_file_that_does_not_say_what_it_holds_is_refused(tmp_path, changes):
     with_metadata(path, facts="{}")
     load_sequence(arena, path)
     assert arena.used_tokens == 6
+
+
+def test_facts_are_saved_alone(tmp_path):
+    path, arena = tmp_path / "facts.safetensors", make_arena()
+    save_facts(path, asked="why \u00e9?")
+    assert load_facts(path) == {"asked": "why \u00e9?"}
+    with pytest.raises(CheckpointError, match="no saved cache"):
+        load_sequence(arena, path)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_facts(tmp_path / "none" / "facts.safetensors")
+    filled(arena, [1, 2, 3]).save(path, asked="why?")
+    assert load_facts(path) is None
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        load_facts(path)
+    for facts in ("[]", "{", ""):
+        write_metadata(path, {"facts": facts})
+        with pytest.raises(CheckpointError, match="says nothing"):
+            load_facts(path)
+    write_metadata(path, {})
+    with pytest.raises(CheckpointError, match="says nothing"):
+        load_facts(path)

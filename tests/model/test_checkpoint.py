@@ -114,7 +114,7 @@ def test_missing_unknown_and_wrong_tensors_are_all_named(tiny_folder: Path, tmp_
     def broken(stored: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         del stored["model.mm_projector.0.bias"]
         stored["model.vision_resampler.query"] = torch.zeros(3)
-        stored["model.norm.weight"] = torch.zeros(7)
+        stored["model.norm.weight"] = torch.ones(7)
         stored["model.image_newline"] = torch.zeros(64, dtype=torch.int8)
         stored["image_newline"] = torch.zeros(64)
         return stored

@@ -202,14 +202,18 @@ def test_another_dtype_is_written(tiny: Path, tmp_path: Path) -> None:
     assert torch.equal(tensors["language_model.model.norm.weight"], before.float())
 
 
-@pytest.mark.parametrize("what", ["file", "full folder"])
-def test_a_target_that_exists_is_refused_before_anything_is_read(tmp_path: Path, what: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "said"), [("file", "out is a file"), ("full folder", "out exists and is not empty")]
+)
+def test_a_target_that_exists_is_refused_before_anything_is_read(
+    tmp_path: Path, what: str, said: str
+) -> None:
     target = tmp_path / "out"
     if what == "file":
         target.write_text("mine")
     else:
         (target / "inner").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="exists and is not empty"):
+    with pytest.raises(CheckpointError, match=said):
         convert_checkpoint("no/such/source", target, layout="hf")
 
 
@@ -257,3 +261,10 @@ def test_a_tied_head_stays_tied(tmp_path: Path) -> None:
     convert_checkpoint(source, tmp_path / "hf", layout="hf")
     assert not any("lm_head" in name for name in stored(tmp_path / "hf"))
     assert read_model_config(tmp_path / "hf").text.tie_embeddings
+
+
+def test_the_authors_code_finds_the_tower(tmp_path: Path) -> None:
+    tiny = write_tiny_checkpoint(tmp_path / "tiny", member="LLaVA-1.5", layout="hf")
+    convert_checkpoint(tiny, tmp_path / "out", layout="original")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["unfreeze_mm_vision_tower"] is True

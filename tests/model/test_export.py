@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,17 @@ from safetensors.torch import load_file
 
 from llava_video.errors import CheckpointError
 from llava_video.model import export
-from llava_video.model.export import generation_values, write_checkpoint
-from llava_video.model.model_config import GenerationDefaults, ModelConfig, read_model_config
+from llava_video.model.export import config_values, generation_values, write_checkpoint
+from llava_video.model.model_config import (
+    GenerationDefaults,
+    ModelConfig,
+    parse_model_config,
+    read_model_config,
+)
 from llava_video.model.names import file_names
 from llava_video.model.shards import INDEX_FILE, find_shards
 from llava_video.model.tiny import draw_tensors, write_tiny_checkpoint
+from llava_video.model.tiny_spec import TinySpec, tiny_values
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +77,34 @@ def test_configurations_say_what_was_written(tmp_path: Path, config, tensors):
         assert again.generation == config.generation
 
 
+@pytest.mark.parametrize("layout", ["original", "hf"])
+def test_what_only_a_name_told_is_written_down(tmp_path: Path, config, tensors, layout):
+    """A judge in a folder of another name, with the template that was asked for."""
+    judge = replace(config, member="LLaVA-Critic", template="qwen_2_5")
+    folder = write_checkpoint(tmp_path / "mine", tensors=tensors, config=judge, layout=layout)
+    values = json.loads((folder / "config.json").read_text())
+    assert values["llava_video_member"] == "LLaVA-Critic"
+    assert values["llava_video_template"] == "qwen_2_5"
+    again = read_model_config(folder)
+    assert (again.member, again.template) == ("LLaVA-Critic", "qwen_2_5")
+
+
+@pytest.mark.parametrize(
+    ("member", "decoder", "stated"),
+    [
+        ("LLaVA-1.5", "LlamaForCausalLM", ("LlavaLlamaForCausalLM", "llava_llama")),
+        ("LLaVA-Mini", "LlamaForCausalLM", ("LlavaMiniLlamaForCausalLM", "llava_mini_llama")),
+        ("LLaVA-OneVision", "Qwen2ForCausalLM", ("LlavaQwenForCausalLM", "llava_qwen")),
+    ],
+)
+def test_a_decoders_class_becomes_the_whole_models(member, decoder, stated):
+    """Training leaves the decoder's class beside an adapter; what is written is a whole model."""
+    values = tiny_values(TinySpec(member=member))
+    values |= {"architectures": [decoder], "model_type": "llama"}
+    written = config_values(parse_model_config(values), "original", {})
+    assert (written["architectures"], written["model_type"]) == ([stated[0]], stated[1])
+
+
 def test_generation_defaults_round_trip():
     one = GenerationDefaults(eos_ids=(5,), repetition_penalty=1.1)
     assert generation_values(one) == {"eos_token_id": 5, "repetition_penalty": 1.1}
@@ -85,15 +120,17 @@ def test_further_files_are_written(tmp_path: Path, config, tensors):
     assert (folder / "a.txt").read_bytes() == b"x"
 
 
-@pytest.mark.parametrize("kind", ["file", "full folder"])
-def test_nothing_is_overwritten(tmp_path: Path, config, tensors, kind: str):
+@pytest.mark.parametrize(
+    ("kind", "said"), [("file", "out is a file"), ("full folder", "out exists and is not empty")]
+)
+def test_nothing_is_overwritten(tmp_path: Path, config, tensors, kind: str, said: str):
     target = tmp_path / "out"
     if kind == "file":
         target.write_text("mine")
     else:
         target.mkdir()
         (target / "mine.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="exists and is not empty"):
+    with pytest.raises(CheckpointError, match=said):
         write_checkpoint(target, tensors=tensors, config=config, layout="original")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

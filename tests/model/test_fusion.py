@@ -8,10 +8,12 @@ from fusion_by_hand import WRONG, compress_by_hand, prompt_by_hand
 from kernels import interpreted
 from seeded_models import DIMENSIONS, TEXT, filled
 
+from llava_video.model import fusion as fusion_module
 from llava_video.model.dimensions import FusionConfig
 from llava_video.model.fusion import FusedPrompt, Fusion, QueryAttention, hidden_positions
 from llava_video.model.llava import LlavaModel
 from llava_video.ops import dispatch
+from llava_video.ops.rotation import make_rotation
 
 # The visual, a hidden token 0, and a last word.
 IDS = [3, 8, -200, 5, 0, 11, 2]
@@ -198,3 +200,21 @@ def test_a_model_without_sizes_of_it_has_none():
     with pytest.raises(ValueError, match="no sizes"):
         Fusion(DIMENSIONS)
     assert QueryAttention(24, 8).in_proj.weight.shape == (72, 24)
+
+
+@pytest.mark.parametrize("rope", ["exact", "compat"])
+def test_angles_are_the_asked_ones(rope, monkeypatch):
+    made = []
+
+    def making(*args, **options):
+        made.append(make_rotation(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(fusion_module, "make_rotation", making)
+    fusion = model_of().fusion
+    assert fusion.rope == "exact"
+    fusion.rope = rope
+    width = TEXT.hidden_size
+    with torch.inference_mode():
+        fusion.fuse(torch.zeros(1, 2, width), torch.zeros(1, 4, width), torch.zeros(3, width))
+    assert (made[0].radians is not None) == (rope == "compat")

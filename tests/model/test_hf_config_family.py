@@ -199,6 +199,7 @@ def test_other_parts_are_refused(values: dict[str, object]):
         {"mm_newline_position": "grid", "mm_pooling_position": "after"},
         {"tokenizer_model_max_length": 2048, "mm_use_im_start_end": True},
         {"mm_spatial_pool_mode": "max", "mm_spatial_pool_stride": 4},
+        {"llava_video_template": "llava_v1"},
     ],
 )
 def test_original_to_hf_and_back_means_the_same(values, others: dict[str, object]):
@@ -208,6 +209,13 @@ def test_original_to_hf_and_back_means_the_same(values, others: dict[str, object
     for part in ("member", "template", "dimensions", "visual", "context_tokens", "has_mark_ends"):
         assert getattr(again, part) == getattr(first, part), part
     assert geometry_of(again, "x", "float32") == geometry_of(first, "x", "float32")
+
+
+def test_a_factor_without_a_type_is_refused_here_too():
+    for key in ("rope_scaling", "rope_parameters"):
+        values = changed(VIDEO, "text_config", **{key: {"factor": 2.0}})
+        with pytest.raises(CheckpointError, match="factor without a type"):
+            config_of(values)
 
 
 def test_a_15_of_cropped_pictures_stays_one():

@@ -28,6 +28,14 @@ def test_reads_each_type():
     assert FIELDS.inner("absent").values == {}
 
 
+def test_one_of_a_few_words():
+    assert FIELDS.one_of("name", "y", ("x", "y")) == "x"
+    assert FIELDS.one_of("absent", "y", ("x", "y")) == "y"
+    with pytest.raises(CheckpointError, match=r"name = 'x', expected 'a' or 'b'\.") as caught:
+        FIELDS.one_of("name", "a", ("a", "b"))
+    assert caught.value.hint == "write one of these in config.json."
+
+
 def test_null_counts_as_missing():
     assert not FIELDS.has("null")
     assert FIELDS.integer("null", 7) == 7

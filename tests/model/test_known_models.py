@@ -26,7 +26,7 @@ def test_each_is_of_the_family_that_its_values_say():
     [
         ("liuhaotian/LLaVA-Lightning-7B-delta-v1-1", 256, 8, 2048),  # 16 x 16
         ("liuhaotian/llava-v1.5-7b", 576, 8, 4096),  # 24 x 24
-        ("liuhaotian/llava-v1.6-mistral-7b", 577, 8, 4096),  # and a newline
+        ("liuhaotian/llava-v1.6-mistral-7b", 577, 8, 32_768),  # and a newline; no cut at 4,096
         ("lmms-lab/LLaVA-NeXT-Video-7B", 144, 32, 4096),  # 12 x 12
         ("llava-hf/LLaVA-NeXT-Video-7B-DPO-hf", 144, 32, 10_240),  # 4,096 x 2.5
         ("ICTNLP/llava-mini-llama-3.1-8b", 1, 131_072, 131_072),

@@ -287,3 +287,24 @@ def test_a_part_lies_within_its_span(start: int, stop: int):
     assert span.part(1, 3) == KvSpan(0, 11, 13)
     with pytest.raises(ValueError, match="span of 4"):
         span.part(start, stop)
+
+
+def test_what_is_set_aside_is_left_to_others():
+    cache = new_cache(slab_tokens=4, limit_bytes=10 * 192)
+    extent = cache.reserve(4)
+    cache.set_aside(3 * 192)
+    cache.reserve(3)
+    with pytest.raises(CapacityError):
+        cache.reserve(1)
+    with pytest.raises(CapacityError, match=r"1152 bytes beside .* holds 1344 of 1920"):
+        cache.set_aside(6 * 192)
+    assert cache.aside_bytes == 3 * 192
+    cache.release(extent)  # an empty slab makes room
+    cache.set_aside(7 * 192)
+    assert (cache.aside_bytes, cache.held_bytes) == (7 * 192, 3 * 192)
+    cache.set_aside(0)
+    assert cache.reserve(7).num_tokens == 7
+    without = new_cache()
+    without.reserve(4)
+    without.set_aside(10**12)
+    assert without.aside_bytes == 10**12

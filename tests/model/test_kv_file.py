@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from llava_video.errors import CapacityError, CheckpointError
 from llava_video.model import kv_file
 from llava_video.model.kv_cache import KvCache, KvSpan
-from llava_video.model.kv_file import read_tokens, write_tokens
+from llava_video.model.kv_file import read_metadata, read_tokens, write_metadata, write_tokens
 from llava_video.values import KvFormat
 
 CPU = torch.device("cpu")
@@ -235,3 +235,9 @@ def test_tensors_that_are_not_those_of_the_header_are_refused(tmp_path: Path):
         with pytest.raises(CheckpointError, match=words):
             read_tokens(path, cache)
         assert cache.used_tokens == 0
+
+
+def test_a_file_of_no_tokens_says_so(tmp_path: Path):
+    path = tmp_path / "words.safetensors"
+    write_metadata(path, {"said": "yes"})
+    assert read_metadata(path) == ({"said": "yes"}, False)

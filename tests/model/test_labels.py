@@ -93,6 +93,14 @@ def test_a_caption_is_learned_whole_and_its_question_is_dropped(tokenizer: Token
     assert made.labels == (IGNORED, *b"A cat.\n")
 
 
+def test_a_caption_alone_is_no_conversation(tokenizer: Tokenizer):
+    """The original code stops at anything but a pair: of more, all but the last would be lost."""
+    for turns in (DIALOGUE, DIALOGUE[1:2], (Turn("system", "Hi."), *DIALOGUE[:2])):
+        with pytest.raises(ConfigError, match="'plain' is one caption's") as caught:
+            label_conversation(turns, tokenizer, "plain")
+        assert caught.value.hint == "one question and its answer; make an example of each pair."
+
+
 def test_marks_have_their_ends(tokenizer: Tokenizer):
     made = label_conversation(DIALOGUE, tokenizer, "llava_v1", has_mark_ends=True)
     at = made.ids.index(MARK_ID)
@@ -150,9 +158,11 @@ def test_the_one_mark_of_a_text_goes_to_its_front(text: str, placed: str):
         [*sample("One?"), {"from": "bot", "value": "Yes."}],
         [{"from": "human", "value": None}],
         [*sample("One?"), {"value": "Yes."}],
+        ["x"],
+        [*sample("One?"), None],
     ],
 )
-def test_samples_of_another_form_are_refused(messages: list[dict[str, Any]]):
+def test_samples_of_another_form_are_refused(messages: Any):
     with pytest.raises(ConfigError, match="says") as caught:
         turns_of_sample(messages)
     assert "'human' and 'gpt'" in caught.value.hint

@@ -45,8 +45,11 @@ def test_the_table_is_keyed_by_name():
     ("values", "name", "member", "word"),
     [
         ({"mm_vision_tower": "openai/clip-vit-large-patch14"}, "", LLAVA, "linear"),
-        ({**CLIP, "image_aspect_ratio": "pad"}, "", LLAVA_15, "pad pictures"),
+        ({**CLIP, "image_aspect_ratio": "pad"}, "", LLAVA_15, "padded pictures"),
         (CLIP, "", LLAVA_15, "square pictures"),
+        ({**CLIP, "image_aspect_ratio": "foo"}, "", LLAVA_15, "square pictures (image_aspect_"),
+        ({**CLIP, "llava_video_member": "LLaVA"}, "llava-1.5", LLAVA, "llava_video_member"),
+        ({**SIGLIP, "llava_video_member": "LLaVA-Critic"}, "mine", LLAVA_CRITIC, "says so"),
         ({**CLIP, "image_aspect_ratio": "anyres", **UNPAD}, "", LLAVA_NEXT, "anyres pictures"),
         (
             {**CLIP, "image_aspect_ratio": "anyres", "mm_resampler_type": "spatial_pool"},
@@ -104,6 +107,10 @@ def test_mpt_is_refused(values: dict[str, object]):
         (LLAVA, "Llama", 32_000, "llava-llama-2-13b-chat-lightning-preview", "llava_llama_2"),
         (LLAVA_15, "Llama", 32_000, "llava-v1.5-7b", "vicuna_v1"),
         (LLAVA_15, "Llama", 32_064, "llava-1.5-7b-hf", "vicuna_v1"),
+        (LLAVA_15, "Llama", 128_256, "llava-1.5-llama-3-8b", "llava_llama_3"),
+        (LLAVA_15, "Mistral", 32_000, "llava-1.5-mistral", "mistral_instruct"),
+        (LLAVA_15, "Qwen", 152_064, "llava-1.5-qwen2", "qwen_1_5"),
+        (LLAVA, "Qwen", 152_064, "llava-qwen", "qwen_1_5"),
         (LLAVA_NEXT, "Llama", 32_000, "llava-v1.6-vicuna-7b", "vicuna_v1"),
         (LLAVA_NEXT, "Mistral", 32_000, "llava-v1.6-mistral-7b", "mistral_instruct"),
         (LLAVA_NEXT, "Llama", 64_000, "llava-v1.6-34b", "chatml_direct"),
@@ -122,6 +129,16 @@ def test_mpt_is_refused(values: dict[str, object]):
 def test_templates(member: Member, backbone: str, vocab_size: int, name: str, template: str):
     values = {"architectures": [f"Llava{backbone}ForCausalLM"], "vocab_size": vocab_size}
     assert trained_template(member, JsonFields(values, "config.json"), name) == template
+
+
+def test_the_template_that_was_written_down_wins():
+    values = {"llava_video_template": "llava_v0", "vocab_size": 32_000}
+    fields = JsonFields({**values, "architectures": ["LlavaLlamaForCausalLM"]}, "config.json")
+    assert trained_template(LLAVA_NEXT, fields, "llava-v1.6-vicuna-7b") == "llava_v0"
+    wrong = JsonFields({"llava_video_template": "foo"}, "config.json")
+    with pytest.raises(CheckpointError, match="'vicuna_v1'") as caught:
+        trained_template(LLAVA_NEXT, wrong)
+    assert "write one of these" in caught.value.hint
 
 
 def test_the_first_stage_knows_captions_only():

@@ -86,7 +86,7 @@ def test_members_and_templates():
     assert parse_model_config({**LLAVA, "mm_use_im_start_end": True}).has_mark_ends
     assert not any(config.text.qkv_bias for config in found.values())
     contexts = [config.context_tokens for config in found.values()]
-    assert contexts == [2048, 2048, 2048, 2048, 4096]  # Mini's cut is lifted
+    assert contexts == [4096, 4096, 4096, 8192, 4096]  # positions x factor: the cut is lifted
 
 
 def test_frames_are_pictures_where_no_video_was_seen():
@@ -100,6 +100,7 @@ def test_frames_are_pictures_where_no_video_was_seen():
         assert (found.is_video_trained, found.stretches, found.max_frames) == (False, True, 8)
         assert (found.pool_stride, found.pool_of) == (1, "tokens")
         assert (found.square_fit, found.keeps_line) == ("crop", False)
+        assert found.projector_layers == (1 if values is LLAVA else 2)
         assert (found.compressed_side, found.split, found.fusion_layers) == (0, 1, 0)
 
 
@@ -109,11 +110,11 @@ def test_next_video_as_released():
     assert (found.is_video_trained, found.stretches, found.max_frames) == (True, True, 32)
     assert (found.pool_mode, found.pool_stride, found.pool_of) == ("average", 2, "features")
     assert (found.reference_rule, found.fps, found.keeps_line) == ("spread", None, False)
-    assert (found.rope_scale, found.context_tokens) == (2.0, 2048)
+    assert (found.rope_scale, found.context_tokens) == (2.0, 8192)
     later = geometry(NEXT_VIDEO, mm_pooling_position="after", mm_newline_position="grid")
     assert (later.pool_of, later.newline) == ("tokens", Newline.ROW)
-    stretched = geometry(NEXT_VIDEO, tokenizer_model_max_length=None)
-    assert stretched.context_tokens == 8192
+    cut = geometry(NEXT_VIDEO, tokenizer_model_max_length=None)
+    assert cut.context_tokens == 8192
 
 
 def test_mini_is_fused():
@@ -122,6 +123,7 @@ def test_mini_is_fused():
     assert (found.video_fit, found.aspect, found.square_fit) == ("nearest", "pad", "crop")
     assert (found.fps, found.reference_rule, found.max_frames) == (1.0, "midpoints", 4096)
     assert (found.is_video_trained, found.stretches, found.newline) == (True, False, Newline.NONE)
+    assert not found.is_qwen
     changed = with_overrides(parse_model_config(MINI), {"compressor_size": 8})
     assert changed.dimensions.fusion == FusionConfig(side=8, num_layers=3, split=2)
 
@@ -133,6 +135,9 @@ def test_onevision_is_as_it_was():
     found = geometry(siglip)
     assert (found.square_fit, found.video_fit, found.keeps_line) == ("squeeze", "squeeze", True)
     assert (found.is_video_trained, found.stretches, found.fps) == (True, False, None)
+    assert found.is_qwen
+    mistral = {"architectures": ["LlavaMistralForCausalLM"], "num_key_value_heads": 2}
+    assert not geometry({**siglip, **mistral}).is_qwen
     assert (found.reference_rule, found.max_frames, found.pool_of) == ("steps", 32, "tokens")
 
 
@@ -161,10 +166,50 @@ def test_an_argument_comes_before_what_the_file_holds(tmp_path: Path):
     folder = write(tmp_path / "model", {**NAMED, "vision_config": {"model_type": "dinov2"}})
     tower = write(tmp_path / "tower", TOWER)
     assert read_model_config(folder, tower=tower).vision.hidden_size == 48
-    known = read_model_config(
-        write(tmp_path / "other", LLAVA_15), tower="openai/clip-vit-large-patch14"
-    )
-    assert known.vision.image_px == 224
+    values = {**LLAVA_15, "mm_vision_tower": "/data/of/somebody"}
+    other = write(tmp_path / "other", values)
+    assert read_model_config(other, tower="openai/clip-vit-large-patch14").vision.image_px == 224
+    # The name is the checkpoint's, and the sizes stay.
+    assert read_model_config(other, tower=tower_of_width(tmp_path, 1024)).values[
+        "mm_vision_tower"
+    ] == ("/data/of/somebody")
+
+
+def tower_of_width(tmp_path: Path, width: int) -> Path:
+    sizes = {**TOWER["vision_config"], "hidden_size": width}
+    return write(tmp_path / f"tower-{width}", {**TOWER, "vision_config": sizes})
+
+
+@pytest.mark.parametrize(
+    "name", ["openai/clip-vit-large-patch14-336", "me/clip-patch14-336", "me/clip-tiny"]
+)
+def test_a_tower_for_other_pictures_is_refused(tmp_path: Path, name: str):
+    """By the table, by the size in the name, and by the folder of the tower beside it."""
+    sizes = {**TOWER["vision_config"], "image_size": 70}
+    write(tmp_path / "me" / "clip-tiny", {**TOWER, "vision_config": sizes})
+    folder = write(tmp_path / "model", {**NAMED, "mm_vision_tower": name})
+    with pytest.raises(CheckpointError, match=r"pictures of 56 px, .* for (336|70) px") as caught:
+        read_model_config(folder, tower=write(tmp_path / "tower", TOWER))
+    assert "trained with" in caught.value.hint
+
+
+def test_a_newline_that_an_override_turns_off_stays_in_the_files():
+    config = parse_model_config(LLAVA_NEXT)
+    flat = with_overrides(config, {"mm_patch_merge_type": "flat"})
+    assert "newline" not in config.dimensions.spares
+    assert "newline" in flat.dimensions.spares
+    assert "newline" in with_overrides(flat, {"image_aspect_ratio": "pad"}).dimensions.spares
+    assert with_overrides(flat, {"mm_patch_merge_type": "spatial_unpad"}).dimensions.has_newline
+
+
+def test_the_member_and_the_template_of_the_file_win():
+    stated = {"llava_video_member": "LLaVA-NeXT-Video", "llava_video_template": "llava_llama_2"}
+    config = parse_model_config({**LLAVA_NEXT, **stated}, name="llava-v1.6")
+    assert (config.member, config.template) == ("LLaVA-NeXT-Video", "llava_llama_2")
+    for key in stated:
+        known = r"(llava_v1|LLaVA-1\.5)"
+        with pytest.raises(CheckpointError, match=f"{key} = 'foo', expected .*{known}"):
+            parse_model_config({**LLAVA_NEXT, key: "foo"})
 
 
 def test_a_tower_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -197,6 +242,9 @@ def test_a_projector_alone_is_of_the_first_stage(tmp_path: Path, aspect: dict[st
     config = read_model_config(folder)
     assert config.template == "plain"
     assert with_overrides(config, {"image_aspect_ratio": "pad"}).template == "plain"
+    # Over a checkpoint of this library the keys are the base's: what the folder holds decides.
+    write(folder, {**LLAVA_15, "tune_mm_mlp_adapter": True, "llava_video_template": "llava_v1"})
+    assert read_model_config(folder).template == "plain"
 
 
 @pytest.mark.parametrize(

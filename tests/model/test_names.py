@@ -225,7 +225,10 @@ def test_a_tied_head_and_an_unused_newline_are_ignored():
         assert is_head(name)
         assert is_ignored(name, SMALL)
     for name in ("model.image_newline", "image_newline"):
-        assert is_ignored(name, replace(MIDDLE, has_newline=False))
+        assert not is_ignored(name, replace(MIDDLE, has_newline=False))
+        spare = replace(MIDDLE, has_newline=False, spares=frozenset(("newline",)))
+        assert is_ignored(name, spare)
+        assert not is_ignored(name, replace(spare, has_newline=True))
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)

@@ -17,6 +17,8 @@ from llava_video.model.model_config import read_model_config
 from llava_video.model.names import (
     SPELLINGS,
     file_names,
+    final_norm_names,
+    is_beside_tower,
     is_ignored,
     num_parameters,
     our_names,
@@ -159,12 +161,6 @@ def test_no_names_collide_in_any_member(size: ModelDimensions):
 @pytest.mark.parametrize(
     "name",
     [
-        "model.vision_resampler.mm_projector.0.weight",
-        "model.vision_resampler.mm_projector.2.bias",
-        "text_model.encoder.layers.0.mlp.fc1.weight",
-        "text_projection.weight",
-        "visual_projection.weight",
-        "logit_scale",
         "vision_model.post_layernorm.weight",
         "vision_model.embeddings.position_ids",
         "vision_model.encoder.layers.23.mlp.fc1.weight",
@@ -172,7 +168,7 @@ def test_no_names_collide_in_any_member(size: ModelDimensions):
         "vision_model.head.probe",
     ],
 )
-def test_beside_a_tower_and_twice_registered(name: str):
+def test_layers_and_buffers_that_nothing_needs(name: str):
     assert name not in our_names(LLAVA_15)
     assert is_ignored(name, LLAVA_15)
 
@@ -190,6 +186,34 @@ def test_beside_a_tower_and_twice_registered(name: str):
 def test_what_a_15_must_not_have(name: str):
     assert name not in our_names(LLAVA_15)
     assert not is_ignored(name, LLAVA_15)
+
+
+def test_only_next_video_registered_its_projector_twice():
+    video = replace(LLAVA_15, spares=frozenset(("projector copy",)))
+    for name in ("0.weight", "2.bias", "weight"):
+        assert is_ignored(f"model.vision_resampler.mm_projector.{name}", video)
+        assert not is_ignored(f"model.vision_resampler.mm_projector.{name}", LLAVA_15)
+    assert not is_ignored("model.vision_resampler.mm_projector.0.scale", video)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text_model.encoder.layers.0.mlp.fc1.weight",
+        "text_projection.weight",
+        "visual_projection.weight",
+        "logit_scale",
+    ],
+)
+def test_a_text_model_stands_only_beside_a_tower(name: str):
+    assert is_beside_tower(name)
+    assert not is_ignored(name, LLAVA_15)
+    assert not is_beside_tower(f"model.{name}")
+
+
+def test_the_last_norm_in_every_spelling():
+    named = {file_names(LLAVA_15, one)["language_model.norm.weight"] for one in SPELLINGS}
+    assert final_norm_names() == named
 
 
 # Folder of golden/family → the parts of the model that it does not hold: a tower fetched by name.

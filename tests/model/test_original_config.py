@@ -100,6 +100,28 @@ def test_the_context_is_the_smaller_limit_stretched_by_linear_scaling():
     assert context(tokenizer_model_max_length=6000, rope_scaling=linear) == 6000
 
 
+def test_with_clip_the_context_is_the_positions_and_nothing_is_cut():
+    linear = {"type": "linear", "factor": 2.0}
+    found = llama(
+        max_position_embeddings=4096, tokenizer_model_max_length=2048, rope_scaling=linear
+    )
+    assert context_of(found, dimensions_of(found).text) == 8192
+
+
+def test_a_factor_without_a_type_is_refused():
+    with pytest.raises(CheckpointError, match="factor without a type") as caught:
+        dimensions_of(llama(rope_scaling={"factor": 2.0}))
+    assert '"type": "linear"' in caught.value.hint
+    assert dimensions_of(llama(rope_scaling={"rope_type": "default"})).text.rope_scale == 1.0
+
+
+def test_what_files_may_hold_beside_the_parameters():
+    """LLaVA-NeXT-Video registered its projector twice; SigLIP files may have spare newlines."""
+    assert dimensions_of(llama()).spares == frozenset()
+    assert dimensions_of(llama(mm_resampler_type="spatial_pool")).spares == {"projector copy"}
+    assert dimensions_of(fields()).spares == {"newline"}
+
+
 def test_vision_config_replaces_so400m():
     small = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 56}
     vision = dimensions_of(fields(vision_config=small)).vision
@@ -199,7 +221,7 @@ def test_llama_3_stretches_long_waves_only(key: str):
 
 @pytest.mark.parametrize(
     ("window", "limit", "context"),
-    [(None, 32_768, 32_768), (4096, 4096, 4096), (8192, 4096, 4096)],
+    [(None, 4096, 131_072), (4096, 4096, 4096), (8192, 4096, 8192)],
 )
 def test_a_window_that_nothing_leaves_is_none(window: int | None, limit: int, context: int):
     found = mistral(sliding_window=window, tokenizer_model_max_length=limit)
@@ -221,16 +243,12 @@ def test_layers_of_the_projector(kind: str | None, layers: int):
     assert dimensions_of(llama(mm_projector_type=kind)).projector_layers == layers
 
 
-def test_a_compressor_makes_a_mini_and_lifts_the_cut():
+def test_a_compressor_makes_a_mini():
     assert dimensions_of(llama()).fusion is None
     found = llama(compressor_size=1)
     assert dimensions_of(found).fusion == FusionConfig(side=1, num_layers=4, split=1)
     given = {"compressor_size": 8, "prefusion_layer_num": 2, "resolution_ratio": 2}
     assert dimensions_of(llama(**given)).fusion == FusionConfig(side=8, num_layers=2, split=2)
-    long = {"max_position_embeddings": 131_072, "tokenizer_model_max_length": 4096}
-    for values, context in ((given, 131_072), ({}, 4096)):
-        found = llama(**values, **long)
-        assert context_of(found, dimensions_of(found).text) == context
 
 
 def test_the_compressors_heads_divide_the_towers_width():

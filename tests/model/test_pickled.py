@@ -38,6 +38,13 @@ def test_a_header_has_shapes_and_dtypes_and_no_numbers(tmp_path: Path):
     assert (tensor.shape, tensor.dtype, tensor.is_meta) == ((2, 3), torch.float16, True)
 
 
+def test_a_tensor_without_numbers_is_refused_when_it_is_read(tmp_path: Path):
+    path = write(tmp_path / "x.bin", {"a": torch.zeros(2, 3, device="meta")})
+    assert read_pickled(path, is_header=True)["a"].shape == (2, 3)
+    with pytest.raises(CheckpointError, match="'a' without its numbers"):
+        read_pickled(path)
+
+
 class Command:
     """What an attacker saves: unpickling it would run a command."""
 

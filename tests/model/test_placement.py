@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from memory_trace import MINI_8B
 
 from llava_video.errors import CapacityError
 from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
@@ -133,3 +134,14 @@ def test_quantised_layers_are_shared_evenly_and_whole():
         for idx in range(80)
     ]
     assert all(len(found) == 1 for found in by_layer)
+
+
+@pytest.mark.parametrize("free_gib", [(12, 12), (2, 30), (1, 12, 12), (8, 8, 8), (6, 6, 6, 6, 6)])
+def test_tower_projector_and_fusion_are_never_split(free_gib: tuple[int, ...]):
+    """LLaVA-Mini of 8B: a tower of 0.6 GB, four layers more of 1.8 GB, and 16.1 GB."""
+    with torch.device("meta"):
+        model = LlavaModel(MINI_8B)
+    where = spread(model, {i: gib * 2**30 for i, gib in enumerate(free_gib)}, torch.bfloat16)
+    for part in ("vision_tower", "projector", "fusion"):
+        found = {where(f"{part}.{name}") for name, _ in getattr(model, part).named_parameters()}
+        assert len(found) == 1, part

@@ -144,3 +144,14 @@ def test_products_of_a_frame(text_size: int, mode: PoolMode, last_gflop, early_g
                 pooled(projector, features, mode, first=first)
             counts.append(counter.get_total_flops() / 1e9)
     assert counts == pytest.approx([last_gflop, early_gflop], abs=0.005)
+
+
+@pytest.mark.parametrize("num_before", [0, 1, 2])
+def test_features_go_where_the_layers_stand(num_before):
+    with torch.device("meta"):
+        projector = Projector(8, 4)
+    features = torch.zeros(3, 8)
+    assert projector(features).device.type == "meta"
+    rows = projector.before_pooling(features, num_before)
+    assert rows.device.type == ("meta" if num_before else "cpu")
+    assert projector.after_pooling(rows, num_before).device.type == "meta"

@@ -260,3 +260,18 @@ def test_the_templates_end_is_a_stop_string():
     assert ends["mpt"] == ends["chatml_direct"] == ends["qwen_2"] == ("<|im_end|>",)
     assert ends["llava_llama_3"] == ends["llava_llama_3_1"] == ("<|eot_id|>",)
     assert ends["plain"] == ()  # a caption ends with the checkpoint's own token
+
+
+def test_what_a_template_writes_itself():
+    """Every string of it stands in a prompt, and nothing else but what is said."""
+    for name, facts in TEMPLATES.items():
+        left = render((Turn("system", "§"), *DIALOGUE), name)
+        for text in sorted(facts.strings, key=len, reverse=True):
+            left = left.replace(text, "")
+        assert "".join(left.split()) == "§<image>Q1A1Q2", name
+    tokens = {name: facts.tokens for name, facts in TEMPLATES.items()}
+    assert tokens["plain"] == tokens["llava_v0"] == ()
+    assert tokens["vicuna_v1"] == tokens["mistral_instruct"] == ("</s>",)
+    assert tokens["llava_llama_2"] == ("<s>", "</s>")
+    assert tokens["mpt"] == tokens["qwen_1_5"] == ("<|im_start|>", "<|im_end|>")
+    assert tokens["llava_llama_3"][-1] == "<|eot_id|>"

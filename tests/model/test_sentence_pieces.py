@@ -20,6 +20,8 @@ from tokenizers import Tokenizer as BaseTokenizer
 
 from llava_video.errors import CheckpointError
 from llava_video.model.sentence_pieces import BLANK, Converted, convert_pieces, read_pieces
+from llava_video.model.tiny import byte_tokenizer
+from llava_video.model.tokenizer import Tokenizer
 
 WORDS = ["the cat", "sat on", "aaa", "abab", "USER:", "Qüestion", "視頻", "1234", "  "]
 ADDED = {"<im_end>": "special", "<plain>": "plain"}
@@ -204,6 +206,9 @@ def test_other_files_are_refused(tmp_path: Path, message: bytes, said: str):
     with pytest.raises(CheckpointError, match=said) as caught:
         read_pieces(path)
     assert "tokenizer.json" in caught.value.hint
+    # And what the hint says works.
+    byte_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer(tmp_path).encode("ab") == [*b"ab"]
 
 
 def small_folder(folder: Path, **files: object) -> Path:

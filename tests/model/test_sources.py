@@ -1,16 +1,18 @@
 """A name becomes the folders a checkpoint consists of, by the files and tensors that are there."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
 import overlay_cases as cases
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from llava_video.errors import CheckpointError
 from llava_video.model import sources as module
-from llava_video.model.sources import Sources, find_local, find_sources
+from llava_video.model.sources import Files, Sources, find_local, find_sources, name_of
 
 
 @pytest.fixture
@@ -120,18 +122,73 @@ def test_an_overlay_that_names_no_base_asks_for_one(adapter: Path, projector: Pa
         assert "pass base=" in caught.value.hint
 
 
+def write_norm(folder: Path, size: float, dtype: torch.dtype = torch.float32) -> Path:
+    """Let the weight of the last norm be of a size, as in a delta (near 0) or a model (near 1)."""
+    norm = {cases.NORM: torch.full((64,), -size).to(dtype)}
+    tensors = cases.stored(folder) | norm
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
 def test_a_delta_is_refused_with_the_way_to_merge_it(base: Path, tmp_path: Path):
-    delta = Path(shutil.copytree(base, tmp_path / "LLaVA-7B-Delta-v0"))
+    delta = write_norm(Path(shutil.copytree(base, tmp_path / "LLaVA-7B-Delta-v0")), 0.013)
     with pytest.raises(CheckpointError, match="differences to another model") as caught:
         find_sources(delta)
     assert "pass base=" in caught.value.hint
     assert "LLaMA" in caught.value.hint
+    assert "convert --base" in caught.value.hint
     found = find_sources(delta, base=base)
     assert (found.kind, found.base) == ("delta", base)
     assert found.tokenizer_folder == delta
-    # Only the last part of a path names a checkpoint.
-    inner = Path(shutil.copytree(base, tmp_path / "deltas" / "mine"))
-    assert find_sources(inner).kind == "whole"
+
+
+@pytest.mark.parametrize(
+    "name", ["models--liuhaotian--LLaVA-7b-delta-v0/snapshots/0a1b", "llava-7b", "deltas/mine"]
+)
+def test_weights_near_0_are_a_delta_whatever_the_name(base: Path, tmp_path: Path, name: str):
+    delta = write_norm(Path(shutil.copytree(base, tmp_path / name)), 0.013, torch.bfloat16)
+    for files in ("all", "config"):
+        with pytest.raises(CheckpointError, match="last norm is near 0"):
+            find_sources(delta, files=files)
+    assert find_sources(delta, base=base).kind == "delta"
+    with pytest.raises(CheckpointError, match="is itself an adapter, a projector or a delta"):
+        find_sources(delta, base=delta)
+
+
+@pytest.mark.parametrize("name", ["LLaVA-7b-delta-v0-merged", "LLaVA-7b-delta-v0"])
+def test_whole_weights_are_no_delta_whatever_the_name(base: Path, tmp_path: Path, name: str):
+    whole = Path(shutil.copytree(base, tmp_path / name))
+    assert find_sources(whole).kind == find_sources(whole, files="config").kind == "whole"
+    with pytest.raises(CheckpointError, match=r"whatever its name says.*weights are whole"):
+        find_sources(whole, base=base)
+
+
+def test_without_weights_the_name_tells_a_delta(base: Path, tmp_path: Path):
+    def kind(name: str, **config: object) -> str:
+        folder = tmp_path / name
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        cases.change_config(folder, **config)
+        values = json.loads((folder / "config.json").read_text())
+        del values["llava_video_member"]
+        (folder / "config.json").write_text(json.dumps(values | config))
+        try:
+            return find_sources(folder, files="config").kind
+        except CheckpointError as error:
+            assert "differences to another model" in error.message  # noqa: PT017
+            return find_sources(folder, files="config", base=base).kind
+
+    assert kind("LLaVA-7b-delta-v0") == "delta"
+    assert kind("models--x--LLaVA-7b-delta-v0/snapshots/0a1b") == "delta"
+    assert kind("LLaVA-7b-delta-v0-merged") == "whole"
+    assert kind("deltas/llava-7b") == "whole"
+    # What this library wrote is whole.
+    assert kind("llava-delta", llava_video_member="LLaVA") == "whole"
+
+
+def test_a_snapshot_of_the_hub_goes_by_the_repositorys_name(tmp_path: Path):
+    assert name_of(tmp_path / "models--a--b-7b" / "snapshots" / "0a1b") == "b-7b"
+    assert name_of(tmp_path / "b-7b") == "b-7b"
 
 
 def test_an_overlay_is_no_base(base: Path, adapter: Path, tmp_path: Path):
@@ -146,9 +203,24 @@ def test_an_overlay_is_no_base(base: Path, adapter: Path, tmp_path: Path):
 def test_what_is_not_needed_is_refused(base: Path):
     with pytest.raises(CheckpointError, match=r"base = 'x' was given.*needs none"):
         find_sources(base, base="x")
-    with pytest.raises(CheckpointError, match="holds its own tower") as caught:
-        find_sources(base, vision_tower="openai/clip-vit-large-patch14-336")
-    assert "gives other answers" in caught.value.hint
+
+
+def test_a_tower_given_to_a_checkpoint_with_its_own_says_sizes_only(
+    base: Path, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level(logging.WARNING):
+        found = find_sources(base, vision_tower="me/clip")
+    assert found.tower is None
+    assert "holds its own tower" in caplog.text
+    assert "no weight" in caplog.text
+
+
+@pytest.mark.parametrize("files", ["all", "config"])
+def test_transformers_layout_needs_no_tower(base: Path, files: Files):
+    cases.change_config(base, text_config={})
+    with pytest.raises(CheckpointError, match="says its sizes") as caught:
+        find_sources(base, vision_tower="me/clip", files=files)
+    assert "leave vision_tower= out" in caught.value.hint
 
 
 def test_a_tower_is_looked_for_only_when_the_checkpoint_holds_none(

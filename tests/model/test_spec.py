@@ -69,6 +69,20 @@ def test_an_answer_ends_where_the_template_ends_it(tiny_folder: Path) -> None:
     assert (vicuna.end_ids, vicuna.end_texts) == (spec.config.generation.eos_ids, ("</s>",))
 
 
+def test_tokens_of_a_template_that_the_tokenizer_lacks(tiny_folder: Path) -> None:
+    spec = read_spec(tiny_folder)
+    assert spec.missing_tokens == spec.with_template("llava_v0").missing_tokens == ()
+    assert spec.with_template("llava_llama_2").missing_tokens == ("<s>", "</s>")
+
+
+def test_every_checkpoint_has_the_tokens_of_its_own_template(shared: Path) -> None:
+    golden = shared / "golden" / "family"
+    for name in ("llava-v1-tiny", "llava-v1.5-tiny", "LLaVA-NeXT-Video-tiny", "llava-mini-tiny"):
+        spec = read_spec(golden / name)
+        assert spec.missing_tokens == ()
+        assert spec.with_template("mpt").missing_tokens == ("<|im_start|>", "<|im_end|>")
+
+
 def test_another_template_may_be_asked_for(tiny_folder: Path) -> None:
     spec = read_spec(tiny_folder)
     assert spec.with_template(None) is spec

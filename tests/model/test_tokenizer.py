@@ -361,3 +361,15 @@ class _Bytes(Tokenizer):
 
 
 BYTES = _Bytes()
+
+
+def test_ids_that_are_left_out_count(tmp_path: Path) -> None:
+    """259 tokens and another of id 5,000: rows up to there are needed, whatever their number."""
+    base = json.loads(byte_tokenizer().to_str())
+    base["model"]["vocab"]["far"] = 5000
+    (tmp_path / "tokenizer.json").write_text(json.dumps(base))
+    tokenizer = Tokenizer(tmp_path)
+    assert tokenizer.num_ids == 5001
+    tokenizer.check_rows(5001)
+    with pytest.raises(CheckpointError, match="has ids up to 5000, the embedding has 320 rows"):
+        tokenizer.check_rows(320)

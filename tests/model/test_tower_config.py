@@ -9,6 +9,7 @@ from llava_video.model.tower_config import (
     CLIP_L,
     CLIP_L_336,
     SO400M,
+    check_same_picture,
     completed,
     known_tower,
     tower_kind,
@@ -107,6 +108,53 @@ def test_an_unknown_clip_tower_must_be_found():
     with pytest.raises(CheckpointError, match="clip-vit-base-patch16") as caught:
         vision_config_of(fields(mm_vision_tower=name))
     assert "tower=FOLDER" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "name", ["openai/nope", "/data/vit-large-336", "google/siglip-large-patch16-384"]
+)
+def test_nothing_is_made_up_of_an_unknown_tower(name: str):
+    assert tower_to_find({"mm_vision_tower": name}) == name
+    with pytest.raises(CheckpointError, match="sizes are not known") as caught:
+        vision_config_of(fields(mm_vision_tower=name, mm_hidden_size=1024))
+    assert "1152" not in caught.value.message
+    assert "vision_tower=" in caught.value.hint
+
+
+def test_a_configuration_that_names_no_tower_says_so():
+    with pytest.raises(CheckpointError, match="names no vision tower"):
+        vision_config_of(fields(mm_hidden_size=1024))
+
+
+def test_so400m_is_known_as_the_family_uses_it():
+    sizes = known_tower("/mnt/SigLIP-so400m-patch14-384")
+    assert sizes is not None
+    assert vision_config_of(fields(mm_vision_tower="t", vision_config=sizes)) == VisionConfig()
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "found"),
+    [
+        ({"mm_vision_tower": CLIP_L_336}, {"image_size": 224, "patch_size": 14}, "for 336 px"),
+        ({"mm_vision_tower": "x/y-patch16-384"}, {"image_size": 384, "patch_size": 14}, "16 px"),
+        (
+            {"vision_config": {"image_size": 56}, "mm_vision_tower": CLIP_L_336},
+            {"image_size": 336, "patch_size": 14},
+            "for 56 px",
+        ),
+    ],
+)
+def test_a_given_tower_sees_the_same_picture(
+    own: dict[str, object], given: dict[str, object], found: str
+):
+    with pytest.raises(CheckpointError, match=found):
+        check_same_picture(fields(**own), given, "mine")
+
+
+def test_a_given_tower_is_taken_where_nothing_is_known_of_the_own():
+    given = {"image_size": 224, "patch_size": 14}
+    for own in ({}, {"mm_vision_tower": "a/tower"}, {"mm_vision_tower": CLIP_L}):
+        check_same_picture(fields(**own), given, "mine")
 
 
 def test_a_towers_own_file_beside_its_text_model_or_alone():

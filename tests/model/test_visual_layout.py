@@ -188,5 +188,13 @@ def test_minis_frames_have_no_newline_even_where_there_is_one():
 
 def test_pooling_positions_have_two_names():
     found = JsonFields({**POOLED, "mm_pooling_position": "beside"}, "config.json")
-    with pytest.raises(CheckpointError, match="mm_pooling_position = 'beside'"):
+    with pytest.raises(CheckpointError, match="mm_pooling_position = 'beside'") as caught:
         layout_of(found, member=LLAVA_NEXT_VIDEO)
+    assert "write one of these in config.json" in caught.value.hint
+
+
+@pytest.mark.parametrize("key", ["mm_newline_position", "mm_patch_merge_type"])
+def test_a_mistyped_word_says_which_there_are(key: str):
+    with pytest.raises(CheckpointError, match=r"expected '(grid|flat)' or") as caught:
+        layout_of(fields(**{key: "foo"}))
+    assert "write one of these in config.json" in caught.value.hint

@@ -44,7 +44,7 @@ def test_a_tower_apart_comes_after_the_own_shards(tiny_folder: Path, tmp_path: P
     assert tower.path == tmp_path / "owner" / "tower" / "model.safetensors"
 
 
-@pytest.mark.parametrize("wrapper", ["base_model.model.", "base_model.", ""])
+@pytest.mark.parametrize("wrapper", ["base_model.model.", "base_model.", "model.", ""])
 @pytest.mark.parametrize("middle", ["", ".default"])
 def test_the_names_of_an_adapter_are_unwrapped(
     base: Path, tmp_path: Path, wrapper: str, middle: str
@@ -56,13 +56,15 @@ def test_the_names_of_an_adapter_are_unwrapped(
         {f"{module}A{middle}.weight": down, f"{module}B{middle}.weight": up},
         folder / "adapter_model.bin",
     )
+    projector = {n: t for n, t in cases.stored(base).items() if n.startswith(cases.PROJECTOR)}
     torch.save(
-        {f"{wrapper}model.mm_projector.0.bias": torch.ones(64)}, folder / "non_lora_trainables.bin"
+        {f"{wrapper}{name}": tensor for name, tensor in projector.items()},
+        folder / "non_lora_trainables.bin",
     )
     found = opened(folder)
     assert isinstance(found.change, LowRank)
     assert set(found.change.pairs) == {Q_WEIGHT}
-    assert names_of(found.over) == {"model.mm_projector.0.bias"}
+    assert names_of(found.over) == set(projector)
     assert found.place == f"{folder} over {base}"
 
 
@@ -135,19 +137,53 @@ def test_other_kinds_of_adapter_are_refused(base: Path, tmp_path: Path, key: str
 
 
 def test_rows_of_an_embedding_are_split_off_a_projector(base: Path, tmp_path: Path):
-    rows = {cases.EMBEDDING: torch.zeros(2, 64), "model.mm_projector.0.bias": torch.zeros(64)}
-    found = opened(cases.write_projector(base, tmp_path / "projector", rows))
-    assert isinstance(found.change, LastRows)
-    assert found.change.num_rows == 2
-    assert names_of(found.over) == {"model.mm_projector.0.bias"}
-    # A whole embedding takes the place of the base's.
-    whole = {cases.EMBEDDING: cases.stored(base)[cases.EMBEDDING]}
-    found = opened(cases.write_projector(base, tmp_path / "whole", whole))
-    assert (type(found.change), names_of(found.over)) == (Change, {cases.EMBEDDING})
+    embedding = cases.stored(base)[cases.EMBEDDING]
+    projector = {n for n in cases.stored(base) if n.startswith(cases.PROJECTOR)}
+    for num_rows in (2, len(embedding)):  # the last ones, or a whole embedding
+        rows = {cases.EMBEDDING: torch.zeros(num_rows, 64)}
+        found = opened(cases.write_projector(base, tmp_path / f"{num_rows}", rows))
+        assert isinstance(found.change, LastRows)
+        assert found.change.num_rows == num_rows
+        assert names_of(found.over) == projector
+    # Rows of another width are no rows of it; the accounting of tensors says so.
+    narrow = {cases.EMBEDDING: torch.zeros(2, 63)}
+    found = opened(cases.write_projector(base, tmp_path / "narrow", narrow))
+    assert (type(found.change), names_of(found.over)) == (Change, {*projector, cases.EMBEDDING})
+
+
+@pytest.mark.parametrize("kind", ["projector", "adapter"])
+@pytest.mark.parametrize("num_left", [3, 1, 0])
+def test_a_projector_that_is_not_whole_is_refused(
+    base: Path, tmp_path: Path, kind: str, num_left: int
+):
+    """The base has one of its own, which would fill the gap; an adapter may have none."""
+    names = [name for name in cases.stored(base) if name.startswith(cases.PROJECTOR)]
+    kept = {name: cases.stored(base)[name] for name in names[:num_left]}
+    if kind == "projector":
+        folder = cases.write_projector(base, tmp_path / "overlay", {})
+        torch.save(kept, folder / "mm_projector.bin")
+    else:
+        pairs = {cases.Q_PROJ: cases.low_rank(4, 64, 64, 1)}
+        folder = cases.write_adapter(base, tmp_path / "overlay", pairs)
+        torch.save(kept, folder / "non_lora_trainables.bin")
+        if not num_left:
+            assert opened(folder).over[0].shapes == {}
+            return
+    with pytest.raises(CheckpointError, match=f"holds {num_left} of the 4 tensors") as caught:
+        opened(folder)
+    assert names[num_left] in caught.value.message
+
+
+def test_the_text_model_beside_a_tower_is_left_out(tiny_folder: Path, tmp_path: Path):
+    found = opened(cases.write_tower_apart(tiny_folder, tmp_path / "apart"))
+    names = names_of(found.shards)
+    assert "vision_model.head.probe" in names  # known, and not needed
+    assert not [name for name in names if name.startswith(("text_model", "logit", "visual"))]
 
 
 def delta_of(base: Path, target: Path, change: dict[str, Tensor]) -> Path:
-    return cases.write_model(base, target, cases.stored(base) | change)
+    norm = {cases.NORM: torch.zeros(64)}  # by which a delta is told
+    return cases.write_model(base, target, cases.stored(base) | norm | change)
 
 
 def test_a_delta_is_added_to_the_tensors_its_base_has(base: Path, tmp_path: Path):

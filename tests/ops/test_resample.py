@@ -1,5 +1,8 @@
 """The weights of a resize pass are Pillow's, to the bit."""
 
+import tracemalloc
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +118,40 @@ def test_the_order_by_hand(old: tuple[int, int], new: tuple[int, int], expected:
     assert np.array_equal(found, by_hand(frame, new, is_rows_first=not expected))
     # As Pillow before 13 had it, or had it been the other way: noticed in both directions.
     assert not np.array_equal(found, by_hand(frame, new, is_rows_first=expected))
+
+
+@given(
+    old_px=st.integers(1, 3000),
+    new_px=st.integers(1, 900),
+    kind=st.sampled_from(get_args(Filter)),
+    data=st.data(),
+)
+@settings(max_examples=150)
+def test_the_weights_of_some_new_pixels_are_those_of_all(old_px: int, new_px: int, kind, data):
+    first = data.draw(st.integers(0, new_px - 1))
+    num_kept = data.draw(st.integers(1, new_px - first))
+    whole, found = taps(old_px, new_px, kind), taps(old_px, new_px, kind, first, num_kept)
+    kept = slice(first, first + num_kept)
+    assert np.array_equal(found.starts, whole.starts[kept])
+    assert np.array_equal(found.counts, whole.counts[kept])
+    assert np.array_equal(found.weights, whole.weights[kept])
+    assert np.array_equal(taps(old_px, new_px, kind, first).weights, whole.weights[first:])
+
+
+@pytest.mark.parametrize("kind", get_args(Filter))
+def test_only_the_weights_of_the_kept_are_made(kind: Filter):
+    """All of them would take 437 MB and more of int32."""
+    tracemalloc.start()
+    try:
+        found = taps(65_000, 21_840_000, kind, 10_919_832, 336)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found.weights) == 336
+    assert peak_bytes < 1_000_000
+    # 336 new pixels to an old one, in the middle: 32499 ends where 32500 begins.
+    middle = found.starts + (found.counts - 1) // 2
+    assert (abs(middle - 32_500) <= 1).all()
 
 
 def test_the_weights_cannot_be_written_over():

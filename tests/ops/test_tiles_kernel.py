@@ -15,6 +15,7 @@ from llava_video.ops.tiles import crop_size
 from llava_video.ops.tiles_kernel import (
     TILE_DTYPES,
     Canvas,
+    _on_device,
     middle_bytes,
     program_shape,
     tiles_triton,
@@ -207,6 +208,30 @@ def test_windows_hold_the_same_weights_inside_the_line(old_px: int, new_px: int,
         own = slice(found.starts[idx], found.starts[idx] + found.counts[idx])
         whole[1, idx, own] = found.weights[idx, : found.counts[idx]]
     assert np.array_equal(*whole)
+
+
+@pytest.mark.parametrize("kind", get_args(Filter))
+@pytest.mark.parametrize(("old_px", "new_px"), [(3, 70), (97, 13), (1920, 384), (40, 40)])
+def test_windows_of_the_kept_are_those_of_all(old_px: int, new_px: int, kind: Filter):
+    first, num_kept = new_px // 3, new_px // 2
+    starts, weights = windows(old_px, new_px, kind, first, num_kept)
+    all_starts, all_weights = windows(old_px, new_px, kind)
+    assert starts.shape == (num_kept,) == weights.shape[1:]
+    sums = np.zeros((2, num_kept, old_px), np.int64)
+    for idx in range(num_kept):
+        sums[0, idx, starts[idx] : starts[idx] + len(weights)] = weights[:, idx]
+        place = all_starts[first + idx]
+        sums[1, idx, place : place + len(all_weights)] = all_weights[:, first + idx]
+    assert np.array_equal(*sums)
+
+
+def test_the_weights_of_a_thin_crop_are_few():
+    """Of a line of 65,000 px made 21,840,000, as a crop's longer edge may be."""
+    line = (65_000, 21_840_000, 10_919_832, 336)
+    starts, weights = _on_device(*line, "bicubic", torch.device("cpu"))
+    assert starts.shape == (336,)
+    assert weights.shape[0] <= 5
+    assert weights.shape[1] == 336
 
 
 @pytest.mark.parametrize(

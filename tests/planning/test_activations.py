@@ -3,9 +3,21 @@
 from dataclasses import replace
 
 import pytest
-from memory_trace import HALF_B, SEVEN_B, FakeRun, fake_model, run_video, traced, video_of
+from memory_trace import (
+    HALF_B,
+    MINI_8B,
+    SEVEN_B,
+    FakeRun,
+    fake_model,
+    run_video,
+    traced,
+    video_of,
+)
+from planning_fixtures import LLAVA_1_7B, LLAVA_15_7B, MINI_HD_8B, NEXT_7B, NEXT_VIDEO_7B
+from planning_fixtures import MINI_8B as MINI_GEOMETRY
 from planning_sizes import shaped
 
+from llava_video.model.dimensions import FusionConfig, ModelDimensions
 from llava_video.ops import attention, quant_linear
 from llava_video.planning.activations import (
     BLOCK_TOKENS,
@@ -15,8 +27,15 @@ from llava_video.planning.activations import (
     activation_bytes,
 )
 from llava_video.planning.geometry import Geometry
+from llava_video.planning.layout import (
+    Layout,
+    fused_layout,
+    image_layout,
+    video_layout,
+    visual_plan,
+)
 from llava_video.planning.memory import Setup, plan_memory
-from llava_video.values import KvFormat, Plan, WeightFormat
+from llava_video.values import Grid, KvFormat, Plan, VisualPlan, WeightFormat
 
 MIB = 2**20
 PREFILL = Chunks(tokens=2048, tiles=0, frame_tiles=0, rows_per_tile=0, seen_tokens=100_000)
@@ -178,14 +197,26 @@ def test_words_alone_are_not_fused(mini: Geometry, mini_hd: Geometry):
 # --- against the code
 
 
-def check(run: FakeRun, geometry: Geometry, plan: Plan, setup: Setup, kv_format: KvFormat) -> None:
+def check(
+    run: FakeRun,
+    geometry: Geometry,
+    plan: Plan,
+    setup: Setup,
+    kv_format: KvFormat,
+    most_over: float | None = None,
+) -> None:
     """The prediction of a run, to 0.5 % of all that is alive and 5 % of what is beside the cache
-    and the weights."""
+    and the weights; of the latter at most so much more, where that is stated."""
     memory = plan_memory(geometry, setup, plan, kv_format)
     assert memory.weights_bytes == run.weights_bytes
     assert memory.kv_bytes == pytest.approx(run.cache_bytes, rel=0.001)
-    assert memory.total_bytes == pytest.approx(run.peak_bytes, rel=0.005)
-    assert memory.activation_bytes == pytest.approx(run.overhead_bytes, rel=0.05)
+    share = memory.activation_bytes / run.overhead_bytes
+    print(f"{share:.3f} of {run.overhead_bytes:,} bytes")
+    if most_over is None:
+        assert memory.total_bytes == pytest.approx(run.peak_bytes, rel=0.005)
+        assert share == pytest.approx(1, abs=0.05)
+    else:
+        assert 0.95 <= share <= 1 + most_over
 
 
 def run_and_check(
@@ -196,20 +227,24 @@ def run_and_check(
     dimensions=SEVEN_B,
     kv_format: KvFormat = "plain",
     side: int = 14,
+    visual: VisualPlan | None = None,
+    most_over: float | None = None,
     **chunks: int,
 ) -> None:
     with traced() as trace:
         model = fake_model(dimensions)
-        video = video_of(num_frames, side)
-        run = run_video(model, trace, video, kv_format=kv_format, slab_tokens=1024, **chunks)
+        video = visual or video_of(num_frames, side)
+        slab_tokens = min(1024, video.num_tokens)
+        run = run_video(model, trace, video, kv_format=kv_format, slab_tokens=slab_tokens, **chunks)
     setup = Setup(
         prefill_chunk_tokens=chunks.get("prefill_chunk_tokens", 2048),
         tile_chunk=chunks.get("tile_chunk", 16),
+        pools_by_torch=True,  # the tensors are a CPU's
     )
     shape = shaped(geometry, dimensions)
     text_tokens = run.num_tokens - video.num_tokens
     seen = replace(plan, visuals=(video,), text_tokens=text_tokens, max_new_tokens=2)
-    check(run, shape, seen, setup, kv_format)
+    check(run, shape, seen, setup, kv_format, most_over)
 
 
 @pytest.fixture
@@ -241,3 +276,107 @@ def test_other_runs_as_the_code_makes_them(
     flat = replace(SEVEN_B, text=replace(SEVEN_B.text, num_layers=2))
     knobs = {"kv_format": kv_format, "side": side, **chunks}
     run_and_check(geometry, plan, num_frames, dimensions=flat, **knobs)
+
+
+# CLIP and Vicuna-7B of two layers, Mini and its variant of four.
+_CLIP = replace(MINI_8B.vision, num_layers=2)
+_VICUNA = replace(
+    MINI_8B.text,
+    num_layers=2,
+    intermediate_size=11_008,
+    num_kv_heads=32,
+    vocab_size=32_000,
+    rope_bands=None,
+)
+_MINI = replace(MINI_8B, vision=_CLIP, text=replace(MINI_8B.text, num_layers=4))
+_MINI_HD = replace(_MINI, fusion=FusionConfig(side=8, num_layers=4, split=2))
+_NEXT = ModelDimensions(vision=_CLIP, text=_VICUNA)
+_V15 = replace(_NEXT, has_newline=False)
+_V1 = replace(_V15, vision=replace(_CLIP, image_px=224), projector_layers=1)
+_TOKENS = replace(NEXT_VIDEO_7B, pool_of="tokens")
+# Of as many keys as queries, a chunk that begins a prompt is counted a twelfth higher than it is.
+_FIRST = 0.1
+
+
+def of_picture(geometry: Geometry, height_px: int, width_px: int) -> Layout:
+    return image_layout(height_px, width_px, geometry, geometry.aspect)
+
+
+def of_video(geometry: Geometry, **knobs) -> Layout:
+    if geometry.compressed_side:
+        return fused_layout(geometry, geometry.video_fit)
+    return video_layout(336, 336, geometry, **knobs)
+
+
+@pytest.mark.parametrize(
+    ("member", "dimensions", "layout", "num_frames", "most_over", "chunks"),
+    [
+        (MINI_GEOMETRY, _MINI, of_video(MINI_GEOMETRY), 48, None, {}),
+        (MINI_GEOMETRY, _MINI, of_video(MINI_GEOMETRY), 1, None, {}),
+        (MINI_GEOMETRY, _MINI, of_video(MINI_GEOMETRY), 40, None, {"prefill_chunk_tokens": 64}),
+        (MINI_HD_8B, _MINI_HD, of_video(MINI_HD_8B), 6, None, {"tile_chunk": 4}),
+        (MINI_HD_8B, _MINI_HD, of_video(MINI_HD_8B), 20, None, {"tile_chunk": 64}),
+        (NEXT_VIDEO_7B, _NEXT, of_video(NEXT_VIDEO_7B), 32, None, {"tile_chunk": 20}),
+        (
+            NEXT_VIDEO_7B,
+            _NEXT,
+            of_video(NEXT_VIDEO_7B),
+            32,
+            None,
+            {"prefill_chunk_tokens": 256, "tile_chunk": 4},
+        ),
+        (NEXT_VIDEO_7B, _NEXT, of_video(NEXT_VIDEO_7B, grid=Grid(2, 2)), 8, None, {}),
+        (_TOKENS, _NEXT, of_video(_TOKENS), 32, None, {"tile_chunk": 20}),
+        (
+            _TOKENS,
+            _NEXT,
+            of_video(_TOKENS, pool_mode="max"),
+            32,
+            None,
+            {"prefill_chunk_tokens": 256},
+        ),
+        (NEXT_7B, _NEXT, of_picture(NEXT_7B, 800, 900), 1, _FIRST, {}),
+        (NEXT_7B, _NEXT, of_picture(NEXT_7B, 6, 900), 1, _FIRST, {}),
+        (NEXT_7B, _NEXT, of_video(NEXT_7B), 8, None, {}),
+        (LLAVA_15_7B, _V15, of_video(LLAVA_15_7B), 8, None, {}),
+        (LLAVA_15_7B, _V15, of_video(LLAVA_15_7B), 8, None, {"prefill_chunk_tokens": 256}),
+        (LLAVA_1_7B, _V1, of_video(LLAVA_1_7B), 8, _FIRST, {}),
+        (LLAVA_1_7B, _V1, of_video(LLAVA_1_7B), 8, None, {"prefill_chunk_tokens": 64}),
+        (LLAVA_1_7B, _V1, of_picture(LLAVA_1_7B, 224, 224), 1, _FIRST, {}),
+    ],
+)
+def test_runs_of_the_family_as_the_code_makes_them(
+    plan: Plan,
+    member: Geometry,
+    dimensions: ModelDimensions,
+    layout: Layout,
+    num_frames: int,
+    most_over: float | None,
+    chunks: dict,
+):
+    visual = visual_plan(
+        layout,
+        kind="video",
+        source="fake",
+        size_px=(336, 336),
+        frame_idxs=tuple(range(num_frames)),
+        times_s=tuple(map(float, range(num_frames))),
+    )
+    knobs = {"visual": visual, "most_over": most_over, **chunks}
+    run_and_check(member, plan, num_frames, dimensions=dimensions, **knobs)
+
+
+@pytest.mark.parametrize("tile_chunk", [2, 16])
+def test_a_large_picture_as_torch_pools_it(geometry: Geometry, plan: Plan, tile_chunk: int):
+    """Ten tiles whose map is joined and resized: without these three in ten of it were missing."""
+    flat = replace(SEVEN_B, text=replace(SEVEN_B.text, num_layers=2))
+    visual = visual_plan(
+        of_picture(geometry, 1600, 1800),
+        kind="image",
+        source="fake",
+        size_px=(1600, 1800),
+        frame_idxs=(0,),
+        times_s=(0.0,),
+    )
+    knobs = {"visual": visual, "most_over": 0.1, "tile_chunk": tile_chunk}
+    run_and_check(geometry, plan, 1, dimensions=flat, **knobs)

@@ -309,7 +309,7 @@ def test_newlines_of_next_video(next_video: Geometry):
         assert layout_tokens(video_layout(9, 9, next_video, newline=newline), 4) == num_tokens
 
 
-@pytest.mark.parametrize("size_px", [(1, 1), (720, 1280), (4000, 30)])
+@pytest.mark.parametrize("size_px", [(2, 2), (720, 1280), (4000, 30)])
 def test_a_fused_frame_is_as_many_tokens_whatever_its_size(
     mini: Geometry, mini_hd: Geometry, size_px: tuple[int, int]
 ):
@@ -326,6 +326,21 @@ def test_a_fused_frame_is_as_many_tokens_whatever_its_size(
         assert visual.num_tokens == len(rows_in_order(visual)) == 7 * queries**2
 
 
+@pytest.mark.parametrize("size_px", [(1, 1), (1, 9), (9, 1)])
+def test_a_picture_of_fewer_pixels_than_blocks_is_refused(
+    mini: Geometry, mini_hd: Geometry, size_px: tuple[int, int]
+):
+    height_px, width_px = size_px
+    for aspect in ("pad", "square"):
+        with pytest.raises(ConfigError, match=f"of {height_px} x {width_px} px, and ") as refusal:
+            image_layout(*size_px, mini_hd, aspect)
+        assert "2 x 2 blocks" in refusal.value.message
+        assert refusal.value.hint == "enlarge it: 2 px or more on either side."
+    # Where nothing is cut, and where a frame is made a tile before it is cut, any size will do.
+    assert image_layout(*size_px, mini, "pad").is_fused
+    assert video_layout(*size_px, mini_hd).grid == Grid(2, 2)
+
+
 def test_a_fused_frame_has_no_other_layout(mini: Geometry):
     for knobs in (
         {"grid": Grid(2, 2)},
@@ -336,9 +351,11 @@ def test_a_fused_frame_has_no_other_layout(mini: Geometry):
         with pytest.raises(ConfigError, match=next(iter(knobs))) as refusal:
             video_layout(720, 1280, mini, **knobs)
         assert "makes 1 x 1 tokens of every frame" in refusal.value.message
-    with pytest.raises(ConfigError, match="image_aspect = 'anyres'"):
+    with pytest.raises(ConfigError, match="image_aspect = 'anyres', and llava-mini") as refusal:
         image_layout(720, 1280, mini, "anyres")
+    assert "makes 1 x 1 tokens of every picture" in refusal.value.message
+    assert refusal.value.hint == "leave image_aspect out."  # a picture has no frames to lose
     refuse_knobs(mini, grid=None, newline=None)
     with pytest.raises(ConfigError, match="grid = 2 x 3, newline = 'row', and llava") as refusal:
         refuse_knobs(mini, grid=Grid(2, 3), detail=None, newline=Newline.ROW)
-    assert refusal.value.hint.startswith("leave grid and newline out")
+    assert refusal.value.hint == "leave grid and newline out; fewer frames take fewer tokens."

@@ -22,6 +22,7 @@ from llava_video.planning.memory import (
     Setup,
     cache_bytes,
     fixed_bytes,
+    fused_bytes,
     kv_formats,
     plan_memory,
     request_token_bytes,
@@ -30,7 +31,7 @@ from llava_video.planning.memory import (
     weights_bytes,
 )
 from llava_video.planning.settings import SamplingSettings
-from llava_video.values import KvFormat, WeightFormat
+from llava_video.values import Grid, KvFormat, Plan, WeightFormat
 
 GIB = 2**30
 # What the published table assumes: chunks of 2,048 tokens, 8 tiles, 0.35 GiB of workspace.
@@ -243,6 +244,24 @@ def test_activations_grow_no_further_than_a_chunk(geometry: Geometry, make_info,
     assert activations(30) < activations(60)  # all at once
 
 
+def test_no_call_has_tiles_of_two_visuals(geometry: Geometry, make_info, plan_one):
+    """Eight clips of two frames take what one takes, and the rows of seven more wait: 2 x 210 of
+    3,584 channels each. Calls are of whole frames: of five tiles, 15 of 16."""
+    one = plan_one(make_info(2), sampling=SamplingSettings(num_frames=2))
+    eight = replace(one, visuals=one.visuals * 8)
+    setup = Setup(prefill_chunk_tokens=8192, tile_chunk=16)
+
+    def activations(plan: Plan, setup: Setup = setup) -> int:
+        narrow = replace(geometry, intermediate_size=8, num_heads=1, num_kv_heads=1, vocab_size=8)
+        narrow = replace(narrow, vision_intermediate_size=80_000)  # the vision's is the larger
+        return plan_memory(narrow, setup, plan, "plain").activation_bytes
+
+    assert activations(eight) - activations(one) == 7 * 2 * 210 * 3584 * 2
+    wide = replace(one.visuals[0], grid=Grid(2, 2), overview=True, times_s=(0.0,) * 9)
+    tiled = replace(one, visuals=(replace(wide, num_tokens=9 * 5 * 210),))
+    assert activations(tiled) == activations(tiled, replace(setup, tile_chunk=15))
+
+
 def test_what_is_left_for_the_cache(geometry: Geometry):
     assert cache_bytes(geometry, TABLE) is None
     fixed = fixed_bytes(geometry, TABLE)
@@ -266,3 +285,18 @@ def test_no_plan_takes_more_than_was_set_aside(geometry: Geometry, make_info, pl
             assert memory == plan_memory(geometry, setup, plan, plan.kv_format)
             num_tokens = plan.tokens + plan.max_new_tokens
             assert memory.kv_bytes == num_tokens * token_bytes(geometry, plan.kv_format)
+
+
+def test_what_a_fused_plan_takes_beside_its_cache(
+    mini: Geometry, make_info, plan_one, geometry: Geometry
+):
+    """Its cache and this fit what the engine's limit is, exactly where the plan fits the memory."""
+    plan = replace(plan_one(make_info(30 * 500), model=mini), text_tokens=100)
+    rows_bytes = 600 * 4096 * 2
+    own, bare = fixed_bytes(mini, TABLE, plan.visuals, 100), fixed_bytes(mini, TABLE)
+    assert own > bare
+    assert fused_bytes(mini, TABLE, plan) == rows_bytes + own - bare
+    limited = replace(TABLE, limit_bytes=bare + 10**9)
+    room_bytes = cache_bytes(mini, limited, plan.visuals, 100)
+    assert cache_bytes(mini, limited) - fused_bytes(mini, limited, plan) == room_bytes - rows_bytes
+    assert fused_bytes(geometry, TABLE, plan_one(make_info())) == 0

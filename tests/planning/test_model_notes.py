@@ -6,7 +6,7 @@ import pytest
 
 from llava_video.errors import ConfigError
 from llava_video.planning.geometry import Geometry
-from llava_video.planning.layout import video_layout, visual_plan
+from llava_video.planning.layout import image_layout, video_layout, visual_plan
 from llava_video.planning.model_notes import check_visuals, crop_warnings, model_reasons
 
 
@@ -60,3 +60,31 @@ def test_what_a_crop_hides_is_told(next_video: Geometry):
     assert warning.startswith("a.mp4: only the middle 1080 x 1080 px of 1920 x 1080 px are seen")
     assert plan(next_video, 500, 500) == []
     assert plan(replace(next_video, video_fit="squeeze"), 1080, 1920) == []
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        (1, "a.png: only the middle 50 x 50 px of 100 x 50 px are seen"),
+        (2, "each of 2 x 2 blocks and the whole of 100 x 50 px: only the middle of each is seen."),
+    ],
+)
+def test_a_crop_of_every_block_is_told(mini: Geometry, split: int, said: str):
+    """Cut into 2 x 2, the middle 50 x 50 px are not all: each block of 50 x 25 px is cropped."""
+
+    def warnings(height_px: int, width_px: int) -> list[str]:
+        cut = replace(mini, split=split)
+        visual = visual_plan(
+            image_layout(height_px, width_px, cut, "square"),
+            kind="image",
+            source="a.png",
+            size_px=(height_px, width_px),
+            frame_idxs=(0,),
+            times_s=(0.0,),
+        )
+        return list(crop_warnings([visual]))
+
+    (warning,) = warnings(50, 100)
+    assert said in warning
+    assert ("only the middle 50 x 50" in warning) == (split == 1)
+    assert warnings(60, 60) == []

@@ -171,7 +171,7 @@ def test_a_spread_knows_no_rate():
     idxs, times_s = sample_by("spread", 300, 30.0, 8, None)
     assert idxs.tolist() == [0, 42, 85, 128, 170, 213, 256, 299]
     assert times_s[1] == 42 / 30
-    with pytest.raises(ConfigError, match="spreads its frames and knows no rate"):
+    with pytest.raises(ConfigError, match="first release spreads its frames and knows no rate"):
         sample_by("spread", 300, 30.0, 8, 1.0)
 
 

@@ -150,7 +150,7 @@ def test_the_checkpoints_own_scale_is_told(geometry: Geometry, plan: Plan):
     ]
 
 
-def test_what_is_known_of_the_quality(geometry: Geometry):
+def test_what_is_known_of_the_quality(geometry: Geometry, mini: Geometry, next_video: Geometry):
     assert list(scale_warnings(geometry, 1.0)) == []
     (known,) = scale_warnings(geometry, 4.0)
     assert "one case of another model: LLaVA-NeXT-Video 7B" in known
@@ -158,6 +158,9 @@ def test_what_is_known_of_the_quality(geometry: Geometry):
     assert "3.12" in known
     assert "never scales Qwen2" in known
     assert "nothing is known" not in known
+    # LLaVA-Mini's decoder is Llama's, and of a stretched Qwen the sentence is as true.
+    assert "Qwen2" not in next(scale_warnings(mini, 4.0))
+    assert "never scales Qwen2" in next(scale_warnings(replace(next_video, is_qwen=True), 4.0))
     (beyond,) = scale_warnings(geometry, 4.01)
     assert beyond.endswith("Beyond factor 4 nothing is known.")
 
@@ -166,6 +169,7 @@ def test_the_published_case_is_not_another_model(next_video: Geometry):
     """And its checkpoint's own factor of 2 counts: with 2.01 more, nothing is known."""
     (known,) = scale_warnings(next_video, 2.0)
     assert "Published is one case: LLaVA-NeXT-Video 7B" in known
+    assert "Qwen2" not in known
     twice = replace(next_video, context_tokens=8192, rope_scale=2.0)
     assert "nothing is known" not in next(scale_warnings(twice, 2.0))
     assert "nothing is known" in next(scale_warnings(twice, 2.01))
