@@ -39,11 +39,13 @@ BACKENDS: dict[str, Backend] = {
     backend.module: backend
     for backend in (
         Backend("torch", "torch", "2.9", "", "the model"),
-        Backend("transformers", "transformers", "5.17", "", "parity tests and other models"),
+        Backend("transformers", "transformers", "5.17", "", "training and parity tests"),
         Backend("av", "av", "15", "", "probing every file and decoding most"),
         Backend("decord", "decord", "0.6", "", "decoding of plain H.264 and VP9", "eva-decord"),
         Backend("triton", "triton", "3.5", "", "GPU kernels"),
-        Backend("accelerate", "accelerate", "1.10", "", "one model over several GPUs"),
+        Backend(
+            "accelerate", "accelerate", "1.10", "", "training, and one model over several GPUs"
+        ),
         Backend("llguidance", "llguidance", "1.0", "", "answers constrained to a schema"),
         Backend("huggingface_hub", "huggingface_hub", "1.0", "", "checkpoints by name"),
         Backend("flash_attn", "flash-attn", "2.8", "flash", "flash-attn attention on GPUs"),
@@ -52,6 +54,8 @@ BACKENDS: dict[str, Backend] = {
         Backend("s3fs", "s3fs", "2025.3", "cloud", "s3:// addresses"),
         Backend("gcsfs", "gcsfs", "2025.3", "cloud", "gs:// addresses"),
         Backend("pyarrow", "pyarrow", "20", "eval", "tables of benchmarks in Parquet files"),
+        Backend("peft", "peft", "0.21", "train", "low-rank training (LoRA)"),
+        Backend("deepspeed", "deepspeed", "0.17", "train", "training over many GPUs (ZeRO)"),
         Backend("torchao", "torchao", "0.14", "int4", "int4 weights on GPUs without Triton"),
     )
 }

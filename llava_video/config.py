@@ -11,7 +11,7 @@ import numbers
 import operator
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -127,8 +127,14 @@ def to_mapping(settings: Any) -> dict[str, Any]:
     }
 
 
-def read_yaml(cls: type[T], path: str | Path) -> T:
+def read_yaml(cls: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
     """Read a settings dataclass from a YAML file.
+
+    Args:
+        cls: the dataclass.
+        path: the file.
+        changes: "name=value" or "name.inner=value", the value as in YAML; a number among the names
+            counts the items of a list, from 0.
 
     Raises:
         ConfigError: when the file cannot be read, is no mapping, or names an unknown setting.
@@ -141,6 +147,8 @@ def read_yaml(cls: type[T], path: str | Path) -> T:
     if not isinstance(values, Mapping):
         found = "nothing" if values is None else type(values).__name__
         raise ConfigError(f"{path} holds {found}, not settings.", "write lines of `name: value`.")
+    for change in changes:
+        _change(values, change)
     return from_mapping(cls, values)
 
 
@@ -172,6 +180,22 @@ _Dumper.add_representer(str, _represent_text)
 for _name, _pattern, _first in _YAML_SCALARS:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _first)
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", _pattern, _first)
+
+
+def _change(values: Any, change: str) -> None:
+    """Set one value in nested mappings and lists, making mappings on the way."""
+    place, is_pair, text = change.partition("=")
+    *outer, last = place.split(".")
+    wrong = ConfigError(f"the change {change!r} names no place of a setting.", "a.b=value")
+    if not is_pair or not all((*outer, last)):
+        raise wrong
+    try:
+        value = yaml.load(text, Loader=_Loader)
+        for name in outer:
+            values = values[int(name)] if isinstance(values, list) else values.setdefault(name, {})
+        values[int(last) if isinstance(values, list) else last] = value
+    except (yaml.YAMLError, ValueError, IndexError, AttributeError, TypeError) as cause:
+        raise wrong from cause
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:

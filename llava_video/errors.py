@@ -84,6 +84,21 @@ class BudgetError(LlavaVideoError, ValueError):
         self.have_bytes = have_bytes
 
 
+class ExampleError(LlavaVideoError, ValueError):
+    """An example of training data cannot be learned from; others can.
+
+    Args:
+        message: what was found.
+        hint: what to do.
+        kind: one or two words to count such examples under: "missing file", "too long", ….
+    """
+
+    def __init__(self, message: str, hint: str = "", kind: str = "broken") -> None:
+        super().__init__(message, hint)
+        self.args = (message, hint, kind)
+        self.kind = kind
+
+
 class CheckpointError(LlavaVideoError, RuntimeError):
     """Weights, configuration and model disagree, or the checkpoint is not supported."""
 

@@ -298,3 +298,34 @@ def test_any_settings_round_trip(tmp_path_factory: pytest.TempPathFactory, setti
 @examples(max_examples=1000)
 def test_many_settings_round_trip(tmp_path_factory: pytest.TempPathFactory, settings: Outer):
     round_trips(tmp_path_factory.getbasetemp(), settings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nest:
+    inner: Inner = setting(Inner(), "Inside.")
+    inners: tuple[Inner, ...] = setting((), "Several.")
+    name: str = setting("", "What to call it.")
+
+
+def test_a_file_is_read_with_changes(tmp_path: Path):
+    path = tmp_path / "nest.yaml"
+    path.write_text("name: a\ninners: [{rate_hz: 2}, {rate_hz: 3}]\n", encoding="utf-8")
+    changes = ["name=b=c", "inner.rate_hz=1e-3", "inners.1.pool_stride=4"]
+    assert read_yaml(Nest, path, changes) == Nest(
+        name="b=c",
+        inner=Inner(rate_hz=1e-3),
+        inners=(Inner(rate_hz=2), Inner(rate_hz=3, pool_stride=4)),
+    )
+    with pytest.raises(ConfigError, match="pool_strid") as caught:
+        read_yaml(Nest, path, ["inner.pool_strid=4"])
+    assert "pool_stride" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "change", ["name", "=1", ".name=1", "inners.2.rate_hz=1", "inners.x=1", "name.x=1", "name=[1"]
+)
+def test_changes_of_nothing_are_refused(tmp_path: Path, change: str):
+    path = tmp_path / "nest.yaml"
+    path.write_text("name: a\ninners: [{rate_hz: 2}]\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="names no place"):
+        read_yaml(Nest, path, [change])

@@ -13,6 +13,7 @@ from llava_video.errors import (
     CheckpointError,
     ConfigError,
     DecodeError,
+    ExampleError,
     LlavaVideoError,
     SourceError,
 )
@@ -24,6 +25,7 @@ BUILT_IN = {
     CheckpointError: RuntimeError,
     ConfigError: ValueError,
     DecodeError: RuntimeError,
+    ExampleError: ValueError,
     SourceError: OSError,
 }
 MESSAGE = "60 frames need 11820 tokens, the budget is 8192."
@@ -52,6 +54,7 @@ def test_a_stranger_catches_the_built_in(cls: type[LlavaVideoError], built_in: t
 ERRORS = [
     *(cls(MESSAGE, HINT) for cls in (*BUILT_IN, LlavaVideoError)),
     DecodeError(MESSAGE, HINT, pts_s=1.5),
+    ExampleError(MESSAGE, HINT, kind="marks"),
     BudgetError(MESSAGE, HINT, need_tokens=11820, have_tokens=8192),
     BudgetError(MESSAGE, HINT, need_bytes=7 * 2**30, have_bytes=6 * 2**30),
 ]

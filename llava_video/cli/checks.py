@@ -26,10 +26,10 @@ from llava_video.world.clip import write_clip
 _COSTS = {
     "torch": "Without it nothing is described; plan and probe work.",
     "av": "Without it no video is read.",
-    "transformers": "Without it the parity tests do not run; nothing else changes.",
+    "transformers": "Without it nothing is trained, and the parity tests do not run.",
     "decord": "Without it PyAV reads everything: the same frames.",
     "triton": "Without it plain PyTorch stands in for GPU kernels: the same answers.",
-    "accelerate": "Without it a model has to fit on one GPU.",
+    "accelerate": "Without it a model has to fit on one GPU, and nothing is trained.",
     "llguidance": "Without it answers cannot be made to follow a JSON schema.",
     "huggingface_hub": "Without it models are read from folders only.",
     "flash_attn": "Without it SDPA does the attention: the same answers.",
@@ -38,6 +38,8 @@ _COSTS = {
     "s3fs": "Without it s3:// addresses are not read.",
     "gcsfs": "Without it gs:// addresses are not read.",
     "pyarrow": "Without it `eval` reads no Parquet files; JSON, CSV and TSV are read.",
+    "peft": "Without it stages train whole weights only, no low-rank changes (LoRA).",
+    "deepspeed": "Without it a stage that names a DeepSpeed file is refused.",
     "torchao": "Without it int4 weights are slow on a GPU that has no Triton.",
 }
 _NEEDED = frozenset({"torch", "av"})

@@ -22,11 +22,13 @@ class Console:
     Attributes:
         debug: tracebacks and the library's log are shown.
         quiet: nothing but errors is shown.
+        keeps_names: errors name settings of a file, not options.
         progress: the bars of the work under way.
     """
 
     debug: bool = False
     quiet: bool = False
+    keeps_names: bool = False
     progress: Progress = field(default_factory=Progress)
 
     def show_progress(self, *, wanted: bool | None) -> None:
@@ -55,7 +57,7 @@ class Console:
         self.progress.close()
         if self.debug:
             self._write("".join(traceback.format_exception(error)).rstrip())
-        message, hint = error_words(error)
+        message, hint = error_words(error, keeps_names=self.keeps_names)
         prefix = f"{about}: " if about and about not in message else ""
         self._write(click.style("error: ", fg="red") + prefix + message)
         if hint:

@@ -29,6 +29,7 @@ COMMANDS = {
     "models": "List known checkpoints, or say what a folder is.",
     "convert": "Write a checkpoint in the other layout.",
     "eval": "Ask a benchmark's questions and score the answers.",
+    "train": "Train one stage, or check its data.",
     "demo": "Run the whole path on a made-up clip.",
 }
 _INTERRUPTED = 130

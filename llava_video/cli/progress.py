@@ -42,6 +42,16 @@ class Progress:
         if num_done == num_tensors:
             self.close()
 
+    def on_example(self, num_done: int, num_examples: int) -> None:
+        """Show how much of a data set was looked into."""
+        self._show("checking", "examples", num_done, num_examples)
+        if num_done == num_examples:
+            self.close()
+
+    def on_step(self, num_done: int, num_steps: int) -> None:
+        """Show how far the training is."""
+        self._show("training", "steps", num_done, num_steps)
+
     def on_event(self, event: Any) -> None:
         """Show how far the requests are; events that are no progress change nothing."""
         stage = getattr(event, "stage", None)

@@ -28,8 +28,15 @@ MODEL_NAMES = (
 )
 
 
-def error_words(error: BaseException) -> tuple[str, str]:
-    """Return an error's sentence and its hint, "" when there is none."""
+def error_words(error: BaseException, *, keeps_names: bool = False) -> tuple[str, str]:
+    """Return an error's sentence and its hint, "" when there is none.
+
+    Args:
+        error: any.
+        keeps_names: leave the library's keywords as they are, for those who wrote them in a file.
+    """
+    if isinstance(error, LlavaVideoError) and keeps_names:
+        return error.message, error.hint
     if isinstance(error, LlavaVideoError):
         return in_options(error.message), in_options(error.hint)
     if isinstance(error, click.ClickException):

@@ -172,7 +172,7 @@ class LanguageModel(nn.Module):
             moved = hidden.clone()  # layers add to it in place, and it is the caller's
         return self.run(moved, keys, cache)
 
-    def run(self, hidden: torch.Tensor, keys: StepKeys, cache: KvCache) -> torch.Tensor:
+    def run(self, hidden: torch.Tensor, keys: StepKeys, cache: KvCache | None) -> torch.Tensor:
         """Run every layer over a step whose keys are made already.
 
         With `DecodeKeys` and all layers on one GPU this launches kernels and does nothing else: it
@@ -184,7 +184,7 @@ class LanguageModel(nn.Module):
         Args:
             hidden: (L, D) on any device; without gradients overwritten.
             keys: of `step_keys` or `decode_keys`, for the first layer's device.
-            cache: where past keys stand and own keys go.
+            cache: where past keys stand and own keys go; None for keys that store nothing.
 
         Returns:
             (L, D) after the final norm, on the last device.

@@ -34,6 +34,7 @@ DEFAULT_SHARD_BYTES: Final = 5_000_000_000
 
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
+    "tokenizer.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",

@@ -187,9 +187,18 @@ def grouped(plan: VisualPlan, frame_idxs: Iterable[int]) -> list[FrameGroup]:
         plan: of the whole item.
         frame_idxs: which of its frames, in order.
     """
+    return grouped_by((idx, layout_of(plan, idx)) for idx in frame_idxs)
+
+
+def grouped_by(frames: Iterable[tuple[int, FrameLayout]]) -> list[FrameGroup]:
+    """Group numbered frames, perhaps of several items, as `grouped`.
+
+    Args:
+        frames: (number, layout), in order; the numbers become the groups' `frame_idxs`.
+    """
     found: dict[FrameLayout, list[int]] = {}
-    for idx in frame_idxs:
-        found.setdefault(layout_of(plan, idx), []).append(idx)
+    for idx, layout in frames:
+        found.setdefault(layout, []).append(idx)
     groups: list[FrameGroup] = []
     first_row = 0
     for layout, idxs in found.items():

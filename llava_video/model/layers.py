@@ -11,8 +11,8 @@ from torch import nn
 from llava_video.ops.linear import linear
 
 
-class Linear(nn.Module):
-    """y = x W^T + b.
+class Linear(nn.Linear):
+    """y = x W^T + b; torch's own layer to those who look for it, as PEFT does.
 
     Args:
         in_features: channels in.
@@ -21,9 +21,10 @@ class Linear(nn.Module):
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # torch's own would fill the weights
+        self.in_features, self.out_features = in_features, out_features
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
-        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.register_parameter("bias", nn.Parameter(torch.empty(out_features)) if bias else None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (..., out_features) of x (..., in_features)."""

@@ -13,7 +13,13 @@ from torch import nn
 from llava_video.errors import CheckpointError, ConfigError, DecodeError
 from llava_video.model.decoder import LanguageModel
 from llava_video.model.dimensions import ModelDimensions
-from llava_video.model.frame_rows import FrameGroup, grouped, pooled_rows
+from llava_video.model.frame_rows import (
+    FrameGroup,
+    grouped,
+    grouped_by,
+    layout_of,
+    pooled_rows,
+)
 from llava_video.model.fusion import FusedPrompt, Fusion
 from llava_video.model.preprocess import make_tiles
 from llava_video.model.projector import Projector
@@ -21,7 +27,7 @@ from llava_video.model.vision_calls import VisionCalls
 from llava_video.model.vision_tower import VisionTower
 from llava_video.ops.attention import AttentionKind
 from llava_video.ops.splice import exactly
-from llava_video.values import Clip, Newline, VisualPlan
+from llava_video.values import Clip, Newline, PoolOf, VisualPlan
 
 
 class LlavaModel(nn.Module):
@@ -100,6 +106,45 @@ class LlavaModel(nn.Module):
         frames = _planned_frames(plan, clips)
         yield from exactly(self._all_rows(plan, frames, calls), plan.num_tokens, "visual tokens")
 
+    def rows_of_tiles(self, plans: Sequence[VisualPlan], tiles: torch.Tensor) -> list[torch.Tensor]:
+        """Return the rows of some visuals whose tiles are there, in one call of the tower.
+
+        The steps of `visual_rows` with gradients, where the caller has them on.
+
+        Args:
+            plans: at least one, of the same `pool_of`, none of them fused.
+            tiles: (N, 3, px, px) of `make_tiles`, visual by visual, frame by frame.
+
+        Returns:
+            (plan.num_tokens, D) for each plan.
+
+        Raises:
+            CheckpointError: a plan wants a learned token that the checkpoint lacks.
+            ConfigError: the plans do not fit together, or to the tiles, or to their own tokens.
+        """
+        for plan in plans:
+            self._check_learned_tokens(plan)
+        if len({plan.pool_of for plan in plans}) != 1 or any(plan.is_fused for plan in plans):
+            raise ConfigError(
+                f"{len(plans)} visuals that are pooled unlike, or fused with their prompt.",
+                "give those of one model together; LLaVA-Mini's have rows in a prompt only.",
+            )
+        layouts = [layout_of(plan, idx) for plan in plans for idx in range(plan.num_frames)]
+        counts = [layout.num_tiles for layout in layouts]
+        if sum(counts) != len(tiles):
+            raise ConfigError(f"{sum(counts)} tiles were planned, {len(tiles)} given.", "cut anew.")
+        groups = grouped_by(enumerate(layouts))
+        order = _numbers(groups)
+        if order != sorted(order):
+            parts = torch.split(tiles, counts)
+            tiles = torch.cat([parts[idx] for idx in order])
+        rows = self._rows_of_tiles(tiles, groups, plans[0].pool_of, len(tiles))
+        frames = _in_order(rows, groups)
+        made = [torch.cat([next(frames) for _ in plan.times_s]) for plan in plans]
+        for plan, own in zip(plans, made, strict=True):
+            list(exactly([own], plan.num_tokens, "visual tokens"))
+        return made
+
     def fused_prompt(
         self, ids: Sequence[int], num_frames: int, labels: Sequence[int] | None = None
     ) -> FusedPrompt:
@@ -176,10 +221,15 @@ class LlavaModel(nn.Module):
         self, frames: dict[int, Clip], plan: VisualPlan, groups: list[FrameGroup], tile_chunk: int
     ) -> torch.Tensor:
         """Return the rows (R, D) of some frames, group by group."""
-        order = [idx for group in groups for idx in group.frame_idxs]
+        tiles = self._tiles([frames[idx] for idx in _numbers(groups)], plan)
+        return self._rows_of_tiles(tiles, groups, plan.pool_of, tile_chunk)
+
+    def _rows_of_tiles(
+        self, tiles: torch.Tensor, groups: list[FrameGroup], pool_of: PoolOf, tile_chunk: int
+    ) -> torch.Tensor:
+        """Return the rows (R, D) of frames whose tiles (N, 3, px, px) stand group by group."""
         is_linear = all(group.layout.is_linear for group in groups)
-        num_before = self.projector.num_before_pooling(plan.pool_of, is_linear=is_linear)
-        tiles = self._tiles([frames[idx] for idx in order], plan)
+        num_before = self.projector.num_before_pooling(pool_of, is_linear=is_linear)
         maps = self._unpooled(tiles, tile_chunk, num_before)  # (N, P, C or D)
         del tiles
         rows = pooled_rows(maps, groups, gelu=0 < num_before < self.projector.num_layers)
@@ -251,6 +301,11 @@ class LlavaModel(nn.Module):
                 "separator token; the checkpoint has none.",
                 "plan without slow-fast.",
             )
+
+
+def _numbers(groups: list[FrameGroup]) -> list[int]:
+    """Return the frames' numbers in the order in which their tiles and rows stand."""
+    return [idx for group in groups for idx in group.frame_idxs]
 
 
 def _in_order(rows: torch.Tensor, groups: list[FrameGroup]) -> Iterator[torch.Tensor]:

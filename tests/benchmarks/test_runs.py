@@ -16,6 +16,7 @@ import speed
 import startup
 import tiling
 import torch
+import training
 from twin import TINY, onevision_config, twins
 
 from llava_video.ops.native import native_words
@@ -64,6 +65,14 @@ def test_speed_runs_and_both_answer_alike(capsys):
     assert row["same_tokens"]
     assert set(row["stage_ratios"]) == {"vision", "prefill", "decode"}
     assert all(value > 0 for value in row["stage_ratios"].values())
+
+
+def test_training_runs_and_both_learn_alike(capsys):
+    assert training.main(["--check"]) == 0
+    row = row_of(capsys.readouterr().out)
+    assert row["same_loss"]
+    assert row["padded_tokens"] > row["tokens"] > 0
+    assert row["ratio"] > 0
 
 
 def test_sandbox_runs(capsys):

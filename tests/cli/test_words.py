@@ -81,3 +81,9 @@ def test_anything_else_is_a_fault_of_the_program() -> None:
     message, hint = error_words(ZeroDivisionError("division by zero"))
     assert message == "a fault of this program: ZeroDivisionError: division by zero"
     assert "--debug" in hint
+
+
+def test_names_of_a_file_stay() -> None:
+    error = ConfigError("max_frames = 0.", "give max_frames=1.")
+    assert error_words(error) == ("--max-frames 0.", "give --max-frames 1.")
+    assert error_words(error, keeps_names=True) == ("max_frames = 0.", "give max_frames=1.")

@@ -1,0 +1,87 @@
+"""`llava-video train`: a stage in YAML → a trained checkpoint, or a report of its data."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from llava_video.cli.command import command, option, progress_option
+from llava_video.cli.console import Console
+from llava_video.cli.loading import quiet_downloads
+from llava_video.config import read_yaml, to_mapping
+from llava_video.errors import ConfigError
+from llava_video.train.settings import StageSettings
+
+_ALL_BROKEN = 1
+_SOME_BROKEN = 3
+
+
+@command("train")
+@option("--config", "path", metavar="FILE", help="The stage, as those in configs/train.")
+@option(
+    "--set",
+    "changes",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Another value of a setting: learning_rate=1e-4, data.max_frames=8, …; may be repeated.",
+)
+@option("--check", is_flag=True, help="Look into the whole data set, and train nothing.")
+@option("--json", "as_json", is_flag=True, help="What was found or made, as JSON.")
+@progress_option()
+@click.pass_obj
+def train(
+    console: Console,
+    /,
+    path: str | None,
+    changes: tuple[str, ...],
+    check: bool,
+    as_json: bool,
+) -> int:
+    """Train one stage, or check its data.
+
+    A run that was stopped goes on where its output folder has a checkpoint, to the same weights as
+    one that was not. Status 3 of --check: some examples are broken.
+    """
+    if path is None:
+        raise ConfigError("--config is missing.", "--config configs/train/small_3_video.yaml")
+    console.keeps_names = True  # from here on errors are of the file
+    stage = read_yaml(StageSettings, path, changes)
+    quiet_downloads(console)
+    return _check(console, stage, as_json) if check else _train(console, stage, as_json)
+
+
+def _check(console: Console, stage: StageSettings, as_json: bool) -> int:
+    from llava_video.train.run import check_stage  # a second that `--help` need not pay
+
+    report = check_stage(stage, console.progress.on_example)
+    console.progress.close()
+    text = json.dumps(to_mapping(report), indent=1, ensure_ascii=False)
+    click.echo(text if as_json else "\n".join(report.lines()))
+    if report.num_broken == report.num_examples:
+        return _ALL_BROKEN
+    return _SOME_BROKEN if report.num_broken else 0
+
+
+def _train(console: Console, stage: StageSettings, as_json: bool) -> int:
+    from llava_video.train.run import train as run_stage
+
+    def show(line: Mapping[str, Any]) -> None:
+        console.progress.on_step(line["step"], line["steps"])
+        console.note(
+            f"step {line['step']}: loss {line['loss']:.4f}, {line['tokens_per_s']:,.0f} tokens/s"
+        )
+
+    done = run_stage(stage, show)
+    console.progress.close()
+    if as_json:
+        values = to_mapping(done) | {"folders": {n: str(p) for n, p in done.folders.items()}}
+        click.echo(json.dumps(values, indent=1, ensure_ascii=False))
+        return 0
+    begun = f", the last {done.num_steps - done.resumed_from} now" if done.resumed_from else ""
+    loss = "" if done.loss is None else f"; loss {done.loss:.4f}"
+    if done.folders:  # of several processes, one speaks
+        click.echo(f"{stage.name}: {done.num_steps} steps{begun}{loss}.")
+    for name, folder in done.folders.items():
+        click.echo(f"  {name}: {folder}")
+    return 0

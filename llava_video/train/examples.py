@@ -1,0 +1,224 @@
+"""A record → an example: opened, planned and labelled as a request is, then decoded and tiled.
+
+The planner is inference's, with a context without end: frames and layout are what the settings and
+the checkpoint say, never fewer because an example is long. A too long one is refused. Knows no
+batch.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from llava_video.errors import ConfigError, DecodeError, ExampleError, LlavaVideoError
+from llava_video.inputs import Opened, Picture, Video, close_all, open_visuals
+from llava_video.model.labels import IGNORED, Labelled, label_conversation
+from llava_video.model.preprocess import make_tiles
+from llava_video.model.prompt import Turn, place_marks
+from llava_video.model.spec import ModelSpec
+from llava_video.model.tokenizer import IMAGE_MARK, MARK_ID
+from llava_video.planning.planner import plan_request
+from llava_video.planning.settings import PlanningSettings, SamplingSettings
+from llava_video.planning.time_note import TimeNote, time_note
+from llava_video.train.forward import Example
+from llava_video.train.mixture import Media, Record
+from llava_video.train.settings import DataSettings
+from llava_video.values import VisualPlan
+
+# No example comes near: what would be cut here is refused by `max_tokens`.
+_NO_LIMIT = 2**40
+_MARKS_FIRST = re.compile(rf"(?:{IMAGE_MARK}\s*)+")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """What is known of an example before it is decoded.
+
+    Attributes:
+        num_tokens: rows of the language model.
+        num_visual: of these, visual ones.
+        num_learned: tokens that are learned.
+    """
+
+    num_tokens: int
+    num_visual: int
+    num_learned: int
+
+
+class ExampleMaker:
+    """Makes examples of records, for one model.
+
+    Args:
+        spec: the model's facts.
+        data: how much of a video is looked at, and how long an example may be.
+
+    Raises:
+        ConfigError: the model fuses frames with the prompt (LLaVA-Mini), which is not trained here.
+    """
+
+    def __init__(self, spec: ModelSpec, data: DataSettings) -> None:
+        if spec.config.dimensions.fusion is not None:
+            raise ConfigError(
+                f"{spec.name} fuses frames with the prompt, which cannot be trained here.",
+                "train a member that does not: LLaVA-1.5, NeXT, OneVision, LLaVA-Video.",
+            )
+        self._spec = spec
+        self._max_tokens, self._shares = data.max_tokens, data.share_visuals
+        self._geometry = replace(spec.geometry, context_tokens=_NO_LIMIT)
+        self._sampling = SamplingSettings(max_frames=data.max_frames, fps=data.fps)
+        self._planning = PlanningSettings(
+            pool_stride=data.pool_stride,
+            newline=data.newline,
+            time_instruction=data.time_instruction,
+            image_aspect=data.image_aspect,
+            position_scale=1,
+            max_new_tokens=1,
+        )
+
+    def measure(self, record: Record) -> Measure:
+        """Open everything an example shows and count its tokens; of a video one frame is decoded.
+
+        Raises:
+            ExampleError: see `example`.
+        """
+        return self._with_opened(record, lambda written, opened: written.measure())
+
+    def example(self, record: Record) -> Example:
+        """Return the example of a record.
+
+        Raises:
+            ExampleError: it cannot be learned from: a file is missing or unreadable, marks and
+                media do not match, an answer is empty, it is too long, or nothing is learned.
+        """
+        return self._with_opened(record, self._decoded)
+
+    def _with_opened(self, record: Record, use: Callable[["_Written", Sequence[Opened]], T]) -> T:
+        turns, media = record.conversation()
+        for one in media:
+            if "://" not in one.path and not Path(one.path).exists():
+                raise record.error(f"shows {one.path}, which is not there", "missing file")
+        try:
+            with contextlib.ExitStack() as stack:
+                opened = open_visuals([_input(one) for one in media] or None, self._sampling)
+                stack.callback(close_all, opened)
+                written = self._written(turns, self._plans(opened))
+                self._check(record, written.measure())
+                return use(written, opened)
+        except ExampleError:
+            raise
+        except ConfigError as cause:
+            raise record.error(cause.message.rstrip("."), "conversation", cause.hint) from cause
+        except LlavaVideoError as cause:
+            raise record.error(cause.message.rstrip("."), "unreadable file", cause.hint) from cause
+
+    def _plans(self, opened: Sequence[Opened]) -> tuple[VisualPlan, ...]:
+        def text_of(notes: Sequence[TimeNote | None]) -> tuple[str, int]:
+            text = "".join(note.sentence() for note in notes if note)
+            return text, self._spec.tokenizer.num_text_tokens(text)
+
+        plan = plan_request(
+            [visual.item for visual in opened],
+            geometry=self._geometry,
+            planning=self._planning,
+            sampling=self._sampling,
+            text_of=text_of,
+        )
+        return plan.visuals
+
+    def _written(self, turns: Sequence[Turn], plans: tuple[VisualPlan, ...]) -> "_Written":
+        notes = [time_note(plan) for plan in plans]
+        sentences = [note.sentence() if note else None for note in notes]
+        pairs = _pairs_after_marks(turns, len(plans)) if self._shares else []
+        if len(pairs) < 2:
+            labelled = self._labelled(turns, sentences)
+            return _Written(labelled.ids, labelled.labels, plans)
+        apart = [self._labelled(pair, sentences) for pair in pairs]
+        ids = list(apart[0].ids)
+        begun = len(ids) - ids[::-1].index(MARK_ID)  # up to the last mark, the same for all
+        labels, tails = list(apart[0].labels), [begun]
+        for one in apart[1:]:
+            tails.append(len(ids))
+            ids += one.ids[begun:]
+            labels += one.labels[begun:]
+        return _Written(tuple(ids), tuple(labels), plans, tuple(tails))
+
+    def _labelled(self, turns: Sequence[Turn], sentences: Sequence[str | None]) -> Labelled:
+        config = self._spec.config
+        marked = place_marks(turns, sentences) if sentences else turns
+        return label_conversation(
+            marked, self._spec.tokenizer, config.template, has_mark_ends=config.has_mark_ends
+        )
+
+    def _check(self, record: Record, measure: Measure) -> None:
+        if measure.num_tokens > self._max_tokens:
+            raise record.error(
+                f"has {measure.num_tokens} tokens, {measure.num_visual} of them visual; "
+                f"max_tokens is {self._max_tokens}",
+                "too long",
+                "raise max_tokens, or lower max_frames.",
+            )
+        if not measure.num_learned:
+            raise record.error("teaches no token", "nothing learned")
+
+    def _decoded(self, written: "_Written", opened: Sequence[Opened]) -> Example:
+        vision = self._spec.config.dimensions.vision
+        px = vision.image_px
+        tiles = [torch.zeros(0, 3, px, px)]
+        for visual, plan in zip(opened, written.plans, strict=True):
+            num_found = 0
+            for clip in visual.clips(plan):
+                num_found += len(clip.frames)
+                mean, std = vision.pixel_mean, vision.pixel_std
+                tiles.append(make_tiles(clip, plan, tile_px=px, mean=mean, std=std))
+            if num_found != plan.num_frames:
+                raise DecodeError(
+                    f"{visual.name}: {num_found} of {plan.num_frames} frames can be decoded."
+                )
+        return Example(
+            ids=written.ids,
+            labels=written.labels,
+            plans=written.plans,
+            tiles=torch.cat(tiles),
+            tails=written.tails,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """An example without its pixels; fields as of `Example`."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    plans: tuple[VisualPlan, ...]
+    tails: tuple[int, ...] = ()
+
+    def measure(self) -> Measure:
+        num_visual = sum(plan.num_tokens for plan in self.plans)
+        return Measure(
+            num_tokens=len(self.ids) - len(self.plans) + num_visual,
+            num_visual=num_visual,
+            num_learned=sum(label != IGNORED for label in self.labels),
+        )
+
+
+def _pairs_after_marks(turns: Sequence[Turn], num_visuals: int) -> list[tuple[Turn, Turn]]:
+    """Return each question, all visuals before it, with its answer; [] where one comes later."""
+    found = _MARKS_FIRST.match(turns[0].text)
+    if found is None or found[0].count(IMAGE_MARK) != num_visuals:
+        return []
+    marks = found[0]
+    first = replace(turns[0], text=turns[0].text[len(marks) :])
+    questions = [first, *turns[2::2]]
+    return [
+        (replace(question, text=marks + question.text), answer)
+        for question, answer in zip(questions, turns[1::2], strict=True)
+    ]
+
+
+def _input(media: Media) -> Picture | Video:
+    return Picture(media.path) if media.kind == "image" else Video(media.path)

@@ -1,0 +1,204 @@
+"""A stage's settings → a trained checkpoint: load, freeze, train or go on, save in both layouts.
+
+A run's folder holds `stage.yaml` (what was asked), `metrics.jsonl`, the last checkpoints to resume
+from, and at the end one folder per layout.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llava_video import backends
+from llava_video.config import read_yaml, to_mapping, to_yaml
+from llava_video.errors import ConfigError
+from llava_video.model.checkpoint import load_model, save_model
+from llava_video.model.convert import convert_checkpoint
+from llava_video.model.llava import LlavaModel
+from llava_video.model.sources import find_sources
+from llava_video.model.spec import ModelSpec, read_spec
+from llava_video.train.batches import Examples
+from llava_video.train.check import DataReport, check_data
+from llava_video.train.examples import ExampleMaker
+from llava_video.train.forward import TrainingModel
+from llava_video.train.lora import add_lora, check_base, save_adapter
+from llava_video.train.mixture import read_mixture
+from llava_video.train.parts import compute_again, draw, set_learning
+from llava_video.train.settings import StageSettings
+
+SETTINGS = "stage.yaml"
+
+# What may differ between the runs of one stage: how often it logs and saves, and how it reads.
+_FREE = ("name", "log_every", "save_every", "keep", "layouts", "data.num_workers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a stage left.
+
+    Attributes:
+        folders: "original", "hf" or "adapter" → checkpoint; empty in all processes but the first.
+        num_steps: of the optimiser, all runs together.
+        loss: of the last line of metrics; None where the stage was too short for one.
+        resumed_from: the step this run went on from; 0 for a new one.
+    """
+
+    folders: Mapping[str, Path]
+    num_steps: int
+    loss: float | None
+    resumed_from: int
+
+
+def check_stage(
+    stage: StageSettings, progress: Callable[[int, int], None] | None = None
+) -> DataReport:
+    """Look into the whole data set of a stage; no weight is read.
+
+    Args:
+        stage: the settings.
+        progress: as `check_data`.
+
+    Raises:
+        CheckpointError: the model cannot be found. ConfigError: the mixture cannot be read.
+    """
+    spec = _spec_of(stage, weights=False)
+    records = read_mixture(stage.data.sources, stage.seed)
+    return check_data(ExampleMaker(spec, stage.data), records, progress)
+
+
+def train(
+    stage: StageSettings, on_line: Callable[[Mapping[str, Any]], None] | None = None
+) -> Trained:
+    """Train one stage, or go on with it where its folder holds a checkpoint.
+
+    Args:
+        stage: the settings.
+        on_line: called with every line of metrics.
+
+    Raises:
+        BackendMissingError: the stage wants PEFT or DeepSpeed, which is not here.
+        CheckpointError: the model cannot be loaded or saved.
+        ConfigError: the folder holds another stage, whose difference is named; the mixture cannot
+            be read.
+        ExampleError: an example breaks, where the settings say that this is the end.
+    """
+    from llava_video.train.trainer import StageTrainer, last_checkpoint, training_arguments
+
+    for name in ("peft" if stage.lora else "", "deepspeed" if stage.deepspeed else ""):
+        if name:
+            backends.require(name)
+    _check_folder(stage)
+    spec = _spec_of(stage, weights=True)
+    bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
+    records = read_mixture(stage.data.sources, stage.seed)
+    examples = Examples(ExampleMaker(spec, stage.data), records, stage.data)
+    model = _model_of(stage, spec)
+    folder = _begin(stage)
+    arguments = training_arguments(stage, bf16=bf16)
+    trainer = StageTrainer(TrainingModel(model), examples, stage, arguments, on_line)
+    begun = last_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
+    folders = _save(stage, spec, model) if trainer.is_world_process_zero() else {}
+    logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    return Trained(
+        folders=folders,
+        num_steps=trainer.state.global_step,
+        loss=logged[-1] if logged else None,
+        resumed_from=0 if begun is None else int(begun.name.rpartition("-")[2]),
+    )
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> list[str]:
+    """Return what two settings have unlike, one line each: "data.max_tokens: 9 → 10"."""
+    lines: list[str] = []
+    for key in sorted({*old, *new}):
+        one, other, name = old.get(key), new.get(key), f"{place}{key}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            lines += difference(one, other, f"{name}.")
+        elif one != other and name not in _FREE:
+            lines.append(f"{name}: {json.dumps(one)} → {json.dumps(other)}")
+    return lines
+
+
+def _check_folder(stage: StageSettings) -> None:
+    """See that the run's folder is new, or this stage's and not finished."""
+    folder = Path(stage.output)
+    path = folder / SETTINGS
+    if path.is_file():
+        lines = difference(to_mapping(read_yaml(StageSettings, path)), to_mapping(stage))
+        if lines:
+            raise ConfigError(
+                f"{folder} holds a stage with other settings: {'; '.join(lines)}.",
+                "name a new output folder, or give the settings it was begun with.",
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty, and no stage of training.", "name a new folder.")
+    if all(one.exists() for one in _results(stage).values()):
+        raise ConfigError(f"{folder} holds the whole result of this stage.", "name a new folder.")
+
+
+def _begin(stage: StageSettings) -> Path:
+    """Make the run's folder and note the settings in it."""
+    folder = Path(stage.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SETTINGS).write_text(to_yaml(stage), encoding="utf-8")
+    return folder
+
+
+def _spec_of(stage: StageSettings, *, weights: bool) -> ModelSpec:
+    spec = read_spec(
+        stage.model,
+        base=stage.base,
+        vision_tower=stage.vision_tower,
+        files="all" if weights else "config",
+        dtype="float32",
+    ).with_template(stage.template)
+    if not weights:
+        return spec
+    sources = find_sources(stage.model, base=stage.base, vision_tower=stage.vision_tower)
+    return replace(spec, sources=sources)
+
+
+def _model_of(stage: StageSettings, spec: ModelSpec) -> LlavaModel:
+    """Load the model on the CPU in float32, and say what of it learns."""
+    model = load_model(spec.sources, config=spec.config, device="cpu", dtype=torch.float32)
+    set_learning(model, stage.learn)
+    draw(model, stage.fresh, stage.seed)
+    if stage.lora is not None:
+        check_base(spec)
+        add_lora(model, stage.lora, stage.seed)
+    if stage.checkpointing:
+        compute_again(model)
+    return model
+
+
+def _save(stage: StageSettings, spec: ModelSpec, model: LlavaModel) -> dict[str, Path]:
+    """Write the result in the checkpoint's own dtype; an adapter first, and what it makes then."""
+    folders = _results(stage)
+    original = folders["original"]
+    if stage.lora is not None:
+        adapter = folders["adapter"]
+        if not adapter.exists():
+            save_adapter(model, adapter, spec=spec, settings=stage.lora)
+        if not original.exists():
+            convert_checkpoint(adapter, original, layout="original")
+    elif not original.exists():
+        model.to("cpu", getattr(torch, spec.config.stored_dtype))
+        tokenizer = spec.sources.tokenizer_folder
+        save_model(model, original, config=spec.config, tokenizer_from=tokenizer)
+    if "hf" in folders and not folders["hf"].exists():
+        convert_checkpoint(original, folders["hf"], layout="hf")
+    return folders
+
+
+def _results(stage: StageSettings) -> dict[str, Path]:
+    """Return what a stage leaves, by its folder's name; each appears when it is whole."""
+    names = ("original", *stage.layouts, *(("adapter",) if stage.lora else ()))
+    return {name: Path(stage.output) / name for name in names}
+
+
+def _has_bf16() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()

@@ -1,0 +1,231 @@
+"""transformers' `Trainer` for packed batches: our order, our groups, our files, our metrics.
+
+What of the `Trainer` stays: the loop, accumulation, bf16, devices and processes, the schedule, the
+optimiser's state on the disk and back. A checkpoint to resume from holds the parameters that learn;
+the others come from the model it began with.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors.torch
+import torch
+from torch.utils.data import Dataset, Sampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from llava_video.errors import CheckpointError
+from llava_video.train.batches import Examples, GroupedOrder, Made, collate
+from llava_video.train.forward import TrainingModel
+from llava_video.train.parts import parameter_groups
+from llava_video.train.settings import StageSettings
+
+WEIGHTS = "model.safetensors"
+METRICS = "metrics.jsonl"
+STATE = "trainer_state.json"
+
+
+class StageTrainer(Trainer):
+    """The loop of one stage.
+
+    Args:
+        model: what is trained.
+        examples: what on.
+        stage: its settings.
+        arguments: of `training_arguments`.
+        on_line: called with every line of metrics.
+    """
+
+    def __init__(
+        self,
+        model: TrainingModel,
+        examples: Examples,
+        stage: StageSettings,
+        arguments: TrainingArguments,
+        on_line: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self._stage, self._examples = stage, examples
+        self.counted: dict[str, float] = {"tokens": 0, "wait_s": 0.0}
+        self.broken: dict[str, int] = {}
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=examples,
+            data_collator=collate,  # type: ignore[arg-type]  # of our own examples
+            callbacks=[Metrics(self, Path(stage.output) / METRICS, on_line)],
+        )
+        self.remove_callback(PrinterCallback)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Return AdamW over the parts' groups."""
+        if self.optimizer is None:
+            groups = parameter_groups(self._net, self._stage, prefix="model.")
+            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of one batch, counting what is in it."""
+        for kind in inputs.pop("broken"):
+            self.broken[kind] = self.broken.get(kind, 0) + 1
+        self.counted["tokens"] += len(inputs["labels"])
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """Return the batches of one step, noting how long they were waited for."""
+        before_s = time.perf_counter()
+        found = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.counted["wait_s"] += time.perf_counter() - before_s
+        return found
+
+    def _get_train_sampler(self, train_dataset: Dataset[Made] | None = None) -> Sampler[int]:
+        del train_dataset
+        step = self._stage.batch_size * self.args.world_size
+        group_by = self._stage.data.group_by
+        return GroupedOrder(self._examples.records, step, group_by, self._stage.seed)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Write the parameters that learn; under DeepSpeed, all that it gathered."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        state = self._net.state_dict() if state_dict is None else state_dict
+        names = self._learning()
+        kept = {name: tensor.contiguous() for name, tensor in state.items() if name in names}
+        safetensors.torch.save_file(kept, folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read them back; the others are as they were when the stage began."""
+        state = safetensors.torch.load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        found = (model or self._net).load_state_dict(state, strict=False)
+        if found.unexpected_keys or self._learning() - state.keys():
+            raise CheckpointError(
+                f"{resume_from_checkpoint} holds other parameters than those that learn.",
+                "begin anew in another output folder.",
+            )
+
+    @property
+    def _net(self) -> TrainingModel:
+        return cast("TrainingModel", self.model)
+
+    def _learning(self) -> set[str]:
+        return {name for name, p in self._net.named_parameters() if p.requires_grad}
+
+
+class Metrics(TrainerCallback):
+    """One line of JSON per `log_every` steps.
+
+    Args:
+        trainer: counts.
+        path: the file; lines of steps that are done again are taken out.
+        on_line: called with every line.
+    """
+
+    def __init__(
+        self,
+        trainer: StageTrainer,
+        path: Path,
+        on_line: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self._trainer, self._path, self._on_line = trainer, path, on_line
+        self._since_s = time.perf_counter()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Drop the lines that a killed run wrote after its last checkpoint."""
+        self._since_s = time.perf_counter()
+        if not state.is_world_process_zero or not self._path.is_file():
+            return
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if _step_of(line) <= state.global_step]
+        self._path.write_text("".join(kept), encoding="utf-8")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Write one line."""
+        if not state.is_world_process_zero or "loss" not in (logs or {}):
+            return
+        took_s = time.perf_counter() - self._since_s
+        self._since_s = time.perf_counter()
+        counted = self._trainer.counted
+        line = {
+            "step": state.global_step,
+            "steps": state.max_steps,
+            "epoch": round(state.epoch or 0.0, 4),
+            "loss": logs["loss"],
+            "grad_norm": logs.get("grad_norm"),
+            "learning_rate": logs.get("learning_rate"),
+            "tokens_per_s": round(counted["tokens"] / took_s, 1),
+            "wait_share": round(counted["wait_s"] / took_s, 4),
+            "broken": dict(self._trainer.broken),
+        }
+        counted.update(tokens=0, wait_s=0.0)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._on_line:
+            self._on_line(line)
+
+
+def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments:
+    """Return the `Trainer`'s arguments of a stage.
+
+    Args:
+        stage: the settings.
+        bf16: what its "auto" came to.
+    """
+    schedule = "constant_with_warmup" if stage.schedule == "constant" else stage.schedule
+    return TrainingArguments(
+        output_dir=stage.output,
+        per_device_train_batch_size=stage.batch_size,
+        gradient_accumulation_steps=stage.accumulate,
+        learning_rate=stage.learning_rate,
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.max_grad_norm,
+        num_train_epochs=stage.epochs,
+        max_steps=stage.max_steps or -1,
+        lr_scheduler_type=schedule,
+        warmup_steps=stage.warmup_ratio,
+        logging_steps=stage.log_every,
+        save_steps=stage.save_every,
+        save_total_limit=stage.keep,
+        seed=stage.seed,
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_num_workers=stage.data.num_workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
+        deepspeed=stage.deepspeed,
+        ddp_find_unused_parameters=True,
+    )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the last checkpoint that was written to its end; its state comes last."""
+    whole = [path for path in folder.glob("checkpoint-*") if _is_whole(path)]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        json.loads((path / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # half a line of a killed run

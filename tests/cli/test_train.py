@@ -1,0 +1,83 @@
+"""`llava-video train`: what it checks, what it trains, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from llava_video.api import load
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_folder: Path) -> Path:
+    """Return a stage over four texts."""
+    entries = [
+        {
+            "id": idx,
+            "conversations": [
+                {"from": "human", "value": f"What is {idx}?"},
+                {"from": "gpt", "value": "A number."},
+            ],
+        }
+        for idx in range(4)
+    ]
+    (tmp_path / "data.json").write_text(json.dumps(entries))
+    path = tmp_path / "stage.yaml"
+    path.write_text(
+        f"name: toy\nmodel: {tiny_folder}\noutput: {tmp_path / 'run'}\nlearn: [projector]\n"
+        f"batch_size: 2\nlog_every: 1\ndata:\n  sources: [{{path: {tmp_path / 'data.json'}}}]\n"
+        "  num_workers: 0\n"
+    )
+    return path
+
+
+LEARN = "learn=[language_model]"
+
+
+def test_a_stage_is_trained_and_loads(run, config: Path, tmp_path: Path):
+    outcome = run("train", "--config", config, "--set", LEARN, "--set", "epochs=2")
+    assert outcome.status == 0, outcome
+    assert outcome.err == ""
+    assert outcome.out.startswith("toy: 4 steps; loss ")
+    with load(tmp_path / "run" / "original") as model:
+        assert model.ask(None, "What?", max_new_tokens=2).usage.new_tokens <= 2
+
+
+def test_what_was_made_as_json(run, config: Path, tmp_path: Path):
+    short = run("train", "--config", config, "--set", "max_steps=1", "--set", "log_every=9")
+    assert short.out.startswith("toy: 1 steps.")
+    shutil.rmtree(tmp_path / "run")
+    values = json.loads(
+        run("train", "--config", config, "--set", LEARN, "--set", "max_steps=1", "--json").out
+    )
+    assert values["folders"] == {"original": str(tmp_path / "run" / "original")}
+    assert (values["num_steps"], values["resumed_from"]) == (1, 0)
+
+
+def test_the_data_is_checked_and_nothing_is_trained(run, config: Path, tmp_path: Path):
+    outcome = run("train", "--config", config, "--check")
+    assert outcome.status == 0, outcome
+    assert "4 examples: 4 text." in outcome.out
+    assert "0 broken." in outcome.out
+    assert not (tmp_path / "run").exists()
+    some = json.loads((tmp_path / "data.json").read_text())
+    some[1]["image"] = "none.png"
+    (tmp_path / "data.json").write_text(json.dumps(some))
+    outcome = run("train", "--config", config, "--check", "--json")
+    assert outcome.status == 3
+    assert json.loads(outcome.out)["num_broken"] == 1
+    outcome = run("train", "--config", config, "--check", "--set", "data.max_tokens=2")
+    assert outcome.status == 1
+    assert "4 broken: 3 too long, 1 marks." in outcome.out
+
+
+def test_bad_input_is_refused(refused, config: Path, tmp_path: Path):
+    assert "--config" in refused("train")
+    assert "cannot read" in refused("train", "--config", tmp_path / "none.yaml")
+    given = ("train", "--config", config, "--set")
+    assert "did you mean learning_rate" in refused(*given, "lerning_rate=1")
+    assert "did you mean max_frames" in refused(*given, "data.max_frame=1")
+    assert "names no place" in refused(*given, "learning_rate")
+    assert "at_least" not in refused(*given, "batch_size=0")
+    assert "none.json" in refused(*given, f"data.sources.0.path={tmp_path / 'none.json'}")

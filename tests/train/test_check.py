@@ -1,0 +1,47 @@
+"""The report of a data set: all of it looked into, what is broken listed and counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llava_video.model.spec import ModelSpec
+from llava_video.train.check import check_data
+from llava_video.train.examples import ExampleMaker
+from llava_video.train.mixture import read_mixture
+from llava_video.train.settings import DataSettings, SourceSettings
+
+
+def test_the_report(tiny_spec: ModelSpec, media: Path, good_entries: list[dict[str, Any]]):
+    path = media / "mixed.json"
+    lost = {**good_entries[2], "image": "none.png"}
+    mute = {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": ""}]}
+    path.write_text(json.dumps([*good_entries[:3], lost, mute, good_entries[4]]))
+    records = read_mixture([SourceSettings(path=str(path), weight=2)], 0)
+    maker = ExampleMaker(tiny_spec, DataSettings(max_frames=4))
+    seen: list[tuple[int, int]] = []
+    report = check_data(maker, records, lambda *done: seen.append(done))
+    assert seen == [(done, 6) for done in range(1, 7)]
+    assert report.num_examples == 12
+    assert report.num_by_modality == {"text": 6, "image": 4, "video": 2}
+    assert report.num_broken == 4
+    assert [one.kind for one in report.broken] == ["missing file", "empty answer"]
+    good = [maker.example(records[idx]) for idx in (0, 1, 2, 5)]
+    lengths = sorted(one.num_rows for one in good)
+    assert report.total_tokens == 2 * sum(lengths)
+    assert report.tokens == (lengths[0], round((lengths[1] + lengths[2]) / 2), lengths[3])
+    learned = sum(label != -100 for one in good for label in one.labels)
+    assert report.learned_share == learned / sum(lengths)
+    visual = sum(plan.num_tokens for one in good for plan in one.plans)
+    assert report.visual_share == visual / sum(lengths)
+    text = "\n".join(report.lines())
+    assert "12 examples: 6 text, 4 image, 2 video." in text
+    assert "2 broken: 1 missing file, 1 empty answer." in text
+    assert "none.png" in text
+
+
+def test_nothing_good_is_a_report_too(tiny_spec: ModelSpec, media: Path):
+    path = media / "bad.json"
+    path.write_text(json.dumps([{"id": 1}]))
+    records = read_mixture([SourceSettings(path=str(path))], 0)
+    report = check_data(ExampleMaker(tiny_spec, DataSettings()), records)
+    assert (report.num_broken, report.tokens, report.learned_share) == (1, (0, 0, 0), 0.0)

@@ -1,0 +1,133 @@
+"""Records become examples: planned as requests are, labelled, never cut; what breaks is named."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llava_video.errors import ConfigError, ExampleError
+from llava_video.inputs import Video
+from llava_video.model.dimensions import FusionConfig
+from llava_video.model.labels import label_conversation
+from llava_video.model.prompt import Turn
+from llava_video.model.spec import ModelSpec
+from llava_video.preview import plan_video
+from llava_video.train.examples import ExampleMaker
+from llava_video.train.mixture import Record
+from llava_video.train.settings import DataSettings
+
+MARK = -200
+
+
+def record(folder: Path, *texts: str, **media: Any) -> Record:
+    said = [{"from": ("human", "gpt")[idx % 2], "value": one} for idx, one in enumerate(texts)]
+    return Record(name="one", values={"conversations": said, **media}, folder=str(folder))
+
+
+def maker(spec: ModelSpec, **changes: Any) -> ExampleMaker:
+    return ExampleMaker(spec, DataSettings(**changes))
+
+
+def test_a_video_is_what_a_request_plans(tiny_spec: ModelSpec, media: Path):
+    made = maker(tiny_spec, max_frames=5).example(
+        record(media, "<image>\nWhat?", "Bars.", video="clip.mp4")
+    )
+    plan = plan_video(Video(media / "clip.mp4"), "What?", model=tiny_spec.name, max_frames=5)
+    (own,) = made.plans
+    assert own == plan.visuals[0]
+    assert made.tiles.shape == (5, 3, 56, 56)
+    # The prompt of the request, the answer and its end.
+    (before, _, after) = tiny_spec.tokenizer.encode_prompt(plan.prompt)
+    answer = tiny_spec.tokenizer.encode("Bars.<|im_end|>")
+    assert list(made.ids) == [*before, MARK, *after, *answer]
+    assert made.labels == (*[-100] * (len(made.ids) - len(answer)), *answer)
+    assert made.num_rows == len(made.ids) - 1 + own.num_tokens
+
+
+def test_frames_are_never_fewer_because_an_example_is_long(tiny_spec: ModelSpec, media: Path):
+    short = dataclasses.replace(
+        tiny_spec, geometry=dataclasses.replace(tiny_spec.geometry, context_tokens=64)
+    )
+    one = record(media, "<image>\nWhat?", "Bars.", video="clip.mp4")
+    assert maker(short, max_frames=30).example(one).plans[0].num_frames == 30
+    measure = maker(short, max_frames=30).measure(one)
+    limit = measure.num_tokens
+    assert maker(short, max_frames=30, max_tokens=limit).measure(one) == measure
+    with pytest.raises(ExampleError, match=f"{limit} tokens") as caught:
+        maker(short, max_frames=30, max_tokens=limit - 1).example(one)
+    assert caught.value.kind == "too long"
+
+
+def test_pictures_and_text(tiny_spec: ModelSpec, media: Path):
+    text = maker(tiny_spec).example(record(media, "Two?", "Yes."))
+    turns = (Turn("user", "Two?"), Turn("assistant", "Yes."))
+    expected = label_conversation(turns, tiny_spec.tokenizer, tiny_spec.config.template)
+    assert (text.ids, text.labels, text.plans) == (expected.ids, expected.labels, ())
+    assert text.tiles.shape == (0, 3, 56, 56)
+    two = maker(tiny_spec, image_aspect="square").example(
+        record(media, "<image> or <image>?", "Both.", image=["a.png", "b.png"])
+    )
+    assert len(two.plans) == 2
+    assert not torch.equal(two.tiles[0], two.tiles[-1])
+    assert two.ids.count(MARK) == 2
+
+
+def test_measures_are_those_of_the_example(tiny_spec: ModelSpec, media: Path):
+    one = record(media, "<image>\nWhat?", "Bars.", video="clip.mp4")
+    measure, made = maker(tiny_spec).measure(one), maker(tiny_spec).example(one)
+    assert measure.num_tokens == made.num_rows
+    assert measure.num_visual == made.plans[0].num_tokens
+    assert measure.num_learned == len(b"Bars.") + 1
+
+
+def test_questions_share_their_visuals(tiny_spec: ModelSpec, media: Path):
+    texts = ("<image>\nFirst?", "One.", "Second?", "Two.")
+    sharing = maker(tiny_spec, share_visuals=True, time_instruction=False)
+    made = sharing.example(record(media, *texts, video="clip.mp4"))
+    begun = made.ids.index(MARK) + 1
+    first, second = made.tails
+    assert first == begun
+    for tail, question, answer in (
+        (made.ids[first:second], *texts[:2]),
+        (made.ids[second:], *texts[2:]),
+    ):
+        question = question.removeprefix("<image>\n")
+        alone = sharing.example(record(media, f"<image>\n{question}", answer, video="clip.mp4"))
+        assert alone.ids == (*made.ids[:begun], *tail)
+        assert alone.tails == ()
+    assert [label for label in made.labels if label != -100] == [
+        *tiny_spec.tokenizer.encode("One.<|im_end|>"),
+        *tiny_spec.tokenizer.encode("Two.<|im_end|>"),
+    ]
+    # A visual that comes later is seen by the questions after it only: these are learned in turn.
+    late = sharing.example(record(media, "Hi?", "Hi.", "<image>\nWhat?", "A.", image="a.png"))
+    assert late.tails == ()
+
+
+@pytest.mark.parametrize(
+    ("texts", "shown", "kind"),
+    [
+        (("<image>", "A"), {"image": "none.png"}, "missing file"),
+        (("<image>", "A"), {"video": "noise.mp4"}, "unreadable file"),
+        (("<image>", "A"), {"image": "noise.mp4"}, "unreadable file"),
+        (("<image>", ""), {"image": "a.png"}, "empty answer"),
+        (("What", "A"), {"image": "a.png"}, "marks"),
+    ],
+)
+def test_what_breaks_is_named(
+    tiny_spec: ModelSpec, media: Path, texts: tuple[str, str], shown: dict[str, Any], kind: str
+):
+    for look in (maker(tiny_spec).example, maker(tiny_spec).measure):
+        with pytest.raises(ExampleError) as caught:
+            look(record(media, *texts, **shown))
+        assert caught.value.kind == kind
+
+
+def test_a_model_that_fuses_is_refused(tiny_spec: ModelSpec):
+    fusion = FusionConfig(side=1, num_layers=1)
+    dimensions = dataclasses.replace(tiny_spec.config.dimensions, fusion=fusion)
+    config = dataclasses.replace(tiny_spec.config, dimensions=dimensions)
+    with pytest.raises(ConfigError, match="fuses"):
+        maker(dataclasses.replace(tiny_spec, config=config))

@@ -1,0 +1,158 @@
+"""Low-rank changes: they begin as none, learn alone, and load again merged with their base."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llava_video.config import from_mapping
+from llava_video.errors import CheckpointError, ConfigError
+from llava_video.model.checkpoint import load_model
+from llava_video.model.llava import LlavaModel
+from llava_video.model.model_config import read_model_config
+from llava_video.model.sources import find_sources
+from llava_video.model.spec import read_spec
+from llava_video.train.forward import Example, TrainingModel, pack
+from llava_video.train.lora import add_lora, check_base, save_adapter
+from llava_video.train.parts import compute_again, parameter_groups, set_learning
+from llava_video.train.run import train
+from llava_video.train.settings import LoraSettings, StageSettings
+
+peft = pytest.importorskip("peft")
+SETTINGS = LoraSettings(r=4, alpha=8, dropout=0.0, modules=("q_proj", "down_proj"))
+
+
+def loaded(folder: Path) -> LlavaModel:
+    sources = find_sources(folder)
+    config = read_model_config(sources.config_folder)
+    return load_model(sources, config=config, device="cpu")
+
+
+def logits(model: LlavaModel) -> torch.Tensor:
+    ids = tuple(range(40, 60))
+    one = Example(ids=ids, labels=ids, plans=(), tiles=torch.zeros(0, 3, 56, 56))
+    batch = pack([one])
+    with torch.no_grad():
+        hidden = TrainingModel(model).hidden_rows(
+            batch["ids"], batch["tiles"], batch["plans"], batch["shares"]
+        )
+        return model.language_model.logits(hidden)
+
+
+@pytest.fixture
+def model(tiny_folder: Path) -> LlavaModel:
+    made = loaded(tiny_folder)
+    set_learning(made, ["projector"])
+    add_lora(made, SETTINGS, seed=3)
+    return made
+
+
+def moved(model: LlavaModel) -> LlavaModel:
+    """Move everything that learns away from where it began."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
+    return model
+
+
+def test_they_begin_as_no_change_and_learn_alone(model: LlavaModel, tiny_folder: Path):
+    assert torch.equal(logits(model), logits(loaded(tiny_folder)))
+    learning = [name for name, p in model.named_parameters() if p.requires_grad]
+    # Two sides of two layers' two modules, and the projector's four.
+    assert sum(".lora_" in name for name in learning) == 8
+    assert sum(name.startswith("projector") for name in learning) == 4
+    assert len(learning) == 12
+    other = loaded(tiny_folder)
+    add_lora(other, SETTINGS, seed=3)
+    name = "language_model.layers.0.q_proj.lora_A.default.weight"
+    assert torch.equal(model.get_parameter(name), other.get_parameter(name))
+
+
+def test_an_adapter_loads_again_merged(model: LlavaModel, tiny_folder: Path, tmp_path: Path):
+    spec = read_spec(tiny_folder)
+    folder = save_adapter(moved(model), tmp_path / "a", spec=spec, settings=SETTINGS)
+    assert {path.name for path in folder.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "config.json",
+        "non_lora_trainables.bin",
+    }
+    again = loaded(folder)
+    assert (logits(again) - logits(model)).abs().max() <= 1e-4
+    assert (logits(again) - logits(loaded(tiny_folder))).abs().max() > 0.1
+    for name in ("projector.linear1.weight", "projector.linear2.bias"):
+        assert torch.equal(again.get_parameter(name), model.get_parameter(name))
+    # W + (alpha / r) B A, by hand; alpha times would be four times as much.
+    name = "language_model.layers.1.down_proj"
+    base = loaded(tiny_folder).get_parameter(f"{name}.weight")
+    down, up = (model.get_parameter(f"{name}.lora_{side}.default.weight") for side in "AB")
+    assert torch.allclose(again.get_parameter(f"{name}.weight"), base + 2 * up @ down, atol=1e-5)
+    stored = load_file(folder / "adapter_model.safetensors")
+    assert "base_model.model.model.layers.1.mlp.down_proj.lora_A.weight" in stored
+    values = json.loads((folder / "adapter_config.json").read_text())
+    assert (values["r"], values["lora_alpha"]) == (4, 8)
+    with pytest.raises(ConfigError, match="over another"):
+        check_base(read_spec(folder))
+
+
+def test_nothing_to_save_is_refused(tiny_folder: Path, tmp_path: Path):
+    with pytest.raises(CheckpointError, match="no low-rank"):
+        save_adapter(
+            loaded(tiny_folder), tmp_path / "a", spec=read_spec(tiny_folder), settings=SETTINGS
+        )
+
+
+def test_a_stage_of_low_rank_changes(tiny_folder: Path, tmp_path: Path, data_file: Path):
+    values: dict[str, Any] = {
+        "model": str(tiny_folder),
+        "output": str(tmp_path / "run"),
+        "learn": ["projector"],
+        "learning_rate": 1e-2,
+        "part_rates": {"projector": 1e-3},
+        "batch_size": 3,
+        "lora": {"r": 4, "alpha": 8, "dropout": 0.1},
+        "layouts": ["original", "hf"],
+        "data": {"sources": [{"path": str(data_file)}], "max_frames": 2, "num_workers": 0},
+    }
+    done = train(from_mapping(StageSettings, values))
+    assert set(done.folders) == {"original", "hf", "adapter"}
+    made = {name: loaded(folder) for name, folder in done.folders.items()}
+    base = dict(loaded(tiny_folder).named_parameters())
+    assert dict(made["original"].named_parameters()).keys() == base.keys()
+    for name, parameter in made["adapter"].named_parameters():
+        for layout in ("original", "hf"):
+            assert torch.equal(parameter, made[layout].get_parameter(name)), name
+    different = {n for n, p in made["adapter"].named_parameters() if not torch.equal(p, base[n])}
+    assert {name.split(".")[-2] for name in different if "language_model" in name} == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    }
+    assert not any(name.startswith("vision_tower") or "norm" in name for name in different)
+
+
+def test_they_learn_at_the_stages_rate(model: LlavaModel):
+    values = {
+        "model": "m",
+        "output": "o",
+        "learn": ["projector"],
+        "part_rates": {"projector": 1e-5},
+    }
+    stage = from_mapping(
+        StageSettings, {**values, "learning_rate": 1e-4, "data": {"sources": [{"path": "d"}]}}
+    )
+    compute_again(model)
+    found = {group["name"]: group["lr"] for group in parameter_groups(model, stage)}
+    assert found == {
+        "language_model, decayed": 1e-4,
+        "projector, decayed": 1e-5,
+        "projector, not decayed": 1e-5,
+    }

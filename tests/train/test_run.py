@@ -1,0 +1,308 @@
+"""A stage runs to a checkpoint that loads again; what is killed goes on to the same weights."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from llava_video.config import from_mapping, to_yaml
+from llava_video.errors import ConfigError, ExampleError
+from llava_video.model.checkpoint import load_model
+from llava_video.model.llava import LlavaModel
+from llava_video.model.model_config import read_model_config
+from llava_video.train.examples import ExampleMaker
+from llava_video.train.forward import TrainingModel, pack
+from llava_video.train.mixture import read_mixture
+from llava_video.train.run import Trained, check_stage, difference, train
+from llava_video.train.settings import StageSettings
+
+Stage = Callable[..., StageSettings]
+
+
+@pytest.fixture
+def stage(tmp_path: Path, tiny_folder: Path, data_file: Path) -> Stage:
+    """Return a maker of stages: six examples, two a batch, two batches a step, four steps."""
+
+    def made(**changes: Any) -> StageSettings:
+        values = {
+            "model": str(tiny_folder),
+            "output": str(tmp_path / "run"),
+            "learn": ["projector", "learned_tokens", "language_model"],
+            "learning_rate": 1e-3,
+            "batch_size": 2,
+            "accumulate": 2,
+            "epochs": 2,
+            "save_every": 1,
+            "log_every": 1,
+            **changes,
+        }
+        data = {
+            "sources": [{"path": str(data_file)}],
+            "max_frames": 3,
+            "num_workers": 0,
+            **values.pop("data", {}),
+        }
+        return from_mapping(StageSettings, {**values, "data": data})
+
+    return made
+
+
+def loaded(folder: Path) -> LlavaModel:
+    return load_model(folder, config=read_model_config(folder), device="cpu")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(loaded(folder).named_parameters())
+
+
+def changed(old: dict[str, torch.Tensor], new: dict[str, torch.Tensor]) -> set[str]:
+    assert old.keys() == new.keys()
+    return {name for name, tensor in old.items() if not torch.equal(tensor, new[name])}
+
+
+def metrics(stage: StageSettings) -> list[dict[str, Any]]:
+    lines = (Path(stage.output) / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_a_stage_changes_what_learns_and_writes_both_layouts(stage: Stage, tiny_folder: Path):
+    settings = stage(layouts=["original", "hf"], learning_rate=1e-2)
+    done = train(settings)
+    assert set(done.folders) == {"original", "hf"}
+    assert (done.num_steps, done.resumed_from) == (4, 0)
+    lines = metrics(settings)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert lines[-1]["loss"] == done.loss < lines[0]["loss"]
+    assert all(line["tokens_per_s"] > 0 and 0 <= line["wait_share"] <= 1 for line in lines)
+    before, after = weights(tiny_folder), weights(done.folders["original"])
+    different = changed(before, after)
+    assert not any(name.startswith("vision_tower") for name in different)
+    assert {"image_newline", "projector.linear1.weight"} <= different
+    assert "language_model.layers.1.down_proj.weight" in different
+    assert changed(after, weights(done.folders["hf"])) == set()
+
+
+def test_transformers_gives_the_trained_models_logits(stage: Stage, tmp_path: Path):
+    import transformers
+
+    from llava_video.model.tiny import write_tiny_checkpoint
+
+    folder = write_tiny_checkpoint(tmp_path / "ov", member="LLaVA-OneVision")
+    settings = stage(model=str(folder), max_steps=2, layouts=["hf"])
+    done = train(settings)
+    spec_model = loaded(done.folders["original"])
+    from llava_video.model.spec import read_spec
+
+    maker = ExampleMaker(read_spec(folder), settings.data)
+    example = maker.example(read_mixture(settings.data.sources, 0)[4])
+    batch = pack([example])
+    with torch.no_grad():
+        hidden = TrainingModel(spec_model).hidden_rows(
+            batch["ids"], batch["tiles"], batch["plans"], batch["shares"]
+        )
+        ours = spec_model.language_model.logits(hidden)
+        peer = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
+            done.folders["hf"], dtype=torch.float32
+        )
+        mark, count = peer.config.video_token_id, example.plans[0].num_tokens
+        ids = [one for id_ in example.ids for one in ([mark] * count if id_ == -200 else [id_])]
+        theirs = peer(
+            input_ids=torch.tensor([ids]), pixel_values_videos=example.tiles[None]
+        ).logits[0]
+    width = ours.shape[1]
+    assert (ours - theirs[:, :width]).abs().max() <= 1e-4
+    assert ours.abs().max() > 1
+
+
+def test_a_step_is_one_mean_however_it_is_cut(stage: Stage, tmp_path: Path):
+    """Two batches of one example are the mean over all their tokens, not of two means."""
+    values = {"data": {"group_by": "none"}, "max_steps": 2}
+    losses = []
+    for batch_size, accumulate in ((2, 1), (1, 2)):
+        settings = stage(
+            output=str(tmp_path / str(accumulate)),
+            batch_size=batch_size,
+            accumulate=accumulate,
+            **values,
+        )
+        train(settings)
+        losses.append([(line["loss"], line["grad_norm"]) for line in metrics(settings)])
+    assert np.allclose(*losses, rtol=1e-4)
+
+
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+def broken_off(stage: StageSettings, monkeypatch: pytest.MonkeyPatch, num_calls: int) -> None:
+    """Train until so many batches were computed."""
+    from llava_video.train.trainer import StageTrainer
+
+    whole, left = StageTrainer.compute_loss, [num_calls]
+
+    def computed(*given: Any, **named: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KilledError
+        return whole(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StageTrainer, "compute_loss", computed)
+        with pytest.raises(KilledError):
+            train(stage)
+
+
+@pytest.mark.parametrize("num_calls", [1, 3, 4])
+def test_a_broken_run_goes_on_bit_for_bit(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_calls: int
+):
+    whole = train(stage(output=str(tmp_path / "whole")))
+    settings = stage(output=str(tmp_path / "broken"))
+    broken_off(settings, monkeypatch, num_calls)
+    done = train(settings)
+    # An epoch of six examples is three batches: steps of two and of one.
+    assert done.resumed_from == {1: 0, 3: 2, 4: 2}[num_calls]
+    assert changed(weights(whole.folders["original"]), weights(done.folders["original"])) == set()
+    losses = [line["loss"] for line in metrics(settings)]
+    assert losses == [line["loss"] for line in metrics(stage(output=str(tmp_path / "whole")))]
+
+
+def test_a_checkpoint_cut_off_in_the_middle_is_passed_over(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = stage(keep=3)
+    broken_off(settings, monkeypatch, 4)
+    torn = Path(settings.output) / "checkpoint-9"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    (torn / "trainer_state.json").write_text('{"global_step": 9, ')
+    assert train(settings).resumed_from == 2
+
+
+def test_other_settings_are_told_apart(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    broken_off(stage(), monkeypatch, 3)
+    other = stage(learning_rate=2e-3, data={"max_tokens": 99}, log_every=2)
+    with pytest.raises(ConfigError) as caught:
+        train(other)
+    assert "learning_rate: 0.001 → 0.002" in str(caught.value)
+    assert "data.max_tokens: 32768 → 99" in str(caught.value)
+    assert "log_every" not in str(caught.value)
+    assert train(stage(log_every=2)).resumed_from == 2
+
+
+def test_a_finished_or_foreign_folder_is_refused(stage: Stage, tmp_path: Path):
+    train(stage(max_steps=1))
+    with pytest.raises(ConfigError, match="whole result"):
+        train(stage(max_steps=1))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("")
+    with pytest.raises(ConfigError, match="not empty"):
+        train(stage(output=str(tmp_path / "other")))
+
+
+def test_differences_by_hand():
+    old, new = {"a": 1, "b": {"c": [1], "d": 2}, "e": None}, {"a": 1, "b": {"c": [2], "d": 2}}
+    assert difference(old, {**new, "e": {"f": 1}}) == ["b.c: [1] → [2]", 'e: null → {"f": 1}']
+    assert difference(old, old) == []
+
+
+def with_lost_picture(data_file: Path, path: Path) -> str:
+    entries = json.loads(data_file.read_text())
+    lost = {**entries[2], "image": "none.png"}
+    path.write_text(json.dumps([*entries, lost]))
+    return str(path)
+
+
+def test_broken_examples_are_counted_or_the_end(stage: Stage, data_file: Path):
+    path = with_lost_picture(data_file, data_file.parent / "lost.json")
+    data = {"sources": [{"path": path}]}
+    report = check_stage(stage(data=data))
+    assert (report.num_examples, report.num_broken) == (7, 1)
+    settings = stage(data=data)
+    train(settings)
+    assert metrics(settings)[-1]["broken"] == {"missing file": 2}  # once an epoch
+    with pytest.raises(ExampleError, match=r"none\.png"):
+        train(stage(output=f"{settings.output}-strict", data={**data, "broken": "error"}))
+
+
+def test_bf16_and_layers_computed_again(stage: Stage):
+    done: list[Trained] = [
+        train(stage(output=f"{stage().output}-{bf16}-{again}", bf16=bf16, checkpointing=again))
+        for bf16, again in ((False, False), (False, True), (True, False))
+    ]
+    assert done[0].loss == done[1].loss
+    assert done[2].loss == pytest.approx(done[0].loss, rel=0.05)
+    assert done[2].loss != done[0].loss
+
+
+RUN = (
+    "import sys; from llava_video.config import read_yaml; "
+    "from llava_video.train.settings import StageSettings; "
+    "from llava_video.train.run import train; train(read_yaml(StageSettings, sys.argv[1]))"
+)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(stage: Stage, tmp_path: Path):
+    """Two gloo processes of one example each a step, against one process of two."""
+    values = {"accumulate": 1, "data": {"group_by": "none"}}
+    whole = train(stage(output=str(tmp_path / "one"), **values))
+    settings = stage(output=str(tmp_path / "two"), batch_size=1, **values)
+    path = tmp_path / "stage.yaml"
+    path.write_text(to_yaml(settings))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN, str(path)],
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    lines = [metrics(stage(output=str(tmp_path / name))) for name in ("one", "two")]
+    losses = [[(line["loss"], line["grad_norm"]) for line in own] for own in lines]
+    assert len(losses[0]) == 6
+    assert np.allclose(*losses, rtol=1e-3)
+    one, two = weights(whole.folders["original"]), weights(tmp_path / "two" / "original")
+    begun = weights(Path(settings.model))
+    moved, apart = (
+        torch.cat([(one[name] - other[name]).flatten() for name in one]).norm()
+        for other in (begun, two)
+    )
+    assert apart <= 0.02 * moved
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_bit_for_bit(stage: Stage, tmp_path: Path):
+    whole = train(stage(output=str(tmp_path / "whole"), epochs=40))
+    settings = stage(output=str(tmp_path / "killed"), epochs=40)
+    path = tmp_path / "stage.yaml"
+    path.write_text(to_yaml(settings))
+    kills = 0
+    for at_step in (5, 23, 48):
+        process = subprocess.Popen([sys.executable, "-c", RUN, str(path)])
+        while process.poll() is None:
+            log = tmp_path / "killed" / "metrics.jsonl"
+            if log.is_file() and len(log.read_text().splitlines()) >= at_step:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.005)
+        process.wait()
+    assert kills == 3
+    done = train(settings)
+    assert 0 < done.resumed_from < 80
+    assert changed(weights(whole.folders["original"]), weights(done.folders["original"])) == set()

@@ -1,0 +1,142 @@
+"""Settings of a stage: checked, and wrong names answered with the nearest."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llava_video.config import from_mapping, read_yaml, to_mapping
+from llava_video.errors import ConfigError
+from llava_video.train.settings import LoraSettings, SourceSettings, StageSettings
+
+STAGE: dict[str, Any] = {
+    "model": "m",
+    "output": "o",
+    "data": {"sources": [{"path": "data.json"}]},
+}
+
+
+def stage(**changes: Any) -> StageSettings:
+    return from_mapping(StageSettings, {**STAGE, **changes})
+
+
+def test_a_stage_comes_back_as_it_was():
+    made = stage(
+        learn=["vision_tower", "projector"],
+        learning_rate=1e-5,
+        part_rates={"vision_tower": 2e-6},
+        lora={"r": 8, "modules": ["q_proj"]},
+        data={"sources": [{"path": "a", "weight": 0.5}], "max_tokens": 9, "newline": "row"},
+    )
+    assert from_mapping(StageSettings, to_mapping(made)) == made
+    assert made.rate_of("vision_tower") == 2e-6
+    assert made.rate_of("projector") == 1e-5
+    assert isinstance(made.lora, LoraSettings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lerning_rate": 1.0}, "did you mean learning_rate"),
+        ({"data": {"sorces": []}}, "did you mean sources"),
+        ({"data": {"sources": [{"path": "a", "wieght": 1}]}}, "did you mean weight"),
+        ({"learn": ["projecter"]}, "'projector'"),
+        ({"learn": []}, "each once of"),
+        ({"learn": ["projector", "projector"]}, "each once of"),
+        ({"learn": ["projector"], "part_rates": {"vision_tower": 1e-6}}, "does not learn"),
+        ({"lora": {}}, "one of them changes the decoder"),
+        ({"learn": ["projector"], "lora": {"modules": ["q"]}}, "q_proj"),
+        ({"learn": ["projector"], "fresh": ["learned_tokens"]}, "fresh names learned_tokens"),
+        ({"fresh": ["language_model"]}, "fresh names language_model"),
+        ({"model": ""}, "no model"),
+        ({"output": ""}, "no output"),
+        ({"data": {}}, "no sources"),
+        ({"learning_rate": 0}, "above 0"),
+        ({"warmup_ratio": 2}, "at most 0.99"),
+    ],
+)
+def test_wrong_settings_are_refused(changes: dict[str, Any], words: str):
+    with pytest.raises(ConfigError) as caught:
+        stage(**changes)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", ["all", "first:3", "end:10%", "random:2.5%"])
+def test_strategies_are_known(strategy: str):
+    assert SourceSettings(path="a", sampling_strategy=strategy).sampling_strategy == strategy
+
+
+@pytest.mark.parametrize("strategy", ["", "some", "first", "first:", "first:-1", "last:3", "all:3"])
+def test_other_strategies_are_refused(strategy: str):
+    with pytest.raises(ConfigError, match="sampling_strategy"):
+        SourceSettings(path="a", sampling_strategy=strategy)
+
+
+def test_a_source_without_a_file_is_refused():
+    with pytest.raises(ConfigError, match="names no file"):
+        SourceSettings()
+
+
+EVERYTHING = ("vision_tower", "projector", "learned_tokens", "language_model")
+
+# What the authors' scripts say: parts, rate, tower's rate, examples of a step on 8 GPUs, tokens.
+PUBLISHED = {
+    "llava_1_5_1_projector": (("projector",), 1e-3, None, 256, 2048),
+    "llava_1_5_2_instructions": (("projector", "language_model"), 2e-5, None, 128, 2048),
+    "llava_1_5_2_lora": (("projector",), 2e-4, None, 128, 2048),
+    "onevision_1_projector": (("projector",), 1e-3, None, 512, 8192),
+    "onevision_15_knowledge": (EVERYTHING, 1e-5, 2e-6, 512, 32_768),
+    "onevision_2_single_image": (EVERYTHING, 1e-5, 2e-6, 16, 32_768),
+    "onevision_3_video": (EVERYTHING, 1e-5, 2e-6, 16, 32_768),
+    "llava_video": (EVERYTHING, 1e-5, 2e-6, 16, 32_768),
+}
+
+
+@pytest.fixture(scope="module")
+def stages(project: Path) -> dict[str, StageSettings]:
+    folder = project / "configs" / "train"
+    return {path.stem: read_yaml(StageSettings, path) for path in sorted(folder.glob("*.yaml"))}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_real_stages_are_the_published_ones(stages: dict[str, StageSettings], name: str):
+    made = stages[name]
+    tower = made.part_rates.vision_tower
+    batch = made.batch_size * made.accumulate * 8
+    own = (made.learn, made.learning_rate, tower, batch, made.data.max_tokens)
+    assert own == PUBLISHED[name]
+    assert (made.schedule, made.warmup_ratio, made.weight_decay) == ("cosine", 0.03, 0.0)
+    assert made.checkpointing
+
+
+def test_stages_follow_one_another(stages: dict[str, StageSettings]):
+    made_here = {f"{stage.output}/original" for stage in stages.values()}
+    begun = {stage.model for stage in stages.values() if stage.model.startswith("runs/")}
+    assert begun
+    assert begun <= made_here
+    assert {name for name in stages if name.startswith("small")} == {
+        "small_1_projector",
+        "small_15_knowledge",
+        "small_2_single_image",
+        "small_3_video",
+    }
+
+
+def test_the_deepspeed_files(project: Path, stages: dict[str, StageSettings]):
+    for name, number in (("zero2", 2), ("zero3", 3), ("zero3_offload", 3)):
+        values = json.loads((project / "configs" / "train" / f"{name}.json").read_text())
+        assert values["zero_optimization"]["stage"] == number
+        assert values["train_micro_batch_size_per_gpu"] == "auto"
+    named = {stage.deepspeed for stage in stages.values()} - {None}
+    assert named
+    assert all((project / name).is_file() for name in named if name)
+
+
+def test_the_stage_of_the_docs(project: Path, tmp_path: Path):
+    text = (project / "docs" / "training.md").read_text(encoding="utf-8")
+    path = tmp_path / "stage.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    made = read_yaml(StageSettings, path)
+    assert made.learn == EVERYTHING
+    assert [source.weight for source in made.data.sources] == [1.0, 0.5]
