@@ -28,6 +28,7 @@ COMMANDS = {
     "doctor": "Check what is installed and what works.",
     "models": "List known checkpoints, or say what a folder is.",
     "convert": "Write a checkpoint in the other layout.",
+    "world": "Write clips of a small world whose truth is known.",
     "demo": "Run the whole path on a made-up clip.",
 }
 _INTERRUPTED = 130
