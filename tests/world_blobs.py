@@ -3,6 +3,7 @@
 An eye of its own: it knows hues and outlines, neither the generator's colours nor its truth.
 """
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -80,28 +81,29 @@ def _components(mask: np.ndarray) -> list[np.ndarray]:
     return [np.array(part) for part in parts.values()]
 
 
+@functools.cache
+def _ideals(height: int, width: int) -> dict[str, np.ndarray]:
+    """Draw every shape as large as a box."""
+    v = ((np.arange(height) + 0.5) / height * 2 - 1)[:, None]
+    u = ((np.arange(width) + 0.5) / width * 2 - 1)[None]
+    far = u * u + v * v
+    return {
+        "circle": far <= 1,
+        "square": (u * u <= 1) & (v * v <= 1),
+        "triangle": np.abs(u) <= (v + 1) / 2,
+        "diamond": np.abs(u) + np.abs(v) <= 1,
+        "cross": (np.abs(u) <= 0.36) | (np.abs(v) <= 0.36),
+        "ring": (far <= 1) & (far >= 0.23),
+    }
+
+
 def _shape(part: np.ndarray) -> str:
+    """Return the shape that, as large as a spot, has most in common with it."""
     low, high = part.min(axis=0), part.max(axis=0)
     mask = np.zeros(high - low + 1, dtype=bool)
     mask[tuple((part - low).T)] = True
-
-    def covered(u: float, v: float) -> float:
-        """Share of the four mirror images of a point, from -1 to 1 over the box, that are ink."""
-        rows = [round((1 + s * v) / 2 * (mask.shape[0] - 1)) for s in (-1, 1)]
-        columns = [round((1 + s * u) / 2 * (mask.shape[1] - 1)) for s in (-1, 1)]
-        return float(mask[np.ix_(rows, columns)].mean())
-
-    if covered(0, 0) < 0.5:
-        return "ring"
-    if covered(0.88, 0.88) > 0.7:
-        return "square"
-    top = mask[round(0.15 * (len(mask) - 1))].mean()
-    foot = mask[round(0.85 * (len(mask) - 1))].mean()
-    if top < 0.45 and foot > 0.65:
-        return "triangle"
-    if covered(0.5, 0.45) < 0.5:
-        return "cross"
-    return "circle" if covered(0.62, 0.62) > 0.5 else "diamond"
+    ideals = _ideals(*mask.shape)
+    return max(ideals, key=lambda name: (mask & ideals[name]).sum() / (mask | ideals[name]).sum())
 
 
 def find_blobs(frame: np.ndarray) -> list[Blob]:
@@ -122,6 +124,9 @@ def find_blobs(frame: np.ndarray) -> list[Blob]:
         mask = np.zeros(frame.shape[:2], dtype=bool)
         mask[rows[names == idx], columns[names == idx]] = True
         for part in _components(mask):
+            # An outline runs where half of a pixel is covered.
+            strength = chroma[tuple(part.T)]
+            part = part[strength >= np.quantile(strength, 0.9) / 2]
             if len(part) >= _LEAST_AREA:
                 blobs.append(_blob(list(HUES)[idx], part, frame.shape[:2]))
     return blobs
@@ -166,7 +171,8 @@ def follow(frames: np.ndarray) -> list[Life]:
                 and not b.edges
             ]
             (lost[0] if lost else lives.append(Life()) or lives[-1]).blobs[k] = b
-    return [life for life in lives if life.whole()]
+    # Where two touch, their colours may mix for a moment.
+    return [life for life in lives if len(life.whole()) > 2]
 
 
 def _match(pairs: list, lives: list[Life], blobs: list[Blob], k: int) -> None:

@@ -1,5 +1,6 @@
 """Frames of the small world and a question's words → the answer, read from the pixels alone."""
 
+import itertools
 import math
 import re
 from functools import cached_property
@@ -60,7 +61,8 @@ class Reader:
             near = [j for j in frames if abs(j - k) <= step]
             before, after = life.blobs[near[0]], life.blobs[near[-1]]
             far = math.hypot(after.x - before.x, after.y - before.y)
-            is_rigid = abs(after.width - before.width) < 3 or before.edges or after.edges
+            # Growing changes both sides; going behind the wall, sideways, the width alone.
+            is_rigid = abs(after.height - before.height) < 3 or before.edges or after.edges
             moving.append((k, far > self.least_px and bool(is_rigid)))
         runs: list[tuple[int, int]] = []
         for k, is_moving in moving:
@@ -69,7 +71,10 @@ class Reader:
             elif is_moving:
                 runs.append((k, k))
         # The window sees a motion half a window before it begins and after it ends.
-        return [(a + step - 1 if a else 0, max(a, b - step + 1)) for a, b in runs]
+        last = frames[-1]
+        return [
+            (a + step - 1 if a else 0, b if b == last else max(a, b - step + 1)) for a, b in runs
+        ]
 
     def _whens(self, life: Life) -> dict[str, float]:
         """Return kind of event → when it begins, s."""
@@ -88,27 +93,29 @@ class Reader:
             whens["leave"] = outs[-1][0]
             runs = [run for run in runs if run != outs[-1]]
         frames = sorted(life.blobs)
-        gap = next(((a, b) for a, b in zip(frames, frames[1:], strict=False) if b > a + 1), None)
+        gap = next(((a, b) for a, b in itertools.pairwise(frames) if b > a + 1), None)
         if gap is not None:
-            whens["hide"] = [run[0] for run in runs if run[0] <= gap[0]][-1]
+            starts = [run[0] for run in runs if run[0] <= gap[0] + self.rate_hz]
+            whens["hide"] = min(starts[-1], gap[0])
             whens["return"] = gap[1]
             runs = [run for run in runs if run[1] < whens["hide"] or run[0] > gap[1] + self.rate_hz]
         if runs:
             whens["move"] = runs[0][0]
-            if runs[-1][1] < end - 0.5 * self.rate_hz:
-                whens["stop"] = runs[-1][1]
+            stops = [run[1] for run in runs if run[1] < end - 0.5 * self.rate_hz]
+            if stops:
+                whens["stop"] = stops[0]
         whens |= self._looks(life)
         return {kind: k / self.rate_hz for kind, k in whens.items()}
 
     def _looks(self, life: Life) -> dict[str, int]:
         found: dict[str, int] = {}
         whole = life.whole()
-        sizes = [max(life.blobs[k].width, life.blobs[k].height) for k in whole]
-        visible = [k for k in whole if not self._is_beside_gap(life, k)]
+        visible = [k for k in whole if not self._is_beside_gap(life, k)] or whole[::63]
         first, last = life.blobs[visible[0]], life.blobs[visible[-1]]
         if self._is_large(first) != self._is_large(last):
-            steps = [k for k, s in zip(whole, sizes, strict=True) if abs(s - sizes[0]) >= 2]
-            found["grow" if self._is_large(last) else "shrink"] = steps[0]
+            found["grow" if self._is_large(last) else "shrink"] = next(
+                k for k in whole if abs(life.blobs[k].height - first.height) >= 2
+            )
         if len(life.colours) > 1:
             new = life.colours[-1]
             found["recolour"] = next(k for k in sorted(life.blobs) if life.blobs[k].colour == new)
@@ -116,7 +123,7 @@ class Reader:
 
     def _is_beside_gap(self, life: Life, k: int) -> bool:
         """Say whether an object is about to vanish behind the wall, or just came out."""
-        step = round(3 * self.rate_hz)
+        step = round(2 * self.rate_hz)
         end = len(self.frames) - 1
         near = range(max(life.first, k - step), min(end, life.last, k + step) + 1)
         return any(j not in life.blobs for j in near)
@@ -285,7 +292,9 @@ class Reader:
     @cached_property
     def _sign_read(self) -> tuple[float, str]:
         """Return how well the best word of the vocabulary fits somewhere, 0 to 1, and the word."""
-        grey = self.frames[0].astype(np.float32).mean(axis=2)
+        third = self.frames.shape[1] // 3
+        bands = np.concatenate([self.frames[0, :third], self.frames[0, -third:]])
+        grey = bands.astype(np.float32).mean(axis=2)
         levels = np.where(grey < 100, -1.0, np.where(grey > 180, 1.0, 0.0)).astype(np.float32)
         scale = max(1, self.unit // 48)
         best = (0.0, "")

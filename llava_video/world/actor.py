@@ -13,7 +13,7 @@ from llava_video.world.vocabulary import DIRECTIONS, SIDE_AHEAD, SIDE_BEHIND, SI
 
 # From an edge of the wall to what stands beside it or hides behind it, units.
 _BESIDE, _SLACK = 0.05, 0.035
-# Beyond the frame's edge, units; a pixel of the smallest frame at least. A shaking camera adds to it.
+# Beyond the frame's edge, units: a pixel of the smallest frame. A shaking camera adds to it.
 _OUTSIDE: Final = 0.033
 # Whoever enters or hides does so at least this fast, units/s: its tip shows in half a second.
 _LEAST_SPEED: Final = 0.25

@@ -17,6 +17,7 @@ _STORIES, _CASTS, _TRIES_A_PLACE = 80, 8, 25
 _MARGIN = 0.015  # from an object to the edge, units
 _FIRST_S, _LAST_S = 1.0, 2.5  # nothing begins before and after, from either end of the clip
 _BURST_S = 4.0
+_MOST_PLATE = 0.25  # of the frame's height
 
 
 def compose(settings: WorldSettings, *names: object) -> Scene:
@@ -65,9 +66,12 @@ def _in_order(event: Event) -> tuple[float, int, int]:
     return event.start_s, rank, event.thing
 
 
-def _draw_sign(dice: Dice, height_px: int, width_px: int, shake_px: int) -> Sign:
+def _draw_sign(dice: Dice, height_px: int, width_px: int, shake_px: int) -> Sign | None:
+    """Draw a sign; a frame so small that its objects would find no room beside one has none."""
     text, scale = dice.pick(SIGN_WORDS), max(1, min(height_px, width_px) // 48)
     plate_height_px, plate_width_px = sign_size(text, scale)
+    if plate_height_px > _MOST_PLATE * height_px:
+        return None
     edge = 1 + shake_px
     left_px = dice.whole(edge, width_px - plate_width_px - edge)
     is_up = dice.chance(0.5)

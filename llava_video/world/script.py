@@ -138,7 +138,12 @@ def _is_open(kind: EventKind, part: Part, parts: list[Part], start_s: float) -> 
 
 
 def _victims(part: Part, parts: list[Part]) -> Iterator[Part]:
-    return (other for other in parts if other is not part and not other.acts)
+    """Yield whom a part may run into: of one colour the two would melt into each other."""
+    return (
+        other
+        for other in parts
+        if other is not part and not other.acts and other.colour != part.colour
+    )
 
 
 def _make(
@@ -151,7 +156,8 @@ def _make(
         direction = dice.pick(("left", "right"))
     elif kind != "move":
         direction = ""
-    act_s = dice.pick(_LENGTHS_S)
+    # Who grows for longer hardly changes in the first half second.
+    act_s = dice.pick(_LENGTHS_S[:2] if kind in ("grow", "shrink") else _LENGTHS_S)
     goes_on = kind == "move" and 1.5 <= length_s - start_s <= 3.5
     if goes_on:
         act_s = length_s - start_s
