@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llava_video.world.question import Question
+from llava_video.world.question import TOLERANCE_S, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +31,24 @@ class BlindScore:
 
 
 def majority_answers(questions: Iterable[Question]) -> dict[str, str]:
-    """Return the most frequent answer of each kind; of equals, the first in the alphabet.
+    """Return the answer of each kind that is right most often; of equals, the first one.
 
     Where a question names its own choices (`order`), what counts is which of them it is: "#0".
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
+    seconds: dict[str, float] = {}
     for question in questions:
         counts[question.kind][_key(question)] += 1
-    return {
-        kind: min(found, key=lambda answer: (-found[answer], answer))
-        for kind, found in counts.items()
-    }
+        if question.seconds is not None:
+            seconds[question.answer] = question.seconds
+    best: dict[str, str] = {}
+    for kind, found in counts.items():
+        rights = {
+            answer: sum(n for other, n in found.items() if _counts_as(other, answer, seconds))
+            for answer in found
+        }
+        best[kind] = min(rights, key=lambda answer: (-rights[answer], answer))
+    return best
 
 
 def blind_answer(question: Question, majority: dict[str, str]) -> str:
@@ -74,6 +81,13 @@ def blind_scores(
         kind: BlindScore(numbers[kind], rights[kind], majority.get(kind, ""))
         for kind in sorted(numbers)
     }
+
+
+def _counts_as(truth: str, answer: str, seconds: dict[str, float]) -> bool:
+    """Say whether an answer is right where the truth is another: moments near it are."""
+    if truth in seconds and answer in seconds:
+        return abs(seconds[truth] - seconds[answer]) <= TOLERANCE_S
+    return truth == answer
 
 
 def _names_choices(question: Question) -> bool:
