@@ -269,7 +269,14 @@ class Reader:
         return self._said(bool(wanted & set(kinds)))
 
     def _did_number(self, text: str) -> str:
-        return self._said(len(find_blobs(self.frames[0])) != len(find_blobs(self.frames[-1])))
+        first, last = (len(find_blobs(self.frames[k])) for k in (0, -1))
+        is_so = {
+            "change": first != last,
+            "more": last > first,
+            "fewer": last < first,
+            "as many": first == last,
+        }
+        return self._said(next(so for words, so in is_so.items() if words in text))
 
     def _did_anything(self, text: str) -> str:
         return self._said(any(self._kinds(life) for life in self.lives))

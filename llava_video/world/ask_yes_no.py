@@ -118,15 +118,20 @@ def ask_did_change(asker: Asker) -> Iterator[Question]:
 
 
 def ask_did_number(asker: Asker) -> Iterator[Question]:
-    """Ask whether other numbers of objects show at the two ends of the clip."""
+    """Ask whether the number of objects that show changed from the first frame to the last."""
     first, last = asker.witness.views_at_start(), asker.witness.views_at_end()
-    if asker.witness.all_clear and first is not None and last is not None and asker.scene.events:
-        is_other = first.count("whole") != last.count("whole")
-        texts = (
-            "Did the number of objects change?",
-            "Are there more or fewer objects now than at the start?",
-        )
-        yield asker.make("did_number", texts, "yes" if is_other else "no")
+    if not asker.witness.all_clear or first is None or last is None or not asker.scene.events:
+        return
+    change = "Did the number of objects change?"
+    more, fewer = (f"Are there {word} objects now than at the start?" for word in ("more", "fewer"))
+    same = "Are there as many objects now as at the start?"
+    added = last.count("whole") - first.count("whole")
+    if added:
+        right, wrong = (more, fewer) if added > 0 else (fewer, more)
+        yield from asker.yes_no("did_number", [change, right], [same, wrong])
+    else:
+        # The first one twice: it is half of the wrong ones here and half of the right ones above.
+        yield from asker.yes_no("did_number", [same], [change, change, more, fewer])
 
 
 def ask_did_anything(asker: Asker, settings: WorldSettings) -> Iterator[Question]:

@@ -10,7 +10,7 @@ from llava_video.world.scene import Event, Scene, Sign, Thing, Wall
 from llava_video.world.script import Part, draw_parts
 from llava_video.world.settings import WorldSettings
 from llava_video.world.shapes import REACH
-from llava_video.world.vocabulary import SIGN_WORDS, SIZES
+from llava_video.world.vocabulary import DIRECTIONS, SIGN_WORDS, SIZES
 
 # A story is given up only after many casts: the crowded ones would become rare otherwise.
 _STORIES, _CASTS, _TRIES_A_PLACE = 80, 8, 25
@@ -118,7 +118,7 @@ def _play(
         # After many misses fewer acts are tried: the number of objects stays as it was drawn.
         most = max(1, settings.max_acts - tried // 12)
         starts_s = [] if is_still else _draw_starts(dice, stage.length_s, most, is_quiet=is_quiet)
-        parts = draw_parts(dice, num_things, starts_s, stage.length_s)
+        parts = draw_parts(dice, num_things, starts_s, stage.length_s, stage.closed)
         casts = (_cast(dice, parts, stage) for _ in range(_CASTS))
         actors = next((cast for cast in casts if cast is not None), None)
         if actors is not None and (is_still or any(actor.events for actor in actors)):
@@ -172,13 +172,13 @@ def _try(dice: Dice, idx: int, parts: list[Part], stage: Stage) -> list[Actor] |
     part = parts[idx]
     if part.victim_of is not None:
         idx, part = part.victim_of, parts[part.victim_of]
-    actor = _placed(dice, idx, part, stage)
+    hit = next((k for k, other in enumerate(parts) if other.victim_of == idx), None)
+    actor = _placed(dice, idx, part, stage, None if hit is None else parts[hit])
     if actor is None:
         return None
     group = [actor]
     for act in part.acts:
-        if act.kind == "collide":
-            hit = next(k for k, other in enumerate(parts) if other.victim_of == idx)
+        if act.kind == "collide" and hit is not None:
             victim = Actor(hit, parts[hit].shape, parts[hit].colour, parts[hit].size, 0.0, 0.0)
             if not push(actor, victim, act, stage):
                 return None
@@ -188,7 +188,7 @@ def _try(dice: Dice, idx: int, parts: list[Part], stage: Stage) -> list[Actor] |
     return group
 
 
-def _placed(dice: Dice, idx: int, part: Part, stage: Stage) -> Actor | None:
+def _placed(dice: Dice, idx: int, part: Part, stage: Stage, victim: Part | None) -> Actor | None:
     """Put an object where its moves, taken together, stay in the frame; None without room."""
     radius = SIZES[part.size]
     side, up, down = (reach * radius for reach in REACH[part.shape])
@@ -200,6 +200,13 @@ def _placed(dice: Dice, idx: int, part: Part, stage: Stage) -> Actor | None:
             x, y = x + dx, y + dy
             low_x, high_x = min(low_x, x), max(high_x, x)
             low_y, high_y = min(low_y, y), max(high_y, y)
+        if act.kind == "collide" and victim is not None:
+            # Whoever is struck goes as far again, from about a radius of each away.
+            between = radius + SIZES[victim.size]
+            ahead = DIRECTIONS[act.direction]
+            far_x, far_y = x + dx + ahead[0] * between, y + dy + ahead[1] * between
+            low_x, high_x = min(low_x, far_x), max(high_x, far_x)
+            low_y, high_y = min(low_y, far_y), max(high_y, far_y)
     left, right = stage.left + side - low_x, stage.right - side - high_x
     top, bottom = stage.top + up - low_y, stage.bottom - down - high_y
     if left > right or top > bottom:

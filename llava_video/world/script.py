@@ -3,6 +3,7 @@
 Starts are whole halves of a second. What cannot be (an object that leaves twice) is not drawn.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,7 +11,16 @@ from typing import Final
 from llava_video.world.actor import Act
 from llava_video.world.dice import Dice
 from llava_video.world.scene import EventKind
-from llava_video.world.vocabulary import COLOURS, DIRECTIONS, SHAPES, SIZES, SPEEDS, STRAIGHT
+from llava_video.world.vocabulary import (
+    COLOURS,
+    DIRECTIONS,
+    SHAPES,
+    SIDE_AHEAD,
+    SIDE_BEHIND,
+    SIZES,
+    SPEEDS,
+    STRAIGHT,
+)
 
 _WEIGHTS: Final[tuple[tuple[EventKind, float], ...]] = (
     ("move", 3.0),
@@ -20,11 +30,13 @@ _WEIGHTS: Final[tuple[tuple[EventKind, float], ...]] = (
     ("shrink", 1.6),
     ("recolour", 1.6),
     ("hide", 3.5),
-    ("collide", 3.5),
+    ("collide", 5.0),
 )
 _LENGTHS_S: Final = (1.0, 1.5, 2.0)
 # An act, its pause and its end take about this long; two acts of one object may not overlap.
 _ACT_S: Final = 3.5
+# Until the end of the clip, s: what would be over too late is not begun.
+_NEEDS_S: Final[dict[str, float]] = {"hide": 5.5, "collide": 5.0, "enter": 2.5, "leave": 2.5}
 
 
 @dataclass(slots=True)
@@ -74,7 +86,9 @@ class Part:
             self._is_large = act.kind == "grow"
 
 
-def draw_parts(dice: Dice, num_things: int, starts_s: list[float], length_s: float) -> list[Part]:
+def draw_parts(
+    dice: Dice, num_things: int, starts_s: list[float], length_s: float, closed: str = ""
+) -> list[Part]:
     """Draw objects and what they do.
 
     Args:
@@ -82,6 +96,7 @@ def draw_parts(dice: Dice, num_things: int, starts_s: list[float], length_s: flo
         num_things: 1 to 4.
         starts_s: when something is to begin, ascending, s.
         length_s: of the clip, s.
+        closed: the edge where nobody enters or leaves, "top" or "bottom".
 
     Returns:
         As many parts; each pair of a colour and a shape belongs to one object at most.
@@ -89,7 +104,7 @@ def draw_parts(dice: Dice, num_things: int, starts_s: list[float], length_s: flo
     pairs = _identities(dice, num_things)
     parts = [Part(shape, colour, dice.pick(tuple(SIZES))) for colour, shape in pairs]
     for start_s in starts_s:
-        _draw_act(dice, parts, start_s, length_s)
+        _draw_act(dice, parts, start_s, length_s, closed)
     return parts
 
 
@@ -106,18 +121,21 @@ def _identities(dice: Dice, num_things: int) -> list[tuple[str, str]]:
     return pairs
 
 
-def _draw_act(dice: Dice, parts: list[Part], start_s: float, length_s: float) -> None:
+def _draw_act(dice: Dice, parts: list[Part], start_s: float, length_s: float, closed: str) -> None:
     """Give one act to somebody who has done little so far; nobody may be able to."""
     few = min(len(part.acts) for part in parts)
     fresh = [part for part in parts if len(part.acts) == few]
     part = dice.pick(fresh if dice.chance(0.7) else parts)
     options = [pair for pair in _WEIGHTS if _is_open(pair[0], part, parts, start_s)]
+    options = [pair for pair in options if start_s + _NEEDS_S.get(pair[0], 0) <= length_s]
     if not options:
         return
     kind = dice.weighted(options)
     act = _make(dice, kind, part, parts, start_s, length_s)
-    if act is None:
-        return
+    if kind in ("enter", "leave"):
+        sides = SIDE_BEHIND if kind == "enter" else SIDE_AHEAD
+        ways = [way for way in STRAIGHT if sides[way] != closed]
+        act = dataclasses.replace(act, direction=dice.pick(ways))
     if kind == "collide":
         others = list(_victims(part, parts))
         dice.pick(others).victim_of = parts.index(part)
@@ -148,9 +166,9 @@ def _victims(part: Part, parts: list[Part]) -> Iterator[Part]:
 
 def _make(
     dice: Dice, kind: EventKind, part: Part, parts: list[Part], start_s: float, length_s: float
-) -> Act | None:
+) -> Act:
     direction, speed = dice.pick(tuple(DIRECTIONS)), dice.pick(tuple(SPEEDS))
-    if kind in ("enter", "leave", "collide"):
+    if kind == "collide":
         direction = dice.pick(STRAIGHT)
     elif kind == "hide":
         direction = dice.pick(("left", "right"))
