@@ -90,7 +90,7 @@ def eval(
             examples,
             settings=settings,
             records=records,
-            on_done=console.progress.on_example,
+            on_done=console.progress.on_answer,
             **keywords,
         )
     console.progress.close()

@@ -30,6 +30,7 @@ COMMANDS = {
     "convert": "Write a checkpoint in the other layout.",
     "eval": "Ask a benchmark's questions and score the answers.",
     "train": "Train one stage, or check its data.",
+    "world": "Write clips of a small world whose truth is known.",
     "demo": "Run the whole path on a made-up clip.",
 }
 _INTERRUPTED = 130

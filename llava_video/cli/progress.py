@@ -68,9 +68,9 @@ class Progress:
         if num_videos > 1:
             self._show("videos", "done", num_done, num_videos)
 
-    def on_example(self, num_done: int, num_examples: int) -> None:
+    def on_answer(self, num_done: int, num_questions: int) -> None:
         """Show how many questions of an evaluation are answered."""
-        self._show("answered", "examples", num_done, num_examples)
+        self._show("answered", "questions", num_done, num_questions)
 
     def write(self, text: str) -> None:
         """Write a line to stderr above the bars."""
