@@ -42,7 +42,7 @@ def test_shards_disappear_when_all_are_loaded(progress: Progress) -> None:
 
 
 def test_examples_have_a_bar(progress: Progress) -> None:
-    progress.on_example(3, 12)
+    progress.on_answer(3, 12)
     assert bars(progress) == {"answered": (3, 12)}
 
 
