@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from llava_video.engine.arena import Arena
 from llava_video.engine.job import Job
 from llava_video.engine.prefixes import KeptPrefixes
-from llava_video.errors import CapacityError
+from llava_video.errors import CapacityError, ConfigError
 
 # A slab that was made for one long request has this share of an ordinary slab beside it: by default
 # 2,048 tokens, three more questions with answers of 512.
@@ -48,13 +48,16 @@ class Admission:
             ConfigError: as `Job.admit`.
         """
         self._check_limit(job)
-        wanted_tokens = self._wanted_tokens(job, behind)
+        wanted_tokens, aside_bytes = self._wanted_tokens(job, behind), self._arena.aside_bytes
         while True:
             prefix = job.find_prefix(self._prefixes)
             try:
-                self._arena.set_aside(max(self._arena.aside_bytes, job.held_bytes))
+                self._arena.set_aside(max(aside_bytes, job.held_bytes))
                 job.admit(prefix, wanted_tokens=wanted_tokens)
-            except CapacityError:
+            except (CapacityError, ConfigError) as error:
+                self._arena.set_aside(aside_bytes)  # what waits or ends holds nothing
+                if isinstance(error, ConfigError):
+                    raise
                 if self._prefixes.evict(spare=prefix):
                     continue
                 if may_wait:

@@ -33,8 +33,8 @@ BESIDE_ADAPTER = "non_lora_trainables.bin"
 PROJECTOR_FILE = "mm_projector.bin"
 
 # The mean size of the numbers of the last norm's weight: 0.013 in a published delta, of order 1 in
-# a whole model. Halfway, as factors go.
-_MOST_DELTA_NORM = 0.1
+# a whole model. Halfway, as factors go; a folder that is called a delta may be a larger one.
+_MOST_DELTA_NORM, _MOST_NAMED_NORM = 0.1, 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -148,9 +148,10 @@ def find_local(folder: Path, name: str | Path) -> Path | None:
 
     Args:
         folder: the other one's, beside which it may lie.
-        name: a path, or a hub id that a folder beside `folder` is named by.
+        name: a path, or a hub id that a folder beside `folder` is named by, whole or its last part.
     """
-    for candidate in (Path(name).expanduser(), folder.resolve().parent / name):
+    beside = folder.resolve().parent
+    for candidate in (Path(name).expanduser(), beside / name, beside / Path(name).name):
         if str(name) and (candidate / "config.json").is_file():
             return candidate
     return None
@@ -195,18 +196,19 @@ def _kind_of(folder: Path, name: str) -> Kind:
         return "adapter"
     if not has_weights(folder) and _is_projector(folder):
         return "projector"
+    # This library writes its key into whole checkpoints only.
+    is_named_so = _sounds_like_delta(folder, name) and MEMBER_KEY not in _config_of(folder)
     size = final_norm_size(folder)
-    if size is not None:
-        return "delta" if size < _MOST_DELTA_NORM else "whole"
-    # The weights are not here. This library writes its key into whole checkpoints only; else a name
-    # is all there is, and that of merged weights often keeps the word.
-    is_whole = MEMBER_KEY in _config_of(folder) or "merge" in name.lower()
-    return "delta" if _sounds_like_delta(folder, name) and not is_whole else "whole"
+    if size is None:  # the weights are not here, and a name is all there is
+        return "delta" if is_named_so else "whole"
+    return "delta" if size < (_MOST_NAMED_NORM if is_named_so else _MOST_DELTA_NORM) else "whole"
 
 
 def _sounds_like_delta(folder: Path, name: str) -> bool:
+    """Whether a checkpoint is called a delta; the name of merged weights often keeps the word."""
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    return "delta" in f"{last} {name_of(folder)}".lower()
+    words = f"{last} {name_of(folder)}".lower()
+    return "delta" in words and "merge" not in words
 
 
 def _is_projector(folder: Path) -> bool:
@@ -219,7 +221,7 @@ def _is_projector(folder: Path) -> bool:
 def _base_of(kind: Kind, folder: Path, given: str | Path | None, files: Files) -> Path | None:
     if kind == "whole":
         if given is not None:
-            named_so = _sounds_like_delta(folder, "")
+            named_so = "delta" in name_of(folder).lower()
             whole = ", whatever its name says: its weights are whole" if named_so else ""
             raise CheckpointError(
                 f"base = {os.fspath(given)!r} was given, but {folder} is no adapter, projector or "

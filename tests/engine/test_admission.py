@@ -2,7 +2,7 @@ import pytest
 
 from llava_video.engine.admission import Admission
 from llava_video.engine.prefixes import KeptPrefixes
-from llava_video.engine.request import Failed, Progress, answer_of
+from llava_video.engine.request import Failed, Finished, Progress, answer_of
 from llava_video.errors import CapacityError
 
 
@@ -173,6 +173,24 @@ class TestHeldRows:
             with pytest.raises(CapacityError, match=r"28 tokens .* the limit is 27 beside"):
                 answer_of(engine, fusing(0, held_tokens))
         assert engine.arena.aside_bytes == 0
+
+    def test_one_that_cannot_be_admitted_leaves_the_next_its_room(
+        self, make_engine, mini, ask, fused
+    ):
+        """29 tokens are kept of 100: 28 and 50 beside them do not fit, the 40 of the next do."""
+        engine = make_engine(model=mini, max_cache_tokens=100, slab_tokens=8)
+        kept = answer_of(engine, ask("x" * 26, max_new_tokens=4, keep=True)).sequence
+        held_bytes = 50 * engine.arena.token_bytes("plain")
+        part = fused("ab", range(5), "cd", held_bytes=held_bytes)
+        asked = [
+            ask(part, request_id=0, max_new_tokens=4),
+            ask("y" * 30, request_id=1, max_new_tokens=10),
+        ]
+        last = {event.request_id: event for event in engine.run(asked)}
+        assert isinstance(last[0], Failed)
+        assert isinstance(last[0].error, CapacityError)
+        assert isinstance(last[1], Finished)
+        kept.release()
 
     def test_an_error_and_an_end_give_the_room_back(self, engine, fusing):
         with pytest.raises(RuntimeError, match="the file ends here"):

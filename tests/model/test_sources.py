@@ -163,6 +163,35 @@ def test_whole_weights_are_no_delta_whatever_the_name(base: Path, tmp_path: Path
         find_sources(whole, base=base)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "kind"),
+    [
+        ("LLaVA-7b-delta-v0", 0.3, "delta"),
+        ("LLaVA-7b-delta-v0", 0.7, "whole"),
+        ("LLaVA-7b-delta-v0-merged", 0.3, "whole"),
+        ("llava-7b", 0.3, "whole"),
+        ("merge/LLaVA-7b-delta-v0", 0.3, "delta"),  # a folder around it says nothing
+    ],
+)
+def test_a_larger_difference_is_a_delta_where_it_is_called_one(
+    base: Path, tmp_path: Path, name: str, size: float, kind: str
+):
+    folder = write_norm(Path(shutil.copytree(base, tmp_path / name)), size)
+    values = json.loads((folder / "config.json").read_text())
+    values = {key: value for key, value in values.items() if not key.startswith("llava_video")}
+    (folder / "config.json").write_text(json.dumps(values))
+    assert find_sources(folder, base=base if kind == "delta" else None).kind == kind
+
+
+def test_a_tower_may_lie_beside_the_checkpoint_by_its_last_name(tmp_path: Path):
+    (tmp_path / "vit-large").mkdir()
+    (tmp_path / "vit-large" / "config.json").write_text("{}")
+    folder = tmp_path / "model"
+    for name in ("openai/vit-large", "./checkpoints/openai/vit-large", "/mnt/other/vit-large"):
+        assert find_local(folder, name) == tmp_path / "vit-large"
+    assert find_local(folder, "openai/vit-small") is None
+
+
 def test_without_weights_the_name_tells_a_delta(base: Path, tmp_path: Path):
     def kind(name: str, **config: object) -> str:
         folder = tmp_path / name
