@@ -221,8 +221,9 @@ class LlavaModel(nn.Module):
         self, frames: dict[int, Clip], plan: VisualPlan, groups: list[FrameGroup], tile_chunk: int
     ) -> torch.Tensor:
         """Return the rows (R, D) of some frames, group by group."""
-        tiles = self._tiles([frames[idx] for idx in _numbers(groups)], plan)
-        return self._rows_of_tiles(tiles, groups, plan.pool_of, tile_chunk)
+        ordered = [frames[idx] for idx in _numbers(groups)]
+        # Not by a name of its own: the tiles go when what is pooled of them is there.
+        return self._rows_of_tiles(self._tiles(ordered, plan), groups, plan.pool_of, tile_chunk)
 
     def _rows_of_tiles(
         self, tiles: torch.Tensor, groups: list[FrameGroup], pool_of: PoolOf, tile_chunk: int
