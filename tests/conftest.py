@@ -71,7 +71,7 @@ def shared() -> Path:
     folder = PROJECT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("the golden outputs and real videos (../shared) are not here")
-    return folder
+    return folder.resolve()  # paths in messages are whole ones
 
 
 @pytest.fixture(scope="session")
