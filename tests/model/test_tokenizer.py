@@ -89,7 +89,7 @@ def test_golden_ids_and_texts_of_the_family(
 ):
     golden = shared / "golden" / "family"
     if not (golden / checkpoint / "tokenizer.model").is_file() and without == "tokenizer.json":
-        pytest.skip("it has no tokenizer.model")
+        pytest.skip("this checkpoint has only a tokenizer.json, so there is nothing to remove")
     tokenizer = Tokenizer(copied(golden / checkpoint, tmp_path / "alone", without=without))
     rows = list(family_rows(golden, checkpoint))
     assert len(rows) == num_rows

@@ -26,7 +26,7 @@ def test_the_entry_point_names_the_class(monkeypatch: pytest.MonkeyPatch, projec
     module, _, function = target.partition(":")
     assert getattr(importlib.import_module(module), function) is manifests
     registry = types.ModuleType("lmms_eval.models.registry_v2")
-    registry.ModelManifest = SimpleNamespace  # type: ignore[attr-defined]
+    registry.ModelManifest = SimpleNamespace  # type: ignore[attr-defined]  # a made module
     for name in ("lmms_eval", "lmms_eval.models"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "lmms_eval.models.registry_v2", registry)

@@ -37,7 +37,7 @@ class StandIn:
 def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
     """Return the module as lmms-eval imports it: by the plugin's table."""
     stand_in = types.ModuleType("lmms_eval.api.model")
-    stand_in.lmms = StandIn  # type: ignore[attr-defined]
+    stand_in.lmms = StandIn  # type: ignore[attr-defined]  # a made module
     for name in ("lmms_eval", "lmms_eval.api"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "lmms_eval.api.model", stand_in)
