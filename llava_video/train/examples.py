@@ -17,7 +17,7 @@ import torch
 from llava_video.errors import ConfigError, DecodeError, ExampleError, LlavaVideoError
 from llava_video.inputs import Opened, Picture, Video, close_all, open_visuals
 from llava_video.model.labels import IGNORED, Labelled, label_conversation
-from llava_video.model.preprocess import make_tiles
+from llava_video.model.preprocess import make_levels
 from llava_video.model.prompt import Turn, place_marks
 from llava_video.model.spec import ModelSpec
 from llava_video.model.tokenizer import IMAGE_MARK, MARK_ID
@@ -168,13 +168,13 @@ class ExampleMaker:
     def _decoded(self, written: "_Written", opened: Sequence[Opened]) -> Example:
         vision = self._spec.config.dimensions.vision
         px = vision.image_px
-        tiles = [torch.zeros(0, 3, px, px)]
+        tiles = [torch.zeros(0, 3, px, px, dtype=torch.uint8)]
         for visual, plan in zip(opened, written.plans, strict=True):
             num_found = 0
             for clip in visual.clips(plan):
                 num_found += len(clip.frames)
                 mean, std = vision.pixel_mean, vision.pixel_std
-                tiles.append(make_tiles(clip, plan, tile_px=px, mean=mean, std=std))
+                tiles.append(make_levels(clip, plan, tile_px=px, mean=mean, std=std))
             if num_found != plan.num_frames:
                 raise DecodeError(
                     f"{visual.name}: {num_found} of {plan.num_frames} frames can be decoded."

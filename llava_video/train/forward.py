@@ -17,6 +17,7 @@ from llava_video.errors import ConfigError
 from llava_video.model.labels import IGNORED
 from llava_video.model.llava import LlavaModel
 from llava_video.model.tokenizer import MARK_ID
+from llava_video.ops.tile_frames import normalised
 from llava_video.train.packing import Share, packed_keys
 from llava_video.values import VisualPlan
 
@@ -29,7 +30,8 @@ class Example:
         ids: prompt and answers, -200 at every visual.
         labels: as many; the id where it is learned, else -100.
         plans: of its visuals, in the order of their marks.
-        tiles: (N, 3, px, px) of all visuals in that order; N = 0 without any.
+        tiles: (N, 3, px, px) of all visuals in that order, uint8 levels or normalised; N = 0
+            without any.
         tails: where tails begin among `ids`, see `packing.Share`.
     """
 
@@ -49,8 +51,8 @@ class Batch(TypedDict):
     """Packed examples, as `Trainer` hands them to the model.
 
     ids (L',) int64 with -200 at every visual; labels (L,) int64, one per row of the sequence, a
-    row's label being the token that stands there; tiles (N, 3, px, px); plans of all visuals;
-    shares of the L rows.
+    row's label being the token that stands there; tiles (N, 3, px, px) as an example's; plans of
+    all visuals; shares of the L rows.
     """
 
     ids: torch.Tensor
@@ -188,7 +190,7 @@ class TrainingModel(nn.Module):
         text = self.model.language_model.embed(ids[is_text])
         if not plans:
             return text + self._nothing_seen() if _has_other_processes() else text
-        visuals = self.model.rows_of_tiles(plans, tiles)
+        visuals = self.model.rows_of_tiles(plans, self._normalised(tiles))
         lengths = _text_lengths(is_text.tolist())
         pieces: list[torch.Tensor] = []
         for idx, piece in enumerate(torch.split(text, lengths)):
@@ -196,6 +198,15 @@ class TrainingModel(nn.Module):
             if idx < len(visuals):
                 pieces.append(visuals[idx].to(text))
         return torch.cat(pieces)
+
+    def _normalised(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Return what the tower sees of levels, made where it stands: they are fewer to copy."""
+        if tiles.dtype is not torch.uint8:
+            return tiles
+        vision = self.model.dimensions.vision
+        device = self.model.vision_tower.position_embedding.device
+        levels = tiles.to(device, non_blocking=True)
+        return normalised(levels, vision.pixel_mean, vision.pixel_std)
 
     def _nothing_seen(self) -> torch.Tensor:
         """Return a zero that a blank tile leads to.
