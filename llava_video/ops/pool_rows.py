@@ -53,16 +53,18 @@ def _pool_rows_torch(
 ) -> None:
     """Write the rows by torch's operations, frame by frame: what is between stays in the cache.
 
-    As in the kernel, 16-bit numbers are not rounded between GELU and pooling: rounded there, the
+    With gradients all frames at once: each write into the rows costs a copy of their gradient. As
+    in the kernel, 16-bit numbers are not rounded between GELU and pooling: rounded there, the
     result would be further from float64 than the reference's order is.
     """
     width = pooling.size[1]
     wide = torch.promote_types(maps.dtype, torch.float32)
-    for idx in range(len(maps)):
-        window = _window(maps[idx : idx + 1], pooling).to(wide)
+    step = max(1, len(maps)) if torch.is_grad_enabled() else 1
+    for start in range(0, len(maps), step):
+        window = _window(maps[start : start + step], pooling).to(wide)
         if gelu:
             window = activate(window, "gelu")
-        rows[idx : idx + 1, :, :width] = pool_map(
+        rows[start : start + step, :, :width] = pool_map(
             window, pooling.stride, pooling.kind, pooling.size
         )
         del window  # before the next is made

@@ -26,7 +26,7 @@ from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import TrainingModel
 from llava_video.train.lora import add_lora, check_base, save_adapter
 from llava_video.train.mixture import read_mixture
-from llava_video.train.parts import compute_again, draw, set_learning
+from llava_video.train.parts import compute_again, draw, run_in_bfloat16, set_learning
 from llava_video.train.settings import StageSettings
 
 SETTINGS = "stage.yaml"
@@ -96,6 +96,8 @@ def train(
     records = read_mixture(stage.data.sources, stage.seed)
     examples = Examples(ExampleMaker(spec, stage.data), records, stage.data)
     model = _model_of(stage, spec)
+    if bf16 and not stage.deepspeed and spec.config.stored_dtype == "bfloat16":
+        run_in_bfloat16(model)
     folder = _begin(stage)
     arguments = training_arguments(stage, bf16=bf16)
     trainer = StageTrainer(TrainingModel(model), examples, stage, arguments, on_line)
