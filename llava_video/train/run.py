@@ -23,6 +23,7 @@ from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.train.batches import Examples
 from llava_video.train.check import DataReport, check_data
 from llava_video.train.examples import ExampleMaker
+from llava_video.train.features import keep_features
 from llava_video.train.forward import TrainingModel
 from llava_video.train.lora import add_lora, check_base, save_adapter
 from llava_video.train.mixture import read_mixture
@@ -32,7 +33,15 @@ from llava_video.train.settings import StageSettings
 SETTINGS = "stage.yaml"
 
 # What may differ between the runs of one stage: how often it logs and saves, and how it reads.
-_FREE = ("name", "log_every", "save_every", "keep", "layouts", "data.num_workers")
+_FREE = (
+    "name",
+    "log_every",
+    "save_every",
+    "keep",
+    "layouts",
+    "data.num_workers",
+    "keep_features_mb",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +107,8 @@ def train(
     model = _model_of(stage, spec)
     if bf16 and not stage.deepspeed and spec.config.stored_dtype == "bfloat16":
         run_in_bfloat16(model)
+    if stage.keep_features_mb:
+        keep_features(model, stage.keep_features_mb * 10**6)
     folder = _begin(stage)
     arguments = training_arguments(stage, bf16=bf16)
     trainer = StageTrainer(TrainingModel(model), examples, stage, arguments, on_line)

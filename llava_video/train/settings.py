@@ -182,6 +182,13 @@ class StageSettings:
     checkpointing: bool = setting(
         True, "layers are computed again for their gradients: less memory, a third more time"
     )
+    keep_features_mb: int = setting(
+        0,
+        "room for features of a tower that does not learn, in the memory of each process: a tile "
+        "that is shown again, as in the next epoch, is not encoded again; 0 keeps none",
+        unit="MB",
+        at_least=0,
+    )
     seed: int = setting(0, "of the order, the mixture and dropout", at_least=0)
     save_every: int = setting(500, "steps between two checkpoints to resume from", at_least=1)
     keep: int = setting(1, "checkpoints kept", at_least=1)
@@ -212,6 +219,11 @@ class StageSettings:
         if fixed:
             raise ConfigError(
                 f"fresh names {', '.join(fixed)}.", f"parts that learn, of: {', '.join(_DRAWN)}."
+            )
+        if self.keep_features_mb and "vision_tower" in self.learn:
+            raise ConfigError(
+                f"keep_features_mb = {self.keep_features_mb}, and vision_tower learns.",
+                "leave it out: features of a tower that learns change at every step.",
             )
         if self.lora is not None and "language_model" in self.learn:
             raise ConfigError(

@@ -49,6 +49,7 @@ def test_a_stage_comes_back_as_it_was():
         ({"learn": ["projector"], "lora": {"modules": ["q"]}}, "q_proj"),
         ({"learn": ["projector"], "fresh": ["learned_tokens"]}, "fresh names learned_tokens"),
         ({"fresh": ["language_model"]}, "fresh names language_model"),
+        ({"learn": ["vision_tower"], "keep_features_mb": 1}, "and vision_tower learns"),
         ({"model": ""}, "no model"),
         ({"output": ""}, "no output"),
         ({"data": {}}, "no sources"),
