@@ -77,6 +77,12 @@ class DataSettings:
     fps: float | None = setting(
         None, "frames per second of video; None: as the model", unit="frames/s", above=0
     )
+    folder_fps: float = setting(
+        2.0,
+        "frames per second of a folder of pictures whose record has no 'fps' of its own",
+        unit="frames/s",
+        above=0,
+    )
     pool_stride: int | None = setting(
         None, "side reduction of a frame's map; None: the model's", unit="patches", at_least=1
     )
