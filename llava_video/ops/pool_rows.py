@@ -58,11 +58,13 @@ def _pool_rows_torch(
     """
     width = pooling.size[1]
     wide = torch.promote_types(maps.dtype, torch.float32)
-    for idx in range(len(maps)):
-        window = _window(maps[idx : idx + 1], pooling).to(wide)
+    # One map at a time holds less; with gradients all of them are kept anyway.
+    step = len(maps) if torch.is_grad_enabled() else 1
+    for idx in range(0, len(maps), step):
+        window = _window(maps[idx : idx + step], pooling).to(wide)
         if gelu:
             window = activate(window, "gelu")
-        rows[idx : idx + 1, :, :width] = pool_map(
+        rows[idx : idx + step, :, :width] = pool_map(
             window, pooling.stride, pooling.kind, pooling.size
         )
         del window  # before the next is made

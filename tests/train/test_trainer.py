@@ -44,7 +44,11 @@ def test_the_last_whole_checkpoint(tmp_path: Path):
 
 
 def trainer() -> Any:
-    return SimpleNamespace(counted={"tokens": 600, "wait_s": 0.0}, broken={"marks": 2})
+    return SimpleNamespace(
+        counted={"tokens": 600, "wait_s": 0.0},
+        broken={"marks": 2},
+        loss_parts=lambda: {"loss_answers": 1.25},
+    )
 
 
 def state(step: int) -> Any:
@@ -58,6 +62,7 @@ def test_a_line_of_metrics(tmp_path: Path):
     assert (line["step"], line["steps"], line["loss"]) == (2, 9, 1.5)
     assert line["tokens_per_s"] > 0
     assert line["broken"] == {"marks": 2}
+    assert line["loss_answers"] == 1.25
     assert counting.counted == {"tokens": 0, "wait_s": 0.0}
     Metrics(counting, path).on_log(None, state(3), None, logs={"train_runtime": 1.0})
     assert len(path.read_text().splitlines()) == 1
