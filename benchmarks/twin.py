@@ -82,14 +82,15 @@ def onevision_config(sizes: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def twins(config: ModelConfig, *, seed: int = 0) -> tuple[LlavaModel, Any]:
+def twins(config: ModelConfig, *, seed: int = 0, device: str = "cpu") -> tuple[LlavaModel, Any]:
     """Draw random weights; return our model and transformers', which share every tensor.
 
     Args:
         config: from `onevision_config`.
         seed: of the draw.
+        device: where they are drawn and stay.
     """
-    tensors = draw_tensors(config.dimensions, seed, torch.float32)
+    tensors = draw_tensors(config.dimensions, seed, torch.float32, device)
     with torch.device("meta"):
         ours = LlavaModel(config.dimensions)
     ours.load_state_dict(tensors, assign=True)
@@ -117,6 +118,7 @@ def transformers_twin(config: ModelConfig, tensors: Mapping[str, Tensor]) -> Any
         raise ValueError(f"transformers names its parameters otherwise: {lacking}, {unexpected}.")
     theirs.tie_weights()
     _fill_rest(theirs)
+    theirs.to(next(iter(tensors.values())).device)  # what was filled; the tensors are there
     return theirs.eval().requires_grad_(False)
 
 

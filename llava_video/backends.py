@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import re
+import sys
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -60,6 +61,10 @@ BACKENDS: dict[str, Backend] = {
     )
 }
 
+# Modules whose version was looked at: reading it takes a millisecond, which opening a small video
+# takes too.
+_checked: dict[Backend, ModuleType] = {}
+
 
 def version(name: str) -> str | None:
     """Return the installed version of a package of the table; None when it is absent."""
@@ -82,10 +87,18 @@ def require(name: str) -> ModuleType:
             command.
     """
     backend = BACKENDS[name]
+    here = sys.modules.get(backend.module)
+    if here is not None and _checked.get(backend) is here:
+        return here
+    _checked[backend] = module = _import_checked(backend)
+    return module
+
+
+def _import_checked(backend: Backend) -> ModuleType:
     what = f"{backend.distribution} ({backend.gives})"
     wanted = f"llava_video[{backend.extra}]" if backend.extra else backend.distribution
     hint = f'pip install --upgrade "{wanted}"'
-    found = version(name)
+    found = version(backend.module)
     if found is None:
         raise BackendMissingError(f"{what} is not installed.", hint)
     if _release(found) < _release(backend.least) and found != "unknown":

@@ -57,6 +57,21 @@ def test_require_imports(table: Path):
     assert require("lv_bare").__name__ == "lv_bare"
 
 
+def test_a_version_is_looked_at_once_for_each_module(table: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    monkeypatch.setattr(backends, "version", lambda name: asked.append(name) or "1.5")
+    first = require("lv_twin")
+    assert require("lv_twin") is first
+    assert asked == ["lv_twin"]
+    # Taken out, as a failed import does, or replaced, it is looked at again.
+    monkeypatch.delitem(sys.modules, "lv_twin")
+    assert require("lv_twin") is not first
+    assert asked == ["lv_twin"] * 2
+    monkeypatch.setitem(sys.modules, "lv_twin", None)
+    with pytest.raises(BackendMissingError):
+        require("lv_twin")
+
+
 @pytest.mark.parametrize(
     ("name", "message", "hint"),
     [

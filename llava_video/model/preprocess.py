@@ -8,7 +8,7 @@ import torch
 
 from llava_video.ops.dispatch import uses_triton
 from llava_video.ops.tile_frames import tile_frames, working_bytes
-from llava_video.ops.tiles import frame_tiles, split_tiles
+from llava_video.ops.tiles import Tiling, clip_tiles, frame_tiles, split_tiles
 from llava_video.values import Clip, VisualPlan
 
 Rgb = tuple[float, float, float]
@@ -53,6 +53,33 @@ def make_tiles(
             for frame in clip.frames
         ]
     return torch.from_numpy(tiles[0] if len(tiles) == 1 else np.concatenate(tiles))
+
+
+def make_levels(
+    clip: Clip,
+    plan: VisualPlan,
+    *,
+    tile_px: int,
+    mean: Rgb = (0.5, 0.5, 0.5),
+    std: Rgb = (0.5, 0.5, 0.5),
+) -> torch.Tensor:
+    """Return tiles before they are normalised: a quarter of the bytes to hand over.
+
+    `ops.tile_frames.normalised` makes of them the very numbers of `make_tiles`.
+
+    Args:
+        clip: T frames.
+        plan: not a fused one.
+        tile_px: side of a tile, px.
+        mean: as in `make_tiles`; the colour around a padded picture.
+        std: as in `make_tiles`.
+
+    Returns:
+        (T x plan.tiles_per_frame, 3, tile_px, tile_px) uint8 on the CPU.
+    """
+    fit, grid = plan.fit, plan.grid
+    tiling = Tiling(fit, grid, tile_px, mean, std, overview=plan.overview, dtype="uint8")
+    return torch.from_numpy(clip_tiles(clip.frames, tiling)).flatten(0, 1)
 
 
 def is_cut_there(clip: Clip, plan: VisualPlan, tile_px: int, like: torch.Tensor) -> bool:

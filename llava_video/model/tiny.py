@@ -68,21 +68,26 @@ def write_tiny_checkpoint(
     )
 
 
-def draw_tensors(dimensions: ModelDimensions, seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
+def draw_tensors(
+    dimensions: ModelDimensions, seed: int, dtype: torch.dtype, device: str = "cpu"
+) -> dict[str, Tensor]:
     """Draw every parameter from a seeded normal distribution, scaled to keep signals alive.
 
     Args:
         dimensions: the model's sizes.
         seed: of the draw.
         dtype: of the result; the numbers are drawn in float32.
+        device: where they are drawn; another kind of device draws other numbers.
 
     Returns:
         Our parameter name → tensor.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     is_tied = dimensions.text.tie_embeddings
     return {
-        name: (_drawn(name, shape, generator) * _row_scales(name, shape, is_tied)).to(dtype)
+        name: _drawn(name, shape, generator)
+        .mul_(_row_scales(name, shape, is_tied).to(device))
+        .to(dtype)
         for name, shape in parameter_shapes(dimensions).items()
     }
 
@@ -131,7 +136,7 @@ def _num_files(sizes_bytes: list[int], limit_bytes: int) -> int:
 
 
 def _drawn(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    noise = torch.randn(shape, generator=generator)
+    noise = torch.randn(shape, generator=generator, device=generator.device)
     part, leaf = name.split(".")[-2:] if "." in name else ("", name)
     if "norm" in part:
         return 1 + 0.1 * noise if leaf == "weight" else 0.1 * noise

@@ -55,7 +55,7 @@ def tile_frames_reference(
         cut = pixels.view(num_frames, rows, tile_px, cols, tile_px, 3)
         parts.append(cut.permute(0, 1, 3, 5, 2, 4).flatten(1, 2))  # (T, n, 3, px, px)
     levels = torch.cat(parts, dim=1).flatten(0, 1)
-    return levels if dtype is torch.uint8 else _normalised(levels, mean, std).to(dtype)
+    return levels if dtype is torch.uint8 else normalised(levels, mean, std).to(dtype)
 
 
 def tile_frames(
@@ -106,6 +106,25 @@ def tile_frames(
         of = _padded_square(frames, mean) if is_padded else frames
         tiles_triton(of, own, values, canvas, filter_of(fit, kind))
     return tiles.flatten(0, 1)
+
+
+def normalised(levels: torch.Tensor, mean: Rgb, std: Rgb) -> torch.Tensor:
+    """Return what levels become: the very numbers of tiles that were never levels.
+
+    Args:
+        levels: (..., 3, px, px) uint8.
+        mean: per channel, in 0..1.
+        std: per channel.
+
+    Returns:
+        (..., 3, px, px) float32, (levels / 255 - mean) / std.
+    """
+    # Tensors: torch divides by a number as it multiplies by its inverse.
+    means, stds = (
+        torch.tensor(of_rgb, dtype=torch.float32, device=levels.device).view(3, 1, 1)
+        for of_rgb in (mean, std)
+    )
+    return ((levels.double() * (1 / 255)).float() - means) / stds
 
 
 def working_bytes(
@@ -192,19 +211,9 @@ def _padded_square(frames: torch.Tensor, mean: Rgb) -> torch.Tensor:
     return square
 
 
-def _normalised(levels: torch.Tensor, mean: Rgb, std: Rgb) -> torch.Tensor:
-    """Return (levels / 255 - mean) / std of levels (…, 3, px, px), in float32."""
-    # Tensors: torch divides by a number as it multiplies by its inverse.
-    means, stds = (
-        torch.tensor(of_rgb, dtype=torch.float32, device=levels.device).view(3, 1, 1)
-        for of_rgb in (mean, std)
-    )
-    return ((levels.double() * (1 / 255)).float() - means) / stds
-
-
 @functools.lru_cache(maxsize=16)
 def _values(mean: Rgb, std: Rgb, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Return (3, 256) what a level of each channel becomes, by the definition on the CPU."""
     levels = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
-    made = levels if dtype is torch.uint8 else _normalised(levels, mean, std).to(dtype)
+    made = levels if dtype is torch.uint8 else normalised(levels, mean, std).to(dtype)
     return made.reshape(3, 256).contiguous().to(device)

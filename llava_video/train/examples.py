@@ -15,9 +15,9 @@ from typing import TypeVar
 import torch
 
 from llava_video.errors import ConfigError, DecodeError, ExampleError, LlavaVideoError
-from llava_video.inputs import Opened, Picture, Video, close_all, open_visuals
+from llava_video.inputs import Opened, OpenedVideo, Picture, Video, close_all, open_visuals
 from llava_video.model.labels import IGNORED, Labelled, label_conversation
-from llava_video.model.preprocess import make_tiles
+from llava_video.model.preprocess import make_levels
 from llava_video.model.prompt import Turn, place_marks
 from llava_video.model.spec import ModelSpec
 from llava_video.model.tokenizer import IMAGE_MARK, MARK_ID
@@ -25,6 +25,7 @@ from llava_video.planning.planner import ImageItem, VideoItem, plan_request
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
 from llava_video.planning.time_note import TimeNote, time_note
 from llava_video.train.forward import Example
+from llava_video.train.known_videos import KnownVideos
 from llava_video.train.mixture import Media, Record
 from llava_video.train.settings import DataSettings
 from llava_video.values import VisualPlan
@@ -68,6 +69,7 @@ class ExampleMaker:
                 "train a member that does not: LLaVA-1.5, NeXT, OneVision, LLaVA-Video.",
             )
         self._spec = spec
+        self._known = KnownVideos()
         self._max_tokens, self._shares = data.max_tokens, data.share_visuals
         self._geometry = replace(spec.geometry, context_tokens=_NO_LIMIT)
         self._sampling = SamplingSettings(max_frames=data.max_frames, fps=data.fps)
@@ -104,8 +106,9 @@ class ExampleMaker:
                 raise record.error(f"shows {one.path}, which is not there", "missing file")
         try:
             with contextlib.ExitStack() as stack:
-                opened = open_visuals([_input(one) for one in media] or None, self._sampling)
+                opened = open_visuals([self._input(one) for one in media] or None, self._sampling)
                 stack.callback(close_all, opened)
+                self._remember(media, opened)
                 written = self.written(turns, self.plans([visual.item for visual in opened]))
                 self._check(record, written.measure())
                 return use(written, opened)
@@ -115,6 +118,16 @@ class ExampleMaker:
             raise record.error(cause.message.rstrip("."), "conversation", cause.hint) from cause
         except LlavaVideoError as cause:
             raise record.error(cause.message.rstrip("."), "unreadable file", cause.hint) from cause
+
+    def _input(self, media: Media) -> Picture | Video:
+        if media.kind == "image":
+            return Picture(media.path)
+        return Video(media.path, info=self._known.info_of(media.path))
+
+    def _remember(self, media: Sequence[Media], opened: Sequence[Opened]) -> None:
+        for one, visual in zip(media, opened, strict=True):
+            if isinstance(visual, OpenedVideo):
+                self._known.add(one.path, visual.decoder.info)
 
     def plans(self, items: Sequence[VideoItem | ImageItem]) -> tuple[VisualPlan, ...]:
         """Return the plans of some visuals.
@@ -185,13 +198,13 @@ class ExampleMaker:
     def _decoded(self, written: "Written", opened: Sequence[Opened]) -> Example:
         vision = self._spec.config.dimensions.vision
         px = vision.image_px
-        tiles = [torch.zeros(0, 3, px, px)]
+        tiles = [torch.zeros(0, 3, px, px, dtype=torch.uint8)]
         for visual, plan in zip(opened, written.plans, strict=True):
             num_found = 0
             for clip in visual.clips(plan):
                 num_found += len(clip.frames)
                 mean, std = vision.pixel_mean, vision.pixel_std
-                tiles.append(make_tiles(clip, plan, tile_px=px, mean=mean, std=std))
+                tiles.append(make_levels(clip, plan, tile_px=px, mean=mean, std=std))
             if num_found != plan.num_frames:
                 raise DecodeError(
                     f"{visual.name}: {num_found} of {plan.num_frames} frames can be decoded."
@@ -251,7 +264,3 @@ def _pairs_after_marks(turns: Sequence[Turn], num_visuals: int) -> list[tuple[Tu
         (replace(question, text=marks + question.text), answer)
         for question, answer in zip(questions, turns[1::2], strict=True)
     ]
-
-
-def _input(media: Media) -> Picture | Video:
-    return Picture(media.path) if media.kind == "image" else Video(media.path)

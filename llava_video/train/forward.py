@@ -17,6 +17,7 @@ from llava_video.errors import ConfigError
 from llava_video.model.labels import IGNORED
 from llava_video.model.llava import LlavaModel
 from llava_video.model.tokenizer import MARK_ID
+from llava_video.ops.tile_frames import normalised
 from llava_video.train.packing import Share, packed_keys
 from llava_video.train.raw_frames import (
     FilmedFrames,
@@ -35,7 +36,8 @@ class Example:
         ids: prompt and answers, -200 at every visual.
         labels: as many; the id where it is learned, else -100.
         plans: of its visuals, in the order of their marks.
-        tiles: (N, 3, px, px) of all visuals in that order; N = 0 without any.
+        tiles: (N, 3, px, px) of all visuals in that order, uint8 levels or normalised; N = 0
+            without any.
         tails: where tails begin among `ids`, see `packing.Share`.
         filmed: the pixels of its one visual where they are tiled on the device; N = 0 then.
         looks: (V, questions) int8 of its V visual rows, see `dense.DenseLabels`; or None.
@@ -61,8 +63,8 @@ class Batch(TypedDict):
     """Packed examples, as `Trainer` hands them to the model.
 
     ids (L',) int64 with -200 at every visual; labels (L,) int64, one per row of the sequence, a
-    row's label being the token that stands there; tiles (N, 3, px, px); plans of all visuals;
-    shares of the L rows. Of clips of the small world also their frames, and where cells are asked:
+    row's label being the token that stands there; tiles (N, 3, px, px) as an example's; plans of
+    all visuals; shares of the L rows. Of clips of the small world also their frames, and where cells are asked:
     looks and story (V, questions) int8 of the V visual rows, which stand at visual_rows (V,).
     """
 
@@ -192,7 +194,7 @@ class TrainingModel(nn.Module):
             return []
         if frames is not None:
             tiles = tiles_of_frames(frames, plans[0], self.model.dimensions.vision)
-        return self.model.rows_of_tiles(plans, tiles)
+        return self.model.rows_of_tiles(plans, self._normalised(tiles))
 
     def hidden_rows(self, rows: torch.Tensor, shares: Sequence[Share]) -> torch.Tensor:
         """Return the rows (L, D) after the decoder's final norm.
@@ -257,6 +259,15 @@ class TrainingModel(nn.Module):
             if idx < len(visuals):
                 pieces.append(visuals[idx].to(text))
         return torch.cat(pieces)
+
+    def _normalised(self, tiles: torch.Tensor) -> torch.Tensor:
+        """Return what the tower sees of levels, made where it stands: they are fewer to copy."""
+        if tiles.dtype is not torch.uint8:
+            return tiles
+        vision = self.model.dimensions.vision
+        device = self.model.vision_tower.position_embedding.device
+        levels = tiles.to(device, non_blocking=True)
+        return normalised(levels, vision.pixel_mean, vision.pixel_std)
 
     def _nothing_seen(self) -> torch.Tensor:
         """Return a zero that a blank tile leads to.

@@ -27,6 +27,7 @@ from llava_video.train.small_world import WorldExamples
 WEIGHTS = "model.safetensors"
 METRICS = "metrics.jsonl"
 STATE = "trainer_state.json"
+_AHEAD = 4  # batches that each worker makes before they are asked for
 
 
 class StageTrainer(Trainer):
@@ -51,6 +52,7 @@ class StageTrainer(Trainer):
         self._stage, self._examples = stage, examples
         self.counted: dict[str, float] = {"tokens": 0, "wait_s": 0.0}
         self.broken: dict[str, int] = {}
+        self._loader: Any = None
         super().__init__(
             model=model,
             args=arguments,
@@ -86,6 +88,26 @@ class StageTrainer(Trainer):
         found = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.counted["wait_s"] += time.perf_counter() - before_s
         return found
+
+    def get_train_dataloader(self) -> Any:
+        """Return the loader, whose workers live as long as it and draw from numbers of its own.
+
+        Otherwise every start of workers takes a number of those that dropout is drawn from, and a
+        run that goes on starts them at another step than the one that was broken.
+        """
+        loader = super().get_train_dataloader()
+        own: Any = getattr(loader, "base_dataloader", loader)  # accelerate's hands on to torch's
+        own.generator = torch.Generator().manual_seed(self._stage.seed)
+        self._loader = own
+        return loader
+
+    def train(self, *arguments: Any, **named: Any) -> Any:
+        """Train, and let the workers go: left to the collector, they are waited for in vain."""
+        try:
+            return super().train(*arguments, **named)
+        finally:
+            if self._loader is not None:
+                self._loader._iterator = None
 
     def _get_train_sampler(self, train_dataset: Dataset[Made] | None = None) -> Sampler[int]:
         del train_dataset
@@ -205,9 +227,10 @@ def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments
         bf16=bf16,
         use_cpu=not torch.cuda.is_available(),
         dataloader_num_workers=stage.data.num_workers,
-        dataloader_pin_memory=torch.cuda.is_available(),
         dataloader_persistent_workers=stage.data.num_workers > 0,
-        dataloader_prefetch_factor=4 if stage.data.num_workers > 0 else None,
+        # Batches are of unlike work: a long video must not let the others wait.
+        dataloader_prefetch_factor=_AHEAD if stage.data.num_workers else None,
+        dataloader_pin_memory=torch.cuda.is_available(),
         logging_nan_inf_filter=False,  # it would wait for the GPU at every step
         remove_unused_columns=False,
         report_to=[],

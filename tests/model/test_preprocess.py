@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from kernels import interpreted
 from memory_trace import MemoryTrace
 from seeded_models import clips_of, noise_frames, video_plan
+from tile_cases import CLIP_MEAN, CLIP_STD
 
 from llava_video.model import preprocess
-from llava_video.model.preprocess import is_cut_there, make_tiles
+from llava_video.model.preprocess import is_cut_there, make_levels, make_tiles
 from llava_video.ops import tile_frames as op
-from llava_video.ops.tile_frames import working_bytes
+from llava_video.ops.tile_frames import normalised, working_bytes
 from llava_video.ops.tiles import frame_tiles, split_tiles
 from llava_video.values import Clip, Grid
 
@@ -51,6 +52,17 @@ def test_tiles_stand_frame_by_frame(layout: dict[str, object], num_frames: int):
     for frame, own in zip(frames, by_frame, strict=True):
         expected = frame_tiles(frame, plan.fit, plan.grid, 58, HALF, HALF, overview=plan.overview)
         assert np.array_equal(own.numpy(), expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_levels_are_the_same_tiles_before_they_are_normalised(layout: dict[str, object]):
+    plan = video_plan(3, 0, **layout)
+    (clip,) = clips_of(noise_frames(3))
+    levels = make_levels(clip, plan, tile_px=58, mean=CLIP_MEAN, std=CLIP_STD)
+    tiles = make_tiles(clip, plan, tile_px=58, mean=CLIP_MEAN, std=CLIP_STD)
+    assert levels.dtype is torch.uint8
+    assert torch.equal(normalised(levels, CLIP_MEAN, CLIP_STD), tiles)
+    assert not torch.equal(normalised(levels, HALF, HALF), tiles)
 
 
 @pytest.mark.parametrize("fit", ["pad", "nearest"])

@@ -17,6 +17,8 @@ from llava_video.preview import plan_video
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.mixture import Record
 from llava_video.train.settings import DataSettings
+from llava_video.video import decoder
+from llava_video.video.probe import probe
 
 MARK = -200
 
@@ -58,6 +60,17 @@ def test_frames_are_never_fewer_because_an_example_is_long(tiny_spec: ModelSpec,
     with pytest.raises(ExampleError, match=f"{limit} tokens") as caught:
         maker(short, max_frames=30, max_tokens=limit - 1).example(one)
     assert caught.value.kind == "too long"
+
+
+def test_a_video_is_probed_once(tiny_spec: ModelSpec, media: Path, monkeypatch: pytest.MonkeyPatch):
+    one = record(media, "<image>\nWhat?", "Bars.", video="clip.mp4")
+    making, probed = maker(tiny_spec, max_frames=5), []
+    monkeypatch.setattr(decoder, "probe", lambda source: probed.append(source) or probe(source))
+    first, again = making.example(one), making.example(one)
+    assert len(probed) == 1
+    assert first.plans == again.plans
+    assert torch.equal(first.tiles, again.tiles)
+    assert first.tiles.dtype is torch.uint8
 
 
 def test_pictures_and_text(tiny_spec: ModelSpec, media: Path):

@@ -1,5 +1,6 @@
 """The training forward: the original code's loss, transformers' gradients, packed as apart."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
 from llava_video.model.preprocess import make_tiles
 from llava_video.model.tiny import write_tiny_checkpoint
+from llava_video.ops.tile_frames import normalised
 from llava_video.train.forward import Example, TrainingModel, pack
 from llava_video.train.parts import set_learning
 from llava_video.values import Clip, Newline, VisualPlan
@@ -255,6 +257,27 @@ def test_rows_are_those_of_inference(tiny: LlavaModel, newline: Newline):
         expected = torch.cat(list(tiny.visual_rows(plan, clips_of(own), 8)))
         assert rows.shape == expected.shape
         assert (rows - expected).abs().max() <= 1e-6
+
+
+def test_levels_teach_what_their_tiles_teach(tiny: LlavaModel):
+    made = [example(tiny, 3, 1), example(tiny, 0, 2), example(tiny, 2, 3)]
+    vision = tiny.dimensions.vision
+    frames = noise_frames(5, 56, 56)
+    as_levels = [
+        replace(one, tiles=torch.from_numpy(frames[: len(one.tiles)]).movedim(3, 1)) for one in made
+    ]
+    as_tiles = [
+        replace(one, tiles=normalised(one.tiles, vision.pixel_mean, vision.pixel_std))
+        for one in as_levels
+    ]
+    losses, gradients = [], []
+    for examples in (as_levels, as_tiles):
+        loss = learning(tiny)(**pack(examples))["loss"]
+        losses.append(loss)
+        gradients.append(gradients_of(tiny, loss)["vision_tower.patch_embedding.weight"])
+    assert torch.equal(*losses)
+    assert torch.equal(*gradients)
+    assert not torch.equal(losses[0], learning(tiny)(**pack(made))["loss"])
 
 
 def test_text_alone_beside_other_processes_reaches_every_module(

@@ -20,6 +20,7 @@ from llava_video.errors import ConfigError, ExampleError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
+from llava_video.ops.tile_frames import normalised
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import TrainingModel, pack
 from llava_video.train.mixture import read_mixture
@@ -116,9 +117,9 @@ def test_transformers_gives_the_trained_models_logits(stage: Stage, tmp_path: Pa
         )
         mark, count = peer.config.video_token_id, example.plans[0].num_tokens
         ids = [one for id_ in example.ids for one in ([mark] * count if id_ == -200 else [id_])]
-        theirs = peer(
-            input_ids=torch.tensor([ids]), pixel_values_videos=example.tiles[None]
-        ).logits[0]
+        vision = spec_model.dimensions.vision
+        tiles = normalised(example.tiles, vision.pixel_mean, vision.pixel_std)
+        theirs = peer(input_ids=torch.tensor([ids]), pixel_values_videos=tiles[None]).logits[0]
     width = ours.shape[1]
     assert (ours - theirs[:, :width]).abs().max() <= 1e-4
     assert ours.abs().max() > 1
@@ -175,6 +176,25 @@ def test_a_broken_run_goes_on_bit_for_bit(
     assert changed(weights(whole.folders["original"]), weights(done.folders["original"])) == set()
     losses = [line["loss"] for line in metrics(settings)]
     assert losses == [line["loss"] for line in metrics(stage(output=str(tmp_path / "whole")))]
+
+
+@pytest.mark.parametrize("num_calls", [3, 4])
+def test_workers_and_dropout_go_on_bit_for_bit(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_calls: int
+):
+    pytest.importorskip("peft")
+    how = {
+        "learn": ["projector"],
+        "lora": {"r": 2, "alpha": 4, "dropout": 0.3},
+        "data": {"num_workers": 1},
+    }
+    whole = train(stage(output=str(tmp_path / "whole"), **how))
+    settings = stage(output=str(tmp_path / "broken"), **how)
+    broken_off(settings, monkeypatch, num_calls)
+    # At the end of an epoch, where workers that are there already start no more; and within one.
+    done = train(settings)
+    assert done.resumed_from == 2
+    assert changed(weights(whole.folders["original"]), weights(done.folders["original"])) == set()
 
 
 def test_a_checkpoint_cut_off_in_the_middle_is_passed_over(

@@ -6,10 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from llava_video.config import from_mapping
+from llava_video.train.batches import Examples, Made
+from llava_video.train.forward import Example
+from llava_video.train.mixture import Record
 from llava_video.train.settings import StageSettings
-from llava_video.train.trainer import Metrics, last_checkpoint, training_arguments
+from llava_video.train.trainer import Metrics, StageTrainer, last_checkpoint, training_arguments
 
 
 def stage(**changes: Any) -> StageSettings:
@@ -41,6 +45,42 @@ def test_the_last_whole_checkpoint(tmp_path: Path):
             (folder / "trainer_state.json").write_text(state)
     # By number, not by name: "checkpoint-9" comes last among the names.
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+class Noughts(Examples):
+    """Four examples of nothing but text."""
+
+    def __init__(self) -> None:
+        self.records = [Record(name=str(idx), values={}, folder="") for idx in range(4)]
+
+    def __getitem__(self, idx: int) -> Made:
+        none = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
+        return Made(Example(ids=(idx, 1), labels=(-100, 1), plans=(), tiles=none), ())
+
+
+def test_workers_take_nothing_of_the_numbers_that_dropout_is_drawn_from(tmp_path: Path):
+    data = {"sources": [{"path": "a"}], "num_workers": 1}
+    one = stage(output=str(tmp_path), batch_size=2, data=data)
+    model: Any = torch.nn.Linear(1, 1)
+    loader = StageTrainer(model, Noughts(), one, training_arguments(one, bf16=False))
+    loading = loader.get_train_dataloader()
+    assert loading.persistent_workers
+    before = torch.get_rng_state()
+    seen = [batch["ids"].tolist() for _ in range(2) for batch in loading]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(seen) == 4
+    loading.base_dataloader._iterator = None  # lets the worker go
+    # Without a generator of its own, the loader takes one.
+    next(iter(torch.utils.data.DataLoader(Noughts(), collate_fn=lambda made: made)))
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_no_workers_live_on_where_there_are_none():
+    made = training_arguments(
+        stage(data={"sources": [{"path": "a"}], "num_workers": 0}), bf16=False
+    )
+    assert not made.dataloader_persistent_workers
+    assert made.dataloader_prefetch_factor is None
 
 
 def trainer() -> Any:
