@@ -18,7 +18,13 @@ _SOME_BROKEN = 3
 
 
 @command("train")
-@option("--config", "path", metavar="FILE", help="The stage, as those in configs/train.")
+@option(
+    "--config",
+    "paths",
+    metavar="FILE",
+    multiple=True,
+    help="A stage, as those in configs/train; several are run in turn, those done are left.",
+)
 @option(
     "--set",
     "changes",
@@ -33,25 +39,27 @@ _SOME_BROKEN = 3
 def train(
     console: Console,
     /,
-    path: str | None,
+    paths: tuple[str, ...],
     changes: tuple[str, ...],
     check: bool,
     as_json: bool,
 ) -> int:
-    """Train one stage, or check its data.
+    """Train stages, or check their data.
 
     A run that was stopped goes on where its output folder has a checkpoint, to the same weights as
     one that was not. Status 3 of --check: some examples are broken.
     """
-    if path is None:
+    if not paths:
         raise ConfigError("--config is missing.", "--config configs/train/small_3_video.yaml")
     console.keeps_names = True  # from here on errors are of the file
-    stage = read_yaml(StageSettings, path, changes)
+    stages = [read_yaml(StageSettings, path, changes) for path in paths]
     quiet_downloads(console)
-    return _check(console, stage, as_json) if check else _train(console, stage, as_json)
+    run = _check if check else _train
+    return max(run(console, stage, as_json, is_one=len(stages) == 1) for stage in stages)
 
 
-def _check(console: Console, stage: StageSettings, as_json: bool) -> int:
+def _check(console: Console, stage: StageSettings, as_json: bool, *, is_one: bool) -> int:
+    del is_one
     from llava_video.train.run import check_stage  # a second that `--help` need not pay
 
     report = check_stage(stage, console.progress.on_example)
@@ -63,8 +71,13 @@ def _check(console: Console, stage: StageSettings, as_json: bool) -> int:
     return _SOME_BROKEN if report.num_broken else 0
 
 
-def _train(console: Console, stage: StageSettings, as_json: bool) -> int:
+def _train(console: Console, stage: StageSettings, as_json: bool, *, is_one: bool) -> int:
+    from llava_video.train.run import is_done
     from llava_video.train.run import train as run_stage
+
+    if not is_one and is_done(stage):
+        console.note(f"{stage.name}: done before.")
+        return 0
 
     def show(line: Mapping[str, Any]) -> None:
         console.progress.on_step(line["step"], line["steps"])

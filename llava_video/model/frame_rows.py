@@ -180,6 +180,13 @@ def layout_of(plan: VisualPlan, frame_idx: int) -> FrameLayout:
     )
 
 
+def layouts_of(plan: VisualPlan) -> list[FrameLayout]:
+    """Return the layout of every frame of a plan; where all are alike, one object."""
+    if not plan.slow_every and plan.newline is not Newline.CLIP:
+        return [layout_of(plan, 0)] * plan.num_frames
+    return [layout_of(plan, idx) for idx in range(plan.num_frames)]
+
+
 def grouped(plan: VisualPlan, frame_idxs: Iterable[int]) -> list[FrameGroup]:
     """Group frames by their layout, in the order in which layouts come first.
 

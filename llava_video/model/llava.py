@@ -17,7 +17,7 @@ from llava_video.model.frame_rows import (
     FrameGroup,
     grouped,
     grouped_by,
-    layout_of,
+    layouts_of,
     pooled_rows,
 )
 from llava_video.model.fusion import FusedPrompt, Fusion
@@ -129,7 +129,7 @@ class LlavaModel(nn.Module):
                 f"{len(plans)} visuals that are pooled unlike, or fused with their prompt.",
                 "give those of one model together; LLaVA-Mini's have rows in a prompt only.",
             )
-        layouts = [layout_of(plan, idx) for plan in plans for idx in range(plan.num_frames)]
+        layouts = [layout for plan in plans for layout in layouts_of(plan)]
         counts = [layout.num_tiles for layout in layouts]
         if sum(counts) != len(tiles):
             raise ConfigError(f"{sum(counts)} tiles were planned, {len(tiles)} given.", "cut anew.")
@@ -139,11 +139,16 @@ class LlavaModel(nn.Module):
             parts = torch.split(tiles, counts)
             tiles = torch.cat([parts[idx] for idx in order])
         rows = self._rows_of_tiles(tiles, groups, plans[0].pool_of, len(tiles))
-        frames = _in_order(rows, groups)
-        made = [torch.cat([next(frames) for _ in plan.times_s]) for plan in plans]
+        made: Sequence[torch.Tensor]
+        if len(groups) == 1:  # of many short clips, frame by frame costs more than the tower
+            counts = [plan.num_frames * groups[0].layout.num_rows for plan in plans]
+            made = torch.split(rows, counts)
+        else:
+            frames = _in_order(rows, groups)
+            made = [torch.cat([next(frames) for _ in plan.times_s]) for plan in plans]
         for plan, own in zip(plans, made, strict=True):
             list(exactly([own], plan.num_tokens, "visual tokens"))
-        return made
+        return list(made)
 
     def fused_prompt(
         self, ids: Sequence[int], num_frames: int, labels: Sequence[int] | None = None

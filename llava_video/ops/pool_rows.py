@@ -60,11 +60,11 @@ def _pool_rows_torch(
     width = pooling.size[1]
     wide = torch.promote_types(maps.dtype, torch.float32)
     step = max(1, len(maps)) if torch.is_grad_enabled() else 1
-    for start in range(0, len(maps), step):
-        window = _window(maps[start : start + step], pooling).to(wide)
+    for idx in range(0, len(maps), step):
+        window = _window(maps[idx : idx + step], pooling).to(wide)
         if gelu:
             window = activate(window, "gelu")
-        rows[start : start + step, :, :width] = pool_map(
+        rows[idx : idx + step, :, :width] = pool_map(
             window, pooling.stride, pooling.kind, pooling.size
         )
         del window  # before the next is made

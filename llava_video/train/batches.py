@@ -54,6 +54,15 @@ class Examples(Dataset[Made]):
         """Return the examples of one epoch."""
         return len(self.records)
 
+    def order(self, batch_size: int, seed: int) -> Sampler[int]:
+        """Return the order of an epoch.
+
+        Args:
+            batch_size: examples of one step of all devices.
+            seed: of the order.
+        """
+        return GroupedOrder(self.records, batch_size, self._data.group_by, seed)
+
     def __getitem__(self, idx: int) -> Made:
         """Return an example; where it breaks, the next that does not.
 

@@ -21,7 +21,7 @@ from llava_video.model.preprocess import make_levels
 from llava_video.model.prompt import Turn, place_marks
 from llava_video.model.spec import ModelSpec
 from llava_video.model.tokenizer import IMAGE_MARK, MARK_ID
-from llava_video.planning.planner import plan_request
+from llava_video.planning.planner import ImageItem, VideoItem, plan_request
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
 from llava_video.planning.time_note import TimeNote, time_note
 from llava_video.train.forward import Example
@@ -102,7 +102,7 @@ class ExampleMaker:
         """
         return self._with_opened(record, self._decoded)
 
-    def _with_opened(self, record: Record, use: Callable[["_Written", Sequence[Opened]], T]) -> T:
+    def _with_opened(self, record: Record, use: Callable[["Written", Sequence[Opened]], T]) -> T:
         turns, media = record.conversation()
         for one in media:
             if "://" not in one.path and not Path(one.path).exists():
@@ -113,7 +113,7 @@ class ExampleMaker:
                 stack.callback(close_all, opened)
                 for one in media:
                     opened.append(self._opened(record, one))
-                written = self._written(turns, self._plans(opened))
+                written = self.written(turns, self.plans([visual.item for visual in opened]))
                 self._check(record, written.measure())
                 return use(written, opened)
         except ExampleError:
@@ -146,13 +146,19 @@ class ExampleMaker:
             raise record.error(f"has fps = {rate_hz!r}", "frame rate", "a number above 0.")
         return float(rate_hz)
 
-    def _plans(self, opened: Sequence[Opened]) -> tuple[VisualPlan, ...]:
+    def plans(self, items: Sequence[VideoItem | ImageItem]) -> tuple[VisualPlan, ...]:
+        """Return the plans of some visuals.
+
+        Args:
+            items: what is known of them before they are decoded.
+        """
+
         def text_of(notes: Sequence[TimeNote | None]) -> tuple[str, int]:
             text = "".join(note.sentence() for note in notes if note)
             return text, self._spec.tokenizer.num_text_tokens(text)
 
         plan = plan_request(
-            [visual.item for visual in opened],
+            items,
             geometry=self._geometry,
             planning=self._planning,
             sampling=self._sampling,
@@ -160,22 +166,33 @@ class ExampleMaker:
         )
         return plan.visuals
 
-    def _written(self, turns: Sequence[Turn], plans: tuple[VisualPlan, ...]) -> "_Written":
+    def written(
+        self, turns: Sequence[Turn], plans: tuple[VisualPlan, ...], *, shares: bool | None = None
+    ) -> "Written":
+        """Return a conversation as ids and labels.
+
+        Args:
+            turns: in alternation, with a mark for each visual.
+            plans: of the visuals.
+            shares: whether each question is learned by itself, after the same visuals; None for
+                what the settings say.
+        """
+        shares = self._shares if shares is None else shares
         notes = [time_note(plan) for plan in plans]
         sentences = [note.sentence() if note else None for note in notes]
-        pairs = _pairs_after_marks(turns, len(plans)) if self._shares else []
+        pairs = _pairs_after_marks(turns, len(plans)) if shares else []
         if len(pairs) < 2:
             labelled = self._labelled(turns, sentences)
-            return _Written(labelled.ids, labelled.labels, plans)
+            return Written(labelled.ids, labelled.labels, plans)
         apart = [self._labelled(pair, sentences) for pair in pairs]
         ids = list(apart[0].ids)
-        begun = len(ids) - ids[::-1].index(MARK_ID)  # up to the last mark, the same for all
+        begun = _num_shared(apart)
         labels, tails = list(apart[0].labels), [begun]
         for one in apart[1:]:
             tails.append(len(ids))
             ids += one.ids[begun:]
             labels += one.labels[begun:]
-        return _Written(tuple(ids), tuple(labels), plans, tuple(tails))
+        return Written(tuple(ids), tuple(labels), plans, tuple(tails))
 
     def _labelled(self, turns: Sequence[Turn], sentences: Sequence[str | None]) -> Labelled:
         config = self._spec.config
@@ -195,7 +212,7 @@ class ExampleMaker:
         if not measure.num_learned:
             raise record.error("teaches no token", "nothing learned")
 
-    def _decoded(self, written: "_Written", opened: Sequence[Opened]) -> Example:
+    def _decoded(self, written: "Written", opened: Sequence[Opened]) -> Example:
         vision = self._spec.config.dimensions.vision
         px = vision.image_px
         tiles = [torch.zeros(0, 3, px, px, dtype=torch.uint8)]
@@ -219,8 +236,15 @@ class ExampleMaker:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """An example without its pixels; fields as of `Example`."""
+class Written:
+    """An example without its pixels.
+
+    Attributes:
+        ids: as of `Example`.
+        labels: as of `Example`.
+        plans: as of `Example`.
+        tails: as of `Example`.
+    """
 
     ids: tuple[int, ...]
     labels: tuple[int, ...]
@@ -228,12 +252,21 @@ class _Written:
     tails: tuple[int, ...] = ()
 
     def measure(self) -> Measure:
+        """Count its rows."""
         num_visual = sum(plan.num_tokens for plan in self.plans)
         return Measure(
             num_tokens=len(self.ids) - len(self.plans) + num_visual,
             num_visual=num_visual,
             num_learned=sum(label != IGNORED for label in self.labels),
         )
+
+
+def _num_shared(apart: Sequence[Labelled]) -> int:
+    """Return how many first ids all conversations share, up to what any of them learns."""
+    learned = [next(i for i, x in enumerate([*one.labels, 0]) if x != IGNORED) for one in apart]
+    most = min(learned) - 1  # what is learned is led to by a row of its own
+    columns = zip(*(one.ids[:most] for one in apart), strict=True)
+    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), most)
 
 
 def _pairs_after_marks(turns: Sequence[Turn], num_visuals: int) -> list[tuple[Turn, Turn]]:

@@ -7,7 +7,7 @@ the loss: the mean over all learned tokens of a batch, as in transformers. Knows
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,12 @@ from llava_video.model.llava import LlavaModel
 from llava_video.model.tokenizer import MARK_ID
 from llava_video.ops.tile_frames import normalised
 from llava_video.train.packing import Share, packed_keys
+from llava_video.train.raw_frames import (
+    FilmedFrames,
+    RawFrames,
+    grouped_by_size,
+    tiles_of_frames,
+)
 from llava_video.values import VisualPlan
 
 
@@ -33,6 +39,9 @@ class Example:
         tiles: (N, 3, px, px) of all visuals in that order, uint8 levels or normalised; N = 0
             without any.
         tails: where tails begin among `ids`, see `packing.Share`.
+        filmed: the pixels of its one visual where they are tiled on the device; N = 0 then.
+        looks: (V, questions) int8 of its V visual rows, see `dense.DenseLabels`; or None.
+        story: likewise.
     """
 
     ids: tuple[int, ...]
@@ -40,6 +49,9 @@ class Example:
     plans: tuple[VisualPlan, ...]
     tiles: torch.Tensor
     tails: tuple[int, ...] = ()
+    filmed: FilmedFrames | None = None
+    looks: torch.Tensor | None = None
+    story: torch.Tensor | None = None
 
     @property
     def num_rows(self) -> int:
@@ -52,7 +64,8 @@ class Batch(TypedDict):
 
     ids (L',) int64 with -200 at every visual; labels (L,) int64, one per row of the sequence, a
     row's label being the token that stands there; tiles (N, 3, px, px) as an example's; plans of
-    all visuals; shares of the L rows.
+    all visuals; shares of the L rows. Of clips of the small world also their frames, and where cells are asked:
+    looks and story (V, questions) int8 of the V visual rows, which stand at visual_rows (V,).
     """
 
     ids: torch.Tensor
@@ -60,6 +73,10 @@ class Batch(TypedDict):
     tiles: torch.Tensor
     plans: list[VisualPlan]
     shares: list[Share]
+    frames: NotRequired[RawFrames]
+    looks: NotRequired[torch.Tensor]
+    story: NotRequired[torch.Tensor]
+    visual_rows: NotRequired[torch.Tensor]
 
 
 def pack(examples: Sequence[Example]) -> Batch:
@@ -74,21 +91,33 @@ def pack(examples: Sequence[Example]) -> Batch:
     ids: list[int] = []
     labels: list[int] = []
     shares: list[Share] = []
+    visual_rows: list[torch.Tensor] = []
     for example in examples:
         share, own = _expanded(example, len(labels))
+        if example.looks is not None:
+            begun = len(labels) + example.ids.index(MARK_ID)
+            visual_rows.append(torch.arange(begun, begun + len(example.looks)))
         for row in share.first_rows:
             own[row - share.start] = IGNORED
         shares.append(share)
         labels += own
         ids += example.ids
     tiles = [example.tiles for example in examples if len(example.tiles)]
-    return Batch(
+    batch = Batch(
         ids=torch.tensor(ids),
         labels=torch.tensor(labels),
         tiles=torch.cat(tiles) if tiles else examples[0].tiles,
         plans=[plan for example in examples for plan in example.plans],
         shares=shares,
     )
+    filmed = [example.filmed for example in examples if example.filmed is not None]
+    if filmed:
+        batch["frames"] = grouped_by_size(filmed)
+    if visual_rows:
+        batch["visual_rows"] = torch.cat(visual_rows)
+        batch["looks"] = torch.cat([x.looks for x in examples if x.looks is not None])
+        batch["story"] = torch.cat([x.story for x in examples if x.story is not None])
+    return batch
 
 
 def _expanded(example: Example, start: int) -> tuple[Share, list[int]]:
@@ -134,6 +163,7 @@ class TrainingModel(nn.Module):
         tiles: torch.Tensor,
         plans: Sequence[VisualPlan],
         shares: Sequence[Share],
+        frames: RawFrames | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, Any]:
         """Return {"loss": a scalar} of a batch, see `Batch`.
@@ -144,13 +174,60 @@ class TrainingModel(nn.Module):
             tiles: of the batch.
             plans: of the batch.
             shares: of the batch.
+            frames: the pixels of all visuals in the place of their tiles; None where those are
+                there.
             num_items_in_batch: learned tokens of all batches of one optimiser's step, which the sum
                 is divided by; None for this batch's own.
 
         Raises:
             ConfigError, CheckpointError: as `LlavaModel.rows_of_tiles`; or nothing is learned.
         """
-        hidden = self.hidden_rows(ids, tiles, plans, shares)
+        visuals = self.visuals(plans, tiles, frames)
+        hidden = self.hidden_rows(self.spliced(ids, visuals), shares)
+        return {"loss": self.answer_loss(hidden, labels, num_items_in_batch)}
+
+    def visuals(
+        self, plans: Sequence[VisualPlan], tiles: torch.Tensor, frames: RawFrames | None = None
+    ) -> list[torch.Tensor]:
+        """Return the rows of every visual, as they enter the decoder; arguments as `forward`."""
+        if not plans:
+            return []
+        if frames is not None:
+            tiles = tiles_of_frames(frames, plans[0], self.model.dimensions.vision)
+        return self.model.rows_of_tiles(plans, self._normalised(tiles))
+
+    def hidden_rows(self, rows: torch.Tensor, shares: Sequence[Share]) -> torch.Tensor:
+        """Return the rows (L, D) after the decoder's final norm.
+
+        Args:
+            rows: (L, D) of `spliced`.
+            shares: of the batch.
+        """
+        language = self.model.language_model
+        keys = packed_keys(
+            shares,
+            language.config,
+            device=language.devices[0],
+            position_scale=self.position_scale,
+        )
+        return language.run(rows, keys, None)
+
+    def answer_loss(
+        self,
+        hidden: torch.Tensor,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Return the loss of what is learned.
+
+        Args:
+            hidden: (L, D) of `hidden_rows`.
+            labels: of the batch.
+            num_items_in_batch: as in `forward`.
+
+        Raises:
+            ConfigError: nothing is learned.
+        """
         is_learned = labels[1:] != IGNORED
         num_learned = is_learned.sum() if num_items_in_batch is None else num_items_in_batch
         targets = labels[1:][is_learned]
@@ -162,35 +239,19 @@ class TrainingModel(nn.Module):
         loss = total / num_learned
         if torch.is_grad_enabled() and not loss.requires_grad:
             loss = loss + self._nothing_seen().to(loss)  # text alone, where no part of it learns
-        return {"loss": loss}
+        return loss
 
-    def hidden_rows(
-        self,
-        ids: torch.Tensor,
-        tiles: torch.Tensor,
-        plans: Sequence[VisualPlan],
-        shares: Sequence[Share],
-    ) -> torch.Tensor:
-        """Return the rows (L, D) after the decoder's final norm; arguments as `forward`."""
-        language = self.model.language_model
-        rows = self._spliced(ids, tiles, plans)
-        keys = packed_keys(
-            shares,
-            language.config,
-            device=language.devices[0],
-            position_scale=self.position_scale,
-        )
-        return language.run(rows, keys, None)
+    def spliced(self, ids: torch.Tensor, visuals: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the embeddings (L, D) with the visuals' rows in the place of their marks.
 
-    def _spliced(
-        self, ids: torch.Tensor, tiles: torch.Tensor, plans: Sequence[VisualPlan]
-    ) -> torch.Tensor:
-        """Return the embeddings (L, D) with the visuals' rows in the place of their marks."""
+        Args:
+            ids: of the batch.
+            visuals: of `visuals`.
+        """
         is_text = ids != MARK_ID
         text = self.model.language_model.embed(ids[is_text])
-        if not plans:
+        if not visuals:
             return text + self._nothing_seen() if _has_other_processes() else text
-        visuals = self.model.rows_of_tiles(plans, self._normalised(tiles))
         lengths = _text_lengths(is_text.tolist())
         pieces: list[torch.Tensor] = []
         for idx, piece in enumerate(torch.split(text, lengths)):

@@ -18,6 +18,7 @@ from llava_video.model.llava import LlavaModel
 from llava_video.train.settings import PARTS, Part, StageSettings
 
 _LEARNED_TOKENS = ("image_newline", "separator")
+_BESIDE = "beside the model"
 
 
 def part_of(name: str) -> Part:
@@ -126,16 +127,18 @@ def parameter_groups(
     Returns:
         {"name", "params", "lr", "weight_decay"} each; low-rank changes count as the language model.
     """
-    groups: dict[tuple[Part, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             own = name.removeprefix(prefix)
-            groups.setdefault((part_of(own), decays(own)), []).append(parameter)
+            # What stands beside the model, as the readers of dense losses, goes with training.
+            part = part_of(own) if name.startswith(prefix) else _BESIDE
+            groups.setdefault((part, decays(own)), []).append(parameter)
     return [
         {
             "name": f"{part}, {'decayed' if is_decayed else 'not decayed'}",
             "params": parameters,
-            "lr": stage.rate_of(part),
+            "lr": stage.learning_rate if part == _BESIDE else stage.rate_of(part),
             "weight_decay": stage.weight_decay if is_decayed else 0.0,
         }
         for (part, is_decayed), parameters in sorted(groups.items(), key=lambda item: item[0])

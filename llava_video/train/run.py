@@ -22,13 +22,16 @@ from llava_video.model.sources import find_sources
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.train.batches import Examples
 from llava_video.train.check import DataReport, check_data
+from llava_video.train.dense import DenseTraining
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.features import keep_features
 from llava_video.train.forward import TrainingModel
 from llava_video.train.lora import add_lora, check_base, save_adapter
 from llava_video.train.mixture import read_mixture
+from llava_video.train.new_model import world_texts, write_new_model
 from llava_video.train.parts import compute_again, draw, run_in_bfloat16, set_learning
 from llava_video.train.settings import StageSettings
+from llava_video.train.small_world import WorldExamples
 
 SETTINGS = "stage.yaml"
 
@@ -100,18 +103,19 @@ def train(
         if name:
             backends.require(name)
     _check_folder(stage)
+    folder = _begin(stage)
+    stage = with_model(stage)
     spec = _spec_of(stage, weights=True)
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
-    records = read_mixture(stage.data.sources, stage.seed)
-    examples = Examples(ExampleMaker(spec, stage.data), records, stage.data)
+    examples = _examples_of(stage, spec)
     model = _model_of(stage, spec)
     if bf16 and not stage.deepspeed and spec.config.stored_dtype == "bfloat16":
         run_in_bfloat16(model)
     if stage.keep_features_mb:
         keep_features(model, stage.keep_features_mb * 10**6)
-    folder = _begin(stage)
     arguments = training_arguments(stage, bf16=bf16)
-    trainer = StageTrainer(TrainingModel(model), examples, stage, arguments, on_line)
+    learner = _learner_of(stage, model)
+    trainer = StageTrainer(learner, examples, stage, arguments, on_line)
     begun = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
     folders = _save(stage, spec, model) if trainer.is_world_process_zero() else {}
@@ -122,6 +126,21 @@ def train(
         loss=logged[-1] if logged else None,
         resumed_from=0 if begun is None else int(begun.name.rpartition("-")[2]),
     )
+
+
+def is_done(stage: StageSettings) -> bool:
+    """Say whether a stage's folder holds its whole result."""
+    return all(one.exists() for one in _results(stage).values())
+
+
+def with_model(stage: StageSettings) -> StageSettings:
+    """Make the new model of a stage, where it has one, and name it."""
+    if stage.new is None:
+        return stage
+    folder = Path(stage.output) / "new"
+    if not folder.exists():
+        write_new_model(folder, stage.new, world_texts(stage.new.clips))
+    return replace(stage, model=str(folder), new=None)
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") -> list[str]:
@@ -149,7 +168,7 @@ def _check_folder(stage: StageSettings) -> None:
             )
     elif folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty, and no stage of training.", "name a new folder.")
-    if all(one.exists() for one in _results(stage).values()):
+    if is_done(stage):
         raise ConfigError(f"{folder} holds the whole result of this stage.", "name a new folder.")
 
 
@@ -188,6 +207,28 @@ def _model_of(stage: StageSettings, spec: ModelSpec) -> LlavaModel:
     return model
 
 
+def _examples_of(stage: StageSettings, spec: ModelSpec) -> Examples | WorldExamples:
+    maker = ExampleMaker(spec, stage.data)
+    if stage.data.world is None:
+        records = read_mixture(stage.data.sources, stage.seed)
+        return Examples(maker, records, stage.data)
+    return WorldExamples(
+        maker,
+        stage.data.world,
+        spec.config.vision,
+        is_dense=stage.dense is not None,
+        tiles_here=not torch.cuda.is_available(),
+    )
+
+
+def _learner_of(stage: StageSettings, model: LlavaModel) -> TrainingModel:
+    if stage.dense is None:
+        return TrainingModel(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(stage.seed)  # of the readers
+        return DenseTraining(model, stage.dense)
+
+
 def _save(stage: StageSettings, spec: ModelSpec, model: LlavaModel) -> dict[str, Path]:
     """Write the result in the checkpoint's own dtype; an adapter first, and what it makes then."""
     folders = _results(stage)
@@ -199,7 +240,7 @@ def _save(stage: StageSettings, spec: ModelSpec, model: LlavaModel) -> dict[str,
         if not original.exists():
             convert_checkpoint(adapter, original, layout="original")
     elif not original.exists():
-        model.to("cpu", getattr(torch, spec.config.stored_dtype))
+        model.to("cpu", getattr(torch, stage.dtype or spec.config.stored_dtype))
         tokenizer = spec.sources.tokenizer_folder
         save_model(model, original, config=spec.config, tokenizer_from=tokenizer)
     if "hf" in folders and not folders["hf"].exists():

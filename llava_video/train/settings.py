@@ -12,6 +12,7 @@ from llava_video.config import check, setting
 from llava_video.errors import ConfigError
 from llava_video.planning.geometry import Aspect
 from llava_video.values import Newline
+from llava_video.world.settings import WorldSettings
 
 Part = Literal["vision_tower", "projector", "learned_tokens", "language_model"]
 PARTS: Final[tuple[Part, ...]] = (
@@ -57,10 +58,53 @@ class SourceSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorldSource:
+    """Clips of the small world, drawn while they are needed instead of read from files."""
+
+    split: str = setting("train", "whose clips; without `settings` also what they are like")
+    settings: WorldSettings | None = setting(None, "what clips are like instead")
+    clips: int = setting(100_000, "clips of an epoch; the next epoch has others", at_least=1)
+    seed: int = setting(0, "another one gives other clips", at_least=0)
+    questions: int = setting(12, "most questions of a clip", at_least=0)
+    captions: int = setting(1, "captions of a clip, of the three styles", at_least=0, at_most=3)
+    chat_share: float = setting(
+        0.0, "share of clips whose questions come in turn, as one chat", at_least=0, at_most=1
+    )
+    growing: int = setting(
+        0, "so many first clips have few objects, from one on, and all the others any", at_least=0
+    )
+    plain_share: float = setting(
+        0.2, "share of clips that do not look as if they came out of a file", at_least=0, at_most=1
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseSettings:
+    """Auxiliary losses on visual rows (`train/dense.py`), and what each loss counts."""
+
+    looks: float = setting(1.0, "of what a cell shows, on rows that enter the decoder", at_least=0)
+    story: float = setting(1.0, "of what happened, on rows that leave it", at_least=0)
+    answers: float = setting(
+        1.0, "of the answers; with 0 for this and `story` the decoder is not run", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self)
+        if not self.looks + self.story + self.answers:
+            raise ConfigError("no loss counts.", "raise looks, story or answers above 0.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataSettings:
     """What is trained on, and how much of a video is looked at."""
 
     sources: tuple[SourceSettings, ...] = setting((), "files of conversations, mixed")
+    world: WorldSource | None = setting(None, "clips of the small world, instead of files")
     max_tokens: int = setting(
         32_768, "longest example, visual tokens included", unit="tokens", at_least=2
     )
@@ -148,11 +192,37 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewModel:
+    """A LLaVA-Video checkpoint of any size, before it has learned anything."""
+
+    tile_px: int = setting(96, "side of a tile", unit="px", at_least=14)
+    patch_px: int = setting(12, "side of a patch", unit="px", at_least=1)
+    vision_hidden_size: int = setting(192, "channels of the tower", at_least=1)
+    vision_intermediate_size: int = setting(768, "channels inside its MLP", at_least=1)
+    vision_num_layers: int = setting(4, "layers of the tower", at_least=1)
+    vision_num_heads: int = setting(6, "its attention heads", at_least=1)
+    hidden_size: int = setting(256, "channels of the language model", at_least=1)
+    intermediate_size: int = setting(640, "channels inside its MLP", at_least=1)
+    num_layers: int = setting(7, "its layers", at_least=1)
+    num_heads: int = setting(4, "its query heads", at_least=1)
+    num_kv_heads: int = setting(2, "its key and value heads", at_least=1)
+    vocab_size: int = setting(1024, "tokens, the 256 bytes included", at_least=259)
+    context_tokens: int = setting(32_768, "longest prompt with its answer", at_least=1)
+    clips: int = setting(500, "clips of the small world its tokenizer is made for", at_least=1)
+    seed: int = setting(0, "of the weights", at_least=0)
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageSettings:
     """One stage of training."""
 
     name: str = setting("stage", "what it is called in logs")
     model: str = setting("", "folder or hub id it begins with")
+    new: NewModel | None = setting(None, "a model of these sizes made for this stage, instead")
     base: str | None = setting(None, "what an adapter, a projector or a delta is over")
     vision_tower: str | None = setting(None, "tower of a checkpoint that holds none")
     template: str | None = setting(
@@ -166,6 +236,9 @@ class StageSettings:
         (), "which parts begin with drawn numbers instead of the model's own"
     )
     data: DataSettings = setting(DataSettings(), "what is trained on")
+    dense: DenseSettings | None = setting(
+        None, "auxiliary losses on visual rows, for the small world alone"
+    )
     learning_rate: float = setting(1e-5, "largest, after the warm-up", above=0)
     part_rates: PartRates = setting(PartRates(), "of parts with a rate of their own")
     schedule: Literal["cosine", "linear", "constant"] = setting(
@@ -199,6 +272,9 @@ class StageSettings:
     save_every: int = setting(500, "steps between two checkpoints to resume from", at_least=1)
     keep: int = setting(1, "checkpoints kept", at_least=1)
     log_every: int = setting(10, "steps between two lines of metrics", at_least=1)
+    dtype: Literal["float32", "bfloat16", "float16"] | None = setting(
+        None, "of the result's weights; None: the model's own"
+    )
     layouts: tuple[Literal["original", "hf"], ...] = setting(
         ("original",), "layouts of the result: the authors', always, and 'hf' of transformers"
     )
@@ -208,11 +284,20 @@ class StageSettings:
     def __post_init__(self) -> None:
         """Check every field, and that they fit together."""
         check(self)
-        for name in ("model", "output"):
-            if not getattr(self, name):
-                raise ConfigError(f"the stage says no {name}.", f"{name}: a folder")
-        if not self.data.sources:
-            raise ConfigError("the data has no sources.", "data: {sources: [{path: data.json}]}")
+        if not self.output:
+            raise ConfigError("the stage says no output.", "output: a folder")
+        if bool(self.model) == (self.new is not None):
+            raise ConfigError("the stage says no model, or two.", "model: a folder; or new: {}")
+        if bool(self.data.sources) == (self.data.world is not None):
+            raise ConfigError(
+                "the data has no sources, or both files and the small world.",
+                "data: {sources: [{path: data.json}]}, or data: {world: {clips: 100000}}.",
+            )
+        if self.dense is not None and self.data.world is None:
+            raise ConfigError(
+                "dense losses are of the small world, whose truth is known to the pixel.",
+                "leave dense out, or train on data: {world: …}.",
+            )
         if not self.learn or len(set(self.learn)) != len(self.learn):
             raise ConfigError(f"learn = {list(self.learn)}.", f"each once of: {', '.join(PARTS)}.")
         idle = [p for p in PARTS if getattr(self.part_rates, p) is not None and p not in self.learn]
@@ -237,7 +322,7 @@ class StageSettings:
                 "leave language_model out of learn.",
             )
 
-    def rate_of(self, part: Part) -> float:
+    def rate_of(self, part: str) -> float:
         """Return a part's learning rate."""
         own: float | None = getattr(self.part_rates, part)
         return self.learning_rate if own is None else own

@@ -18,10 +18,11 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from llava_video.errors import CheckpointError
-from llava_video.train.batches import Examples, GroupedOrder, Made, collate
+from llava_video.train.batches import Examples, Made, collate
 from llava_video.train.forward import TrainingModel
 from llava_video.train.parts import parameter_groups
 from llava_video.train.settings import StageSettings
+from llava_video.train.small_world import WorldExamples
 
 WEIGHTS = "model.safetensors"
 METRICS = "metrics.jsonl"
@@ -43,7 +44,7 @@ class StageTrainer(Trainer):
     def __init__(
         self,
         model: TrainingModel,
-        examples: Examples,
+        examples: Examples | WorldExamples,
         stage: StageSettings,
         arguments: TrainingArguments,
         on_line: Callable[[Mapping[str, Any]], None] | None = None,
@@ -114,8 +115,7 @@ class StageTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset[Made] | None = None) -> Sampler[int]:
         del train_dataset
         step = self._stage.batch_size * self.args.world_size
-        group_by = self._stage.data.group_by
-        return GroupedOrder(self._examples.records, step, group_by, self._stage.seed)
+        return self._examples.order(step, self._stage.seed)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the parameters that learn; under DeepSpeed, all that it gathered."""
@@ -137,6 +137,11 @@ class StageTrainer(Trainer):
                 f"{resume_from_checkpoint} holds other parameters than those that learn.",
                 "begin anew in another output folder.",
             )
+
+    def loss_parts(self) -> dict[str, float]:
+        """Return what the last batch's loss is the sum of, where it is one."""
+        parts: dict[str, torch.Tensor] = getattr(self._net, "parts", {})
+        return {f"loss_{name}": round(float(loss), 5) for name, loss in parts.items()}
 
     @property
     def _net(self) -> TrainingModel:
@@ -186,6 +191,7 @@ class Metrics(TrainerCallback):
             "epoch": round(state.epoch or 0.0, 4),
             "loss": logs["loss"],
             "grad_norm": logs.get("grad_norm"),
+            **self._trainer.loss_parts(),
             "learning_rate": logs.get("learning_rate"),
             "tokens_per_s": round(counted["tokens"] / took_s, 1),
             "wait_share": round(counted["wait_s"] / took_s, 4),
@@ -228,6 +234,7 @@ def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments
         # Batches are of unlike work: a long video must not let the others wait.
         dataloader_prefetch_factor=_AHEAD if stage.data.num_workers else None,
         dataloader_pin_memory=torch.cuda.is_available(),
+        logging_nan_inf_filter=False,  # it would wait for the GPU at every step
         remove_unused_columns=False,
         report_to=[],
         disable_tqdm=True,

@@ -81,10 +81,16 @@ def make_example(settings: WorldSettings, *names: object) -> Example:
     scene = compose(settings, *names)
     witness = Witness(scene, settings)
     captions = {style: caption(witness, style) for style in STYLES}
-    return Example(scene, captions, _questions(witness, settings))
+    return Example(scene, captions, questions_of(witness, settings))
 
 
-def _questions(witness: Witness, settings: WorldSettings) -> tuple[Question, ...]:
+def questions_of(witness: Witness, settings: WorldSettings) -> tuple[Question, ...]:
+    """Return what is asked of a clip, at most one question of each kind, in a drawn order.
+
+    Args:
+        witness: what is certain about it.
+        settings: the world it is drawn from.
+    """
     dice = Dice(witness.scene.name, "questions")
     asker = Asker(witness, dice)
     found = [question for ask in _ASKS for question in ask(asker)]

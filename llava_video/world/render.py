@@ -31,8 +31,21 @@ def render(scene: Scene) -> Frames:
     Returns:
         (T, H, W, 3) uint8, RGB.
     """
-    frames = np.empty(_shape(scene), dtype=np.uint8)
-    _draw(scene, _canvas(scene), 0, frames)
+    return render_at(scene, range(scene.num_frames))
+
+
+def render_at(scene: Scene, frame_idxs: Sequence[int]) -> Frames:
+    """Draw some frames of a scene alone: the same bytes as in `render`.
+
+    Args:
+        scene: the whole clip.
+        frame_idxs: which of its frames, in any order.
+
+    Returns:
+        (number of them, H, W, 3) uint8, RGB.
+    """
+    frames = np.empty((len(frame_idxs), *_shape(scene)[1:]), dtype=np.uint8)
+    _draw(scene, _canvas(scene), frame_idxs, frames)
     return frames
 
 
@@ -48,7 +61,7 @@ def iter_frames(scene: Scene) -> Iterator[npt.NDArray[np.uint8]]:
     for start in range(0, scene.num_frames, chunk):
         num_frames = min(chunk, scene.num_frames - start)
         frames = np.empty((num_frames, *_shape(scene)[1:]), dtype=np.uint8)
-        _draw(scene, canvas, start, frames)
+        _draw(scene, canvas, range(start, start + num_frames), frames)
         yield from frames
 
 
@@ -72,7 +85,7 @@ def render_batch(scenes: Sequence[Scene], out: Frames | None = None) -> Frames:
     if frames.shape != shape or frames.dtype != np.uint8:
         raise ConfigError(f"out is {frames.dtype} of {frames.shape}.", f"uint8 of {shape}.")
     for scene, clip in zip(scenes, frames, strict=True):
-        _draw(scene, _canvas(scene), 0, clip)
+        _draw(scene, _canvas(scene), range(scene.num_frames), clip)
     return frames
 
 
@@ -95,14 +108,14 @@ def _canvas(scene: Scene) -> Frames:
     return paint_backdrop(scene.backdrop, height_px, width_px, scene.unit_px)
 
 
-def _draw(scene: Scene, canvas: Frames, start: int, frames: Frames) -> None:
-    """Draw the frames from `start` on into (n, H, W, 3)."""
-    offsets = camera_offsets(scene)[start : start + len(frames)]
+def _draw(scene: Scene, canvas: Frames, frame_idxs: Sequence[int], frames: Frames) -> None:
+    """Draw some frames into (n, H, W, 3)."""
+    offsets = camera_offsets(scene)[np.asarray(frame_idxs, dtype=np.int64)]
     margin = scene.shake_px
     for frame, (right, down) in zip(frames, offsets, strict=True):
         top, left = margin + down, margin + right
         frame[:] = canvas[top : top + scene.height_px, left : left + scene.width_px]
-    times_s = [scene.time_of(start + idx) for idx in range(len(frames))]
+    times_s = [scene.time_of(idx) for idx in frame_idxs]
     for thing in scene.things:
         _draw_thing(thing, scene.unit_px, times_s, offsets, frames)
     fixed = [*_wall_pieces(scene), *_sign_pieces(scene)]
@@ -110,7 +123,7 @@ def _draw(scene: Scene, canvas: Frames, start: int, frames: Frames) -> None:
         for piece, top, left in fixed:
             _paste(frame, piece, top - int(down), left - int(right))
     if scene.noise:
-        _add_noise(scene, start, frames)
+        _add_noise(scene, frame_idxs, frames)
 
 
 def _draw_thing(
@@ -196,9 +209,9 @@ def _paste(frame: npt.NDArray[np.uint8], piece: Frames, top: int, left: int) -> 
         ]
 
 
-def _add_noise(scene: Scene, start: int, frames: Frames) -> None:
+def _add_noise(scene: Scene, frame_idxs: Sequence[int], frames: Frames) -> None:
     """Add noise of at most `noise` grey levels, seldom the most, to every sample."""
-    for idx, frame in enumerate(frames, start):
+    for idx, frame in zip(frame_idxs, frames, strict=True):
         drawn = raw_bytes(number_of(scene.name, "noise", idx), 2 * frame.size).astype(np.int16)
         pairs = drawn.reshape(2, *frame.shape)
         grain = ((pairs[0] - pairs[1]) * scene.noise) // 256

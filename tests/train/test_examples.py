@@ -133,9 +133,11 @@ def test_questions_share_their_visuals(tiny_spec: ModelSpec, media: Path):
     texts = ("<image>\nFirst?", "One.", "Second?", "Two.")
     sharing = maker(tiny_spec, share_visuals=True, time_instruction=False)
     made = sharing.example(record(media, *texts, video="clip.mp4"))
-    begun = made.ids.index(MARK) + 1
-    first, second = made.tails
-    assert first == begun
+    begun = first = made.tails[0]
+    second = made.tails[1]
+    # What stands behind the visual in every conversation is shared too: here a line feed alone.
+    behind = made.ids[made.ids.index(MARK) + 1 : begun]
+    assert list(behind) == list(tiny_spec.tokenizer.encode("\n"))
     for tail, question, answer in (
         (made.ids[first:second], *texts[:2]),
         (made.ids[second:], *texts[2:]),

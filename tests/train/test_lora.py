@@ -36,9 +36,9 @@ def logits(model: LlavaModel) -> torch.Tensor:
     one = Example(ids=ids, labels=ids, plans=(), tiles=torch.zeros(0, 3, 56, 56))
     batch = pack([one])
     with torch.no_grad():
-        hidden = TrainingModel(model).hidden_rows(
-            batch["ids"], batch["tiles"], batch["plans"], batch["shares"]
-        )
+        learner = TrainingModel(model)
+        visuals = learner.visuals(batch["plans"], batch["tiles"])
+        hidden = learner.hidden_rows(learner.spliced(batch["ids"], visuals), batch["shares"])
         return model.language_model.logits(hidden)
 
 

@@ -1,10 +1,12 @@
 """Who attends to what in a packed sequence: every example, and every tail, as if it were alone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from seeded_models import TEXT, hidden_rows, model_of, relative_error, run_chunked
 
-from llava_video.train.packing import Share, packed_keys, shares_of
+from llava_video.train.packing import Share, packed_keys, padded_shares, shares_of
 
 CPU = torch.device("cpu")
 
@@ -47,8 +49,8 @@ def test_tails_see_the_beginning_and_themselves():
 
 
 def test_positions_by_hand():
-    assert list(Share(0, 3).positions()) == [0, 1, 2]
-    assert list(Share(4, 10, tails=(6, 7, 9)).positions()) == [0, 1, 2, 2, 3, 2]
+    assert Share(0, 3).positions().tolist() == [0, 1, 2]
+    assert Share(4, 10, tails=(6, 7, 9)).positions().tolist() == [0, 1, 2, 2, 3, 2]
     assert Share(4, 10, tails=(6, 7, 9)).first_rows == (4, 6, 7, 9)
 
 
@@ -61,3 +63,24 @@ def test_shares_out_of_order_are_refused(bounds: tuple[int, int, tuple[int, ...]
 def test_shares_with_a_gap_are_refused():
     with pytest.raises(ValueError, match="end to end"):
         packed_keys([Share(0, 2), Share(3, 4)], TEXT, device=CPU)
+
+
+def test_side_by_side_is_one_by_one():
+    # Two rows without tails, eleven with three tails, five with one: no two alike.
+    shares = [Share(0, 2), Share(2, 13, tails=(7, 8, 11)), Share(13, 18, tails=(15,))]
+    generator = torch.Generator().manual_seed(3)
+    q = torch.randn(18, 4, 8, generator=generator)
+    k, v = (torch.randn(18, 2, 8, generator=generator) for _ in range(2))
+    keys = packed_keys(shares, TEXT, device=CPU)
+    still = replace(keys, cos=torch.ones(18, 1, 4), sin=torch.zeros(18, 1, 4))
+    wanted = still.attend(q, k, v, None, 0, "sdpa")
+    assert relative_error(padded_shares(shares).attend(q, k, v), wanted) < 1e-6
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    weight = torch.randn(wanted.shape, generator=generator)
+    ways = (still.attend(*inputs, None, 0, "sdpa"), padded_shares(shares).attend(*inputs))
+    one, other = (torch.autograd.grad((out * weight).sum(), inputs) for out in ways)
+    for mine, theirs in zip(one, other, strict=True):
+        assert relative_error(mine, theirs) < 1e-6
+    # Tails that saw one another would be told from these.
+    joined = [shares[0], Share(2, 13, tails=(7,)), shares[2]]
+    assert relative_error(padded_shares(joined).attend(q, k, v), wanted) > 1e-2

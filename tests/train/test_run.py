@@ -109,9 +109,9 @@ def test_transformers_gives_the_trained_models_logits(stage: Stage, tmp_path: Pa
     example = maker.example(read_mixture(settings.data.sources, 0)[4])
     batch = pack([example])
     with torch.no_grad():
-        hidden = TrainingModel(spec_model).hidden_rows(
-            batch["ids"], batch["tiles"], batch["plans"], batch["shares"]
-        )
+        learner = TrainingModel(spec_model)
+        visuals = learner.visuals(batch["plans"], batch["tiles"])
+        hidden = learner.hidden_rows(learner.spliced(batch["ids"], visuals), batch["shares"])
         ours = spec_model.language_model.logits(hidden)
         peer = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
             done.folders["hf"], dtype=torch.float32

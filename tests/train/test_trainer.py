@@ -12,7 +12,7 @@ from llava_video.config import from_mapping
 from llava_video.train.batches import Examples, Made
 from llava_video.train.forward import Example
 from llava_video.train.mixture import Record
-from llava_video.train.settings import StageSettings
+from llava_video.train.settings import DataSettings, StageSettings
 from llava_video.train.trainer import Metrics, StageTrainer, last_checkpoint, training_arguments
 
 
@@ -52,6 +52,7 @@ class Noughts(Examples):
 
     def __init__(self) -> None:
         self.records = [Record(name=str(idx), values={}, folder="") for idx in range(4)]
+        self._data = DataSettings()
 
     def __getitem__(self, idx: int) -> Made:
         none = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
@@ -84,7 +85,11 @@ def test_no_workers_live_on_where_there_are_none():
 
 
 def trainer() -> Any:
-    return SimpleNamespace(counted={"tokens": 600, "wait_s": 0.0}, broken={"marks": 2})
+    return SimpleNamespace(
+        counted={"tokens": 600, "wait_s": 0.0},
+        broken={"marks": 2},
+        loss_parts=lambda: {"loss_answers": 1.25},
+    )
 
 
 def state(step: int) -> Any:
@@ -98,6 +103,7 @@ def test_a_line_of_metrics(tmp_path: Path):
     assert (line["step"], line["steps"], line["loss"]) == (2, 9, 1.5)
     assert line["tokens_per_s"] > 0
     assert line["broken"] == {"marks": 2}
+    assert line["loss_answers"] == 1.25
     assert counting.counted == {"tokens": 0, "wait_s": 0.0}
     Metrics(counting, path).on_log(None, state(3), None, logs={"train_runtime": 1.0})
     assert len(path.read_text().splitlines()) == 1

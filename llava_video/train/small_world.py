@@ -1,0 +1,201 @@
+"""Numbers of clips → examples drawn from the small world, without a file or a decoder.
+
+The scene, its truth and its texts are `world/`'s; frames, layout, prompt and labels are what
+inference would make of the clip's file. A clip depends on the seed and its number alone, so a run
+that goes on sees the clips an unbroken one would.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from llava_video.model.dimensions import VisionConfig
+from llava_video.model.prompt import Turn
+from llava_video.model.tokenizer import IMAGE_MARK
+from llava_video.planning.planner import VideoItem
+from llava_video.train.batches import Made
+from llava_video.train.dense import dense_labels
+from llava_video.train.examples import ExampleMaker, Written
+from llava_video.train.forward import Example as PackedExample
+from llava_video.train.raw_frames import FilmedFrames, grouped_by_size, step_of, tiles_of_frames
+from llava_video.train.settings import WorldSource
+from llava_video.values import VideoInfo, VisualPlan
+from llava_video.world.caption import caption
+from llava_video.world.composer import compose
+from llava_video.world.dice import Dice
+from llava_video.world.example import PROMPTS, questions_of
+from llava_video.world.render import render_at
+from llava_video.world.splits import split_settings
+from llava_video.world.witness import Witness
+
+_TICK_S: Final = 1e-6
+Pair = tuple[str, str]
+_Shape = tuple[int, int, float, int]  # height, width, px; rate, Hz; frames
+_ANY_SHAPE: Final[_Shape] = (64, 64, 2.0, 16)
+# Two questions that begin with different letters, and what stands in the place of none.
+_UNLIKE: Final[tuple[Pair, Pair]] = (("What?", "A."), ("Is it?", "B."))
+_SILENT: Final[Pair] = ("What is this?", "A clip.")
+
+
+class WorldExamples(Dataset[Made]):
+    """The clips of an epoch, by number.
+
+    Args:
+        maker: plans, and writes conversations.
+        source: which clips, and what is asked of them.
+        vision: side of a tile, and its normalisation.
+        is_dense: whether cells are labelled.
+        tiles_here: whether frames become tiles here; else where the model is.
+    """
+
+    def __init__(
+        self,
+        maker: ExampleMaker,
+        source: WorldSource,
+        vision: VisionConfig,
+        *,
+        is_dense: bool,
+        tiles_here: bool,
+    ) -> None:
+        self._maker, self._source, self._vision = maker, source, vision
+        self._is_dense, self._tiles_here = is_dense, tiles_here
+        self._settings = source.settings or split_settings(source.split)
+        self._plan_of = lru_cache(maxsize=4096)(self._planned)
+        self._beginning_of = lru_cache(maxsize=4096)(self._begun)
+        self._end_of = lru_cache(maxsize=65_536)(self._ended)
+
+    def __len__(self) -> int:
+        """Return the clips of one epoch."""
+        return self._source.clips
+
+    def order(self, batch_size: int, seed: int) -> "Counting":
+        """Return the numbers of each epoch's clips; the clips themselves are drawn."""
+        del batch_size, seed
+        return Counting(self._source.clips)
+
+    def __getitem__(self, idx: int) -> Made:
+        """Return the clip of a number."""
+        settings, source = self._settings, self._source
+        if idx < source.growing:
+            steps = settings.max_objects - settings.min_objects + 1
+            most = settings.min_objects + idx * steps // source.growing
+            settings = replace(settings, max_objects=most)
+        scene = compose(settings, source.split, source.seed, idx)
+        shape = (scene.height_px, scene.width_px, scene.rate_hz, scene.num_frames)
+        dice = Dice(scene.name, "training")
+        written = self._written(Witness(scene, settings), shape, dice)
+        (plan,) = written.plans
+        frames = torch.from_numpy(render_at(scene, plan.frame_idxs))
+        step = 0.0 if dice.chance(source.plain_share) else step_of(scene.crf) * dice.real(0.5, 1.5)
+        filmed = FilmedFrames(frames=frames, step=step)
+        labels = dense_labels(scene, plan) if self._is_dense else None
+        px = self._vision.image_px
+        example = PackedExample(
+            ids=written.ids,
+            labels=written.labels,
+            plans=written.plans,
+            tails=written.tails,
+            tiles=tiles_of_frames(grouped_by_size([filmed]), plan, self._vision)
+            if self._tiles_here
+            else torch.zeros(0, 3, px, px),
+            filmed=None if self._tiles_here else filmed,
+            looks=None if labels is None else torch.from_numpy(labels.looks),
+            story=None if labels is None else torch.from_numpy(labels.story),
+        )
+        return Made(example, ())
+
+    def _written(self, witness: Witness, shape: _Shape, dice: Dice) -> Written:
+        """Write what is asked and told of a clip."""
+        source = self._source
+        questions = questions_of(witness, self._settings) if source.questions else ()
+        asked = [(one.text, one.answer) for one in questions[: source.questions]]
+        styles = dice.shuffled(list(PROMPTS))[: source.captions]
+        told = [(dice.pick(PROMPTS[style]), caption(witness, style)) for style in styles]
+        is_chat = len(asked) > 1 and dice.chance(source.chat_share)
+        pairs = asked if is_chat else dice.shuffled(asked + told)
+        return self._chat(pairs, shape) if is_chat else self._apart(pairs or [_SILENT], shape)
+
+    def _chat(self, pairs: Sequence[Pair], shape: _Shape) -> Written:
+        """Write questions in turn."""
+        turns = [turn for pair in pairs for turn in _turns(*pair)]
+        turns[0] = Turn("user", f"{IMAGE_MARK}\n{turns[0].text}")
+        return self._maker.written(turns, (self._plan_of(*shape),), shares=False)
+
+    def _apart(self, pairs: Sequence[Pair], shape: _Shape) -> Written:
+        """Write questions each after the clip alone, from parts that were written before.
+
+        What comes before a question is the same for all clips of a shape, and so is what follows
+        it whatever came before: most questions are asked of many clips.
+        """
+        first = self._beginning_of(*shape)
+        ids, labels, tails = list(first.ids), list(first.labels), []
+        for pair in pairs:
+            tails.append(len(ids))
+            end = self._end_of(*pair)
+            ids += end.ids
+            labels += end.labels
+        return Written(tuple(ids), tuple(labels), first.plans, tuple(tails))
+
+    def _begun(self, *shape: Any) -> Written:
+        """Return all that stands before a question."""
+        plan = self._plan_of(*shape)
+        turns = [turn for pair in _UNLIKE for turn in _turns(*pair)]
+        turns[0] = Turn("user", f"{IMAGE_MARK}\n{turns[0].text}")
+        both = self._maker.written(turns, (plan,), shares=True)
+        return Written(both.ids[: both.tails[0]], both.labels[: both.tails[0]], both.plans)
+
+    def _ended(self, question: str, answer: str) -> Written:
+        """Return a question and its answer, without what stands before."""
+        num_first = len(self._beginning_of(*_ANY_SHAPE).ids)
+        whole = self._chat([(question, answer)], _ANY_SHAPE)
+        return Written(whole.ids[num_first:], whole.labels[num_first:], ())
+
+    def _planned(
+        self, height_px: int, width_px: int, rate_hz: float, num_frames: int
+    ) -> VisualPlan:
+        info = VideoInfo(
+            duration_s=num_frames / rate_hz,
+            num_frames=num_frames,
+            frame_rate_hz=rate_hz,
+            height_px=height_px,
+            width_px=width_px,
+            codec="raw",
+            container="array",
+            pts_s=np.arange(num_frames) / rate_hz,
+            tick_s=_TICK_S,
+        )
+        return self._maker.plans([VideoItem(info=info, name="small world")])[0]
+
+
+class Counting(Sampler[int]):
+    """Numbers that go on from epoch to epoch.
+
+    Args:
+        num_clips: of an epoch.
+    """
+
+    def __init__(self, num_clips: int) -> None:
+        self._num_clips = num_clips
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the clips of an epoch."""
+        return self._num_clips
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose which epoch the next pass gives."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the numbers of one epoch."""
+        first = self.epoch * self._num_clips
+        return iter(range(first, first + self._num_clips))
+
+
+def _turns(question: str, answer: str) -> tuple[Turn, Turn]:
+    return Turn("user", question), Turn("assistant", answer)
