@@ -184,8 +184,8 @@ def our_side(case: Case, examples: Sequence[Example], folder: Path) -> Side:
     if case.checkpointing:
         compute_again(model)
     training, stage = TrainingModel(model), case.stage(folder)
-    with torch.no_grad():
-        loss = training(**pack(examples[:1]))["loss"]
+    # With gradients, so that it is the training's own operations that are compared.
+    loss = training(**pack(examples[:1]))["loss"].detach()
     if case.bf16:
         run_in_bfloat16(model)  # a tower that does not learn; as for a checkpoint in bfloat16
     trainer = StageTrainer(training, Ready(examples), stage, _arguments(case, stage))
@@ -223,6 +223,7 @@ def _arguments(case: Case, stage: StageSettings) -> Any:
     """Return the `Trainer`'s arguments of a stage, without checkpoints on the disk."""
     arguments = training_arguments(stage, bf16=case.bf16)
     arguments.save_strategy = "no"
+    arguments.dataloader_persistent_workers = False  # a run is one epoch
     return arguments
 
 
