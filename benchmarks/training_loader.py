@@ -6,7 +6,7 @@ notes, the share of time that a step waits for its batch (`wait_share` of metric
 the first line, in which the workers begin. Beside it, what an example takes of one core. Decode
 bound. Good: at most 5 %.
 
-    python benchmarks/training_loader.py [--workers 1] [--steps 24] [--clips 24] [--side-px 64]
+    python benchmarks/training_loader.py [--workers 1] [--steps 12] [--clips 24] [--side-px 64]
         [--rate-hz 2] [--append] [--check]
 """
 
@@ -35,7 +35,7 @@ from llava_video.world.settings import WorldSettings
 
 MOST_WAIT_SHARE = 0.05
 _BATCH, _FRAMES = 4, 8
-_LINE_STEPS = 4
+_LINE_STEPS = 3
 # About the size of a model that two cores can train in hours.
 _SIZES = {
     "hidden_size": 256,
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return 1 where training waits too long."""
     parser = parser_of(__doc__)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--side-px", type=int, default=64)
     parser.add_argument("--rate-hz", type=float, default=2.0)
