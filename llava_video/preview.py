@@ -51,7 +51,7 @@ def plan_video(
         video: path, URL, bytes, file object, (frames, times_s), `Video`, `Picture`, or a list of
             `Video` and `Picture` for one prompt with several; None for text alone.
         prompt: the question, or the conversation so far; None asks for a description.
-        model: a folder or a hub id; only its configuration and tokenizer are read.
+        model: a folder, a hub id or "demo"; only its configuration and tokenizer are read.
         revision: hub revision.
         base: as `load`; an overlay without a tokenizer has its base's.
         vision_tower: as `load`; its sizes are read where the configuration only names it.
