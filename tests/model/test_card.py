@@ -71,9 +71,9 @@ def test_numbers_that_cannot_be_are_refused(tmp_path: Path, change: dict[str, fl
 
 
 def test_facts_that_no_card_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no setting 'licens'") as told:
-        write_card(tmp_path, {"name": "x", "licens": "MIT"}, {})
-    assert "licence" in told.value.hint
+    with pytest.raises(ConfigError, match="no setting 'worlds'") as told:
+        write_card(tmp_path, {"name": "x", "worlds": "small"}, {})
+    assert "did you mean world?" in told.value.hint
     with pytest.raises(ConfigError, match="lacks name"):
         write_card(tmp_path, {}, {})
     with pytest.raises(ConfigError, match="the facts hold results"):
