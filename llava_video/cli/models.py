@@ -175,6 +175,7 @@ class _Facts:
             "geometry": to_mapping(spec.geometry),
             "vision": to_mapping(config.vision),
             "text": to_mapping(config.text),
+            "card": None if spec.card is None else to_mapping(spec.card),
         }
 
     def weights_bytes(self) -> dict[str, int]:
@@ -203,7 +204,9 @@ class _Facts:
         sentences = self._identity() | self._sizes() | self._visuals()
         if str(self.spec.folder) == self.spec.name:
             del sentences["folder"]
-        return (f"{heading:<9} {words}" for heading, words in sentences.items())
+        yield from (f"{heading:<9} {words}" for heading, words in sentences.items())
+        if self.spec.card is not None:
+            yield f"\n{self.spec.card}"
 
     def _identity(self) -> dict[str, str]:
         spec = self.spec
