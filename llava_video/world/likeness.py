@@ -29,7 +29,7 @@ _FEWEST_PIXELS: Final = 8  # that say anything about colours
 _MOST_FRAMES, _MOST_SIDE_PX = 24, 100  # that are looked at
 
 # Measured on 900 held-out clips, as frames and as H.264 files: see benchmarks/results.
-LEAST_PLAIN, MOST_BACKGROUND_CHROMA = 0.66, 24.0
+LEAST_PLAIN, MOST_BACKGROUND_CHROMA = 0.6, 24.0
 LEAST_COLOURED, LEAST_KNOWN = 0.004, 0.8
 
 _PALETTE = np.array(list(COLOURS.values()), dtype=np.float32)
