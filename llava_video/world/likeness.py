@@ -91,58 +91,60 @@ def unlike(looks: Looks) -> str:
 
 def _measured(frame: npt.NDArray[np.uint8]) -> tuple[float, ...]:
     """Return the first three numbers of one frame, and the shares of strong and known pixels."""
-    pixels = frame.reshape(-1, 3).astype(np.float32)
-    chroma = pixels.max(1) - pixels.min(1)
+    # Channels first, (3, N): the largest of three is then one pass over memory.
+    pixels = np.ascontiguousarray(frame.reshape(-1, 3).T, dtype=np.float32)
+    chroma = pixels.max(0) - pixels.min(0)
     plane = _plane(pixels, chroma < _DULL, frame.shape[:2])
-    is_plain = np.abs(pixels - plane).max(1) <= _NEAR_PLANE
-    behind = plane[is_plain] if is_plain.any() else plane
-    from_palette = np.abs(pixels[:, None] - _PALETTE).max(2).min(1)
+    is_plain = np.abs(pixels - plane).max(0) <= _NEAR_PLANE
+    behind = plane[:, is_plain] if is_plain.any() else plane
+    is_coloured = np.zeros(len(chroma), dtype=np.bool_)
+    for colour in _PALETTE:
+        is_coloured |= np.abs(pixels - colour[:, None]).max(0) <= _NEAR_COLOUR
     is_strong = chroma >= _STRONG
-    off = _from_blends(pixels[is_strong], plane[is_strong])
+    is_known = _is_blend(pixels[:, is_strong], plane[:, is_strong])
     return (
         float(is_plain.mean()),
-        float(np.median(behind.max(1) - behind.min(1))),
-        float((from_palette <= _NEAR_COLOUR).mean()),
+        float(np.median(behind.max(0) - behind.min(0))),
+        float(is_coloured.mean()),
         float(is_strong.mean()),
-        float((is_strong.sum() and (off <= _NEAR_COLOUR).sum()) / is_strong.size),
+        float(is_known.sum() / is_strong.size),
     )
 
 
-def _from_blends(
+def _is_blend(
     pixels: npt.NDArray[np.float32], behind: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """Return how far pixels are from a blend of one of the eight colours and what is behind.
+) -> npt.NDArray[np.bool_]:
+    """Say which pixels are near a blend of one of the eight colours and what is behind them.
 
     The edge of an object is such a blend, and of a small one nearly all is edge.
 
     Args:
-        pixels: (N, 3).
-        behind: (N, 3), the background there.
-
-    Returns:
-        (N,) grey levels, in the channel that is off the most.
+        pixels: (3, N).
+        behind: (3, N), the background there.
     """
-    ways = _PALETTE - behind[:, None]  # (N, 8, 3)
-    shares = np.einsum("nc,nkc->nk", pixels - behind, ways) / np.square(ways).sum(2).clip(1)
-    blends = behind[:, None] + shares.clip(0, 1)[..., None] * ways
-    off: npt.NDArray[np.float32] = np.abs(pixels[:, None] - blends).max(2).min(1)
-    return off
+    found = np.zeros(pixels.shape[1], dtype=np.bool_)
+    for colour in _PALETTE:
+        way = colour[:, None] - behind
+        share = ((pixels - behind) * way).sum(0) / np.square(way).sum(0).clip(1)
+        found |= np.abs(pixels - behind - share.clip(0, 1) * way).max(0) <= _NEAR_COLOUR
+    return found
 
 
 def _plane(
     pixels: npt.NDArray[np.float32], is_dull: npt.NDArray[np.bool_], size: tuple[int, ...]
 ) -> npt.NDArray[np.float32]:
-    """Fit the background, (N, 3): pixels far from the last fit have no say in the next."""
+    """Fit the background, (3, N): pixels far from the last fit have no say in the next."""
     height_px, width_px = size
     y, x = np.mgrid[:height_px, :width_px]
-    places = np.stack((np.ones(y.size), x.ravel() / width_px, y.ravel() / height_px), axis=1)
-    places = places.astype(np.float32)
-    begun = np.median(pixels[is_dull] if is_dull.any() else pixels, axis=0)
-    plane = np.broadcast_to(begun, pixels.shape)
+    places = np.stack((np.ones(y.size), x.ravel() / width_px, y.ravel() / height_px))
+    begun = np.median(pixels[:, is_dull] if is_dull.any() else pixels, axis=1)
+    plane = np.repeat(begun[:, None], pixels.shape[1], axis=1)
     for _ in range(_ROUNDS):
-        is_near = np.abs(pixels - plane).max(1) <= _NEAR_PLANE
+        is_near = np.abs(pixels - plane).max(0) <= _NEAR_PLANE
         if is_near.sum() < _FEWEST_PIXELS:
             break
-        factors, *_ = np.linalg.lstsq(places[is_near], pixels[is_near], rcond=None)
-        plane = places @ factors
+        counted = places * is_near
+        # Least squares by its normal equations; a picture one pixel high has a singular one.
+        factors, *_ = np.linalg.lstsq(counted @ places.T, counted @ pixels.T, rcond=None)
+        plane = (factors.T @ places).astype(np.float32)
     return plane
