@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         facts = read_object(given.facts)
         if facts.get("world") == SMALL_WORLD:
+            facts = {"describe": PROMPTS["detailed"][0], **facts}
             facts["knows"] = taught() | facts.get("knows", {})
         results: dict[str, Any] = {}
         for path in given.results:

@@ -231,7 +231,8 @@ class LlavaVideo:
             **options: for every window; `start` and `end` bound the whole.
         """
         cut, parts = cut_parts(video, settings_of(options), window_s, overlap_s)
-        answers = self.batch(parts, prompt or WINDOW_PROMPT, on_error="return", **options)
+        words = prompt or (self.card.describe if self.card else "") or WINDOW_PROMPT
+        answers = self.batch(parts, words, on_error="return", **options)
         own = of_answer(options)
 
         def merge(words: str) -> str:

@@ -300,7 +300,7 @@ def open_exchange(
     """
     opened = open_visuals(video, settings.sampling, *settings.reading)
     try:
-        turns = turns_of(prompt, opened)
+        turns = turns_of(prompt, opened, spec.card)
         plan = make_plan(spec, opened, turns, settings)
     except BaseException:
         close_all(opened)

@@ -14,6 +14,7 @@ FACTS: dict[str, Any] = {
     "name": "demo",
     "about": "random weights that stand in for a trained model",
     "world": "small",
+    "describe": "Describe the video in detail.",
     "knows": {
         "objects": ["circle", "square"],
         "colours": ["red", "blue"],

@@ -69,6 +69,7 @@ def test_the_answer_says_so_however_often_it_is_asked(
     with demo.chat(tiny_clip, **options) as chat:
         assert any("small world alone" in one for one in chat.ask("What is this?").warnings)
     like = demo.describe(scene, **options)
+    assert "Describe the video in detail." in like.plan.prompt  # as its card has it
     assert not any("small world" in one for one in like.warnings)
 
 
@@ -89,3 +90,10 @@ def test_real_footage_is_unlike(demo: LlavaVideo, videos: Path) -> None:
 def test_other_models_say_nothing(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
     answer = tiny_model.describe(tiny_clip, num_frames=4, max_new_tokens=2)
     assert not any("small world" in one for one in answer.warnings)
+
+
+def test_windows_are_asked_in_words_that_the_model_was_taught(demo: LlavaVideo, scene) -> None:
+    timeline = demo.timeline(scene, window_s=3.0, summary=False, max_new_tokens=2)
+    prompts = [caption.description.plan.prompt for caption in timeline.captions]
+    assert len(prompts) >= 3
+    assert all("Describe the video in detail." in prompt for prompt in prompts)

@@ -12,7 +12,8 @@ import pytest
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import BudgetError, CheckpointError, ConfigError
 from llava_video.fitting import set_up
-from llava_video.inputs import Picture
+from llava_video.inputs import OpenedPicture, Picture
+from llava_video.model.card import ModelCard
 from llava_video.model.prompt import Turn
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.options import settings_of
@@ -117,6 +118,16 @@ def test_the_demo_model_looks_as_it_was_trained_to() -> None:
     assert plan_of(7, fps=1) == (7, (0.0, 1.0, 2.0), 7 * 20)
     assert plan_of(7, num_frames=2)[0] == 2
     assert plan_of(7, max_frames=5)[0] == 5
+
+
+def test_a_description_is_asked_for_in_words_that_the_model_was_taught() -> None:
+    picture = OpenedPicture(frame=np.zeros((8, 8, 3), np.uint8), name="a", identity="a")
+    card = ModelCard(name="toy", describe="What is there?")
+    assert turns_of(None, (picture,), card) == (Turn("user", "What is there?"),)
+    own = (Turn("user", "Please describe this image in detail."),)
+    assert turns_of(None, (picture,), ModelCard(name="toy")) == own
+    assert turns_of(None, (picture,)) == own
+    assert turns_of("Why?", (picture,), card) == (Turn("user", "Why?"),)
 
 
 def test_an_unknown_model_is_a_checkpoint_error(tiny_clip: Path) -> None:

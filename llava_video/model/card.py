@@ -2,6 +2,7 @@
 
     {"card": 1,                                   the version of this form
      "name": "…", "about": "…", "world": "small",  "small": the small world; "" for no closed world
+     "describe": "…",                              what is asked where nobody asks anything
      "knows": {"objects": ["…"], "colours": ["…"], "events": ["…"], "questions": ["…"]},
      "trained_on": "…", "seed": 0, "wall_time_s": 3600.0, "licence": "…", "limits": ["…"],
      "measured_on": "…",
@@ -88,6 +89,8 @@ class ModelCard:
         about: one sentence.
         world: "small" where it knows the small world alone, so that other footage can be told from
             it; "" where it was trained on footage of all kinds.
+        describe: the words of a question that it was taught to answer by a description, which it
+            gets where nobody asks anything; "" where this library's own will do.
         knows: what it was taught.
         trained_on: data and stages, in words.
         seed: of the training.
@@ -101,6 +104,7 @@ class ModelCard:
     name: str
     about: str = ""
     world: Literal["small", ""] = ""
+    describe: str = ""
     knows: Knowledge = Knowledge()
     trained_on: str = ""
     seed: int | None = None

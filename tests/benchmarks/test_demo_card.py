@@ -42,6 +42,7 @@ def test_what_is_taught_is_filled_in(folder: Path) -> None:
     written(folder, "first.json")
     card = read_card(folder)
     assert card is not None
+    assert card.describe == "Describe the video in detail."
     assert card.knows.colours == ("red",)  # as the facts have it
     assert card.knows.objects == ("circle", "square", "triangle", "diamond", "cross", "ring")
     assert "it hides behind the wall" in card.knows.events
