@@ -1,12 +1,13 @@
 """What does the demo model know, and how well? Facts and measured results -> its card.json.
 
 The facts are written by hand: YAML with the fields of `llava_video.model.card.ModelCard` but
-`results`. The results are measured: JSON, kind -> n, accuracy, low, high and blind, as shares of 1;
-of several files, a later one's kinds come after and replace. What is taught in the small world
-(objects, colours, events, an example of each form of question) is filled in where the facts leave
-it out.
+`results`, by default `demo_card.yaml` beside this file; what one training decides (seed,
+wall_time_s, trained_on, measured_on) is set beside it. The results are measured: JSON, kind -> n,
+accuracy, low, high and blind, as shares of 1; of several files, a later one's kinds come after and
+replace. What is taught in the small world (objects, colours, events, an example of each form of
+question) is filled in where the facts leave it out.
 
-    python benchmarks/demo_card.py FOLDER --facts FILE --results FILE [FILE …]
+    python benchmarks/demo_card.py FOLDER --results FILE [FILE …] [--facts FILE] [--set seed=0 …]
 """
 
 import argparse
@@ -25,6 +26,7 @@ from llava_video.world.question import ANSWERS
 from llava_video.world.splits import split_settings
 from llava_video.world.vocabulary import COLOURS, SHAPES, VERBS
 
+FACTS = Path(__file__).with_name("demo_card.yaml")
 _MOST_CLIPS = 500  # that are drawn to find a question of each kind
 
 
@@ -61,17 +63,34 @@ def read_object(path: Path) -> dict[str, Any]:
     return dict(values)
 
 
+def change_of(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE, the value as in YAML.
+
+    Raises:
+        ConfigError: it is not of this form.
+    """
+    name, is_pair, value = text.partition("=")
+    try:
+        read = yaml.safe_load(value)
+    except yaml.YAMLError:
+        read = value  # words with a colon in them
+    if not (is_pair and name):
+        raise ConfigError(f"--set {text!r} names no fact.", "write NAME=VALUE.")
+    return name, read
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the card, print it, and return 0; 1 where something is wrong with it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="the checkpoint's")
-    parser.add_argument("--facts", type=Path, required=True)
+    parser.add_argument("--facts", type=Path, default=FACTS)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="changes")
     parser.add_argument("--results", type=Path, nargs="+", required=True)
     given = parser.parse_args(arguments)
     try:
-        facts = read_object(given.facts)
+        facts = read_object(given.facts) | dict(map(change_of, given.changes))
         if facts.get("world") == SMALL_WORLD:
             facts = {"describe": PROMPTS["detailed"][0], **facts}
             facts["knows"] = taught() | facts.get("knows", {})

@@ -24,8 +24,8 @@ def folder(tmp_path: Path) -> Path:
 
 def written(folder: Path, *results: str) -> int:
     paths = [str(folder / name) for name in results]
-    facts = str(folder / "facts.yaml")
-    return demo_card.main([str(folder), "--facts", facts, "--results", *paths])
+    facts = ["--facts", str(folder / "facts.yaml")]
+    return demo_card.main([str(folder), *facts, "--results", *paths])
 
 
 def test_the_card_is_written_and_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,6 +51,28 @@ def test_what_is_taught_is_filled_in(folder: Path) -> None:
     (folder / "facts.yaml").write_text("name: other\n")
     written(folder, "first.json")
     assert read_card(folder).knows.objects == ()
+
+
+def test_what_one_training_decides_is_set_beside_the_facts(folder: Path) -> None:
+    changes = ("seed=12", "wall_time_s=5400", "trained_on=two stages: a, then b", "limits=[one]")
+    results = ["--results", str(folder / "first.json")]
+    assert demo_card.main([str(folder), *results, *(f"--set={one}" for one in changes)]) == 0
+    card = read_card(folder)
+    assert card is not None
+    assert (card.name, card.world, card.seed) == ("demo", "small", 12)
+    assert (card.wall_time_s, card.limits) == (5400.0, ("one",))
+    assert card.trained_on == "two stages: a, then b"
+    assert card.licence == "Apache-2.0"
+
+
+@pytest.mark.parametrize("change", ["seed", "=3", "sed=3", "seed=many"])
+def test_a_change_that_is_none_is_told(
+    folder: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(folder), "--results", str(folder / "first.json"), "--set", change]
+    assert demo_card.main(arguments) == 1
+    assert "hint: " in capsys.readouterr().err
+    assert read_card(folder) is None
 
 
 def test_what_is_wrong_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
