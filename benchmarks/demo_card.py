@@ -64,16 +64,16 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def change_of(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE, the value as in YAML.
+    """Read NAME=VALUE, the value as JSON where it is any, else as text.
 
     Raises:
         ConfigError: it is not of this form.
     """
     name, is_pair, value = text.partition("=")
     try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError:
-        read = value  # words with a colon in them
+        read = json.loads(value)
+    except ValueError:
+        read = value  # words
     if not (is_pair and name):
         raise ConfigError(f"--set {text!r} names no fact.", "write NAME=VALUE.")
     return name, read

@@ -54,7 +54,7 @@ def test_what_is_taught_is_filled_in(folder: Path) -> None:
 
 
 def test_what_one_training_decides_is_set_beside_the_facts(folder: Path) -> None:
-    changes = ("seed=12", "wall_time_s=5400", "trained_on=two stages: a, then b", "limits=[one]")
+    changes = ("seed=12", "wall_time_s=5400", "trained_on=two stages: a, then b", 'limits=["one"]')
     results = ["--results", str(folder / "first.json")]
     assert demo_card.main([str(folder), *results, *(f"--set={one}" for one in changes)]) == 0
     card = read_card(folder)
