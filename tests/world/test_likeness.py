@@ -1,6 +1,7 @@
 """Scenes of the small world look like it; bars, photographs' like and each limit alone do not."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +95,19 @@ def test_other_pictures_are_not_of_it() -> None:
     noise = dice.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     for frames in (bars, noise, np.zeros_like(noise), np.full_like(noise, 255)):
         assert unlike(looks_of(frames)) != ""
+
+
+def test_the_pictures_of_the_reference_are_not_of_it(shared: Path) -> None:
+    num_found = 0
+    for path in sorted((shared / "golden").rglob("*.npz")):
+        with np.load(path) as arrays:
+            for name in arrays.files:
+                picture = arrays[name]
+                if picture.dtype == np.uint8 and picture.ndim in (3, 4) and picture.shape[-1] == 3:
+                    frames = picture.reshape(-1, *picture.shape[-3:])
+                    assert unlike(looks_of(frames)) != "", (path.name, name)
+                    num_found += 1
+    assert num_found >= 20
 
 
 @pytest.mark.parametrize("size_px", [(1, 1), (2, 300), (300, 2)])
