@@ -41,13 +41,14 @@ class LlavaVideo:
     """A loaded model; made by `load`. Every verb may be called from several threads at once.
 
     Args:
-        spec: the checkpoint's facts.
+        spec: the checkpoint's facts; `.card` is what its makers say it knows, None where nothing.
         engine: what answers requests: the scheduler over the weights, the oracle, or a server.
         on_event: called with every `Progress`, `TextPiece` and result, from the calling thread.
     """
 
     def __init__(self, spec: ModelSpec, engine: Engine, *, on_event: OnEvent | None = None) -> None:
         self.spec = spec
+        self.card = spec.card
         self.engine = engine
         self.on_event = on_event
         self._seen = SeenVisuals()
@@ -230,7 +231,8 @@ class LlavaVideo:
             **options: for every window; `start` and `end` bound the whole.
         """
         cut, parts = cut_parts(video, settings_of(options), window_s, overlap_s)
-        answers = self.batch(parts, prompt or WINDOW_PROMPT, on_error="return", **options)
+        words = prompt or (self.card.describe if self.card else "") or WINDOW_PROMPT
+        answers = self.batch(parts, words, on_error="return", **options)
         own = of_answer(options)
 
         def merge(words: str) -> str:
@@ -240,9 +242,7 @@ class LlavaVideo:
 
     def close(self) -> None:
         """Free the model's memory; the object is of no use afterwards."""
-        close = getattr(self.engine, "close", None)
-        if close:
-            close()
+        getattr(self.engine, "close", lambda: None)()
 
     def __enter__(self) -> Self:
         return self
@@ -293,7 +293,8 @@ def load(
     """Load a checkpoint.
 
     Args:
-        name_or_path: a folder, or a hub id such as "lmms-lab/LLaVA-Video-7B-Qwen2".
+        name_or_path: a folder, a hub id such as "lmms-lab/LLaVA-Video-7B-Qwen2", or "demo": the
+            small model that the package carries, which knows a small made-up world alone.
         revision: hub revision.
         device: "auto" (every GPU there is, else the CPU), "cpu", "cuda", "cuda:1", ….
         dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), "float32", "bfloat16" or "float16".
@@ -359,7 +360,7 @@ def describe_video(
     Args:
         video: as `LlavaVideo.describe`.
         prompt: the question; None asks for a description.
-        model: a folder, a hub id, or a loaded model.
+        model: a folder, a hub id, "demo", or a loaded model.
         revision: hub revision.
         device: as `load`.
         dtype: as `load`.

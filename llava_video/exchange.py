@@ -22,6 +22,7 @@ from llava_video.engine.request import Answer, FusedPart, Part, Request, TextPar
 from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
+from llava_video.footage import footage_warnings
 from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
 from llava_video.model.hub import commit_of
 from llava_video.model.prompt import Turn
@@ -243,7 +244,10 @@ class Exchange:
             if isinstance(visual, OpenedVideo)
             for fault in visual.decoder.info.faults
         ]
-        return tuple(dict.fromkeys((*self.plan.warnings, *faults, *seen, *answer.warnings)))
+        names = [visual.name for visual in self.opened]
+        unlike = footage_warnings(self.spec.card, names, self.evidence)
+        found = (*self.plan.warnings, *unlike, *faults, *seen, *answer.warnings)
+        return tuple(dict.fromkeys(found))
 
     def _provenance(self) -> dict[str, Any]:
         readers = [
@@ -296,7 +300,7 @@ def open_exchange(
     """
     opened = open_visuals(video, settings.sampling, *settings.reading)
     try:
-        turns = turns_of(prompt, opened)
+        turns = turns_of(prompt, opened, spec.card)
         plan = make_plan(spec, opened, turns, settings)
     except BaseException:
         close_all(opened)

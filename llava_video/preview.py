@@ -14,6 +14,7 @@ from llava_video.engine.settings import EngineSettings
 from llava_video.errors import BudgetError, ConfigError
 from llava_video.fitting import device_kind, set_up
 from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
+from llava_video.model.card import ModelCard
 from llava_video.model.prompt import Turn, place_marks, render
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.options import Options, Settings, settings_of
@@ -51,7 +52,7 @@ def plan_video(
         video: path, URL, bytes, file object, (frames, times_s), `Video`, `Picture`, or a list of
             `Video` and `Picture` for one prompt with several; None for text alone.
         prompt: the question, or the conversation so far; None asks for a description.
-        model: a folder or a hub id; only its configuration and tokenizer are read.
+        model: a folder, a hub id or "demo"; only its configuration and tokenizer are read.
         revision: hub revision.
         base: as `load`; an overlay without a tokenizer has its base's.
         vision_tower: as `load`; its sizes are read where the configuration only names it.
@@ -79,7 +80,7 @@ def plan_video(
     spec = replace(spec, setup=set_up(spec.geometry, asked, EngineSettings(), kind=kind))
     opened = open_visuals(video, settings.sampling, *settings.reading)
     try:
-        return make_plan(spec, opened, turns_of(prompt, opened), settings)
+        return make_plan(spec, opened, turns_of(prompt, opened, spec.card), settings)
     finally:
         close_all(opened)
 
@@ -117,8 +118,15 @@ def make_plan(
     return replace(plan, warnings=(*plan.warnings, warning))
 
 
-def turns_of(prompt: Prompt, opened: Sequence[Opened]) -> tuple[Turn, ...]:
+def turns_of(
+    prompt: Prompt, opened: Sequence[Opened], card: ModelCard | None = None
+) -> tuple[Turn, ...]:
     """Return the conversation: the prompt as one user turn, or as given.
+
+    Args:
+        prompt: None asks for a description, in the words of the card where it has any.
+        opened: the visuals.
+        card: the model's.
 
     Raises:
         ConfigError: neither visuals nor words, or a list of something else than `Turn`s.
@@ -127,7 +135,8 @@ def turns_of(prompt: Prompt, opened: Sequence[Opened]) -> tuple[Turn, ...]:
         if not opened:
             raise ConfigError("there is neither a video nor a question.", "give one of them.")
         noun = "video" if any(isinstance(v, OpenedVideo) for v in opened) else "image"
-        prompt = f"Please describe this {noun} in detail."
+        own = "" if card is None else card.describe
+        prompt = own or f"Please describe this {noun} in detail."
     if isinstance(prompt, str):
         return (Turn("user", prompt),)
     if not isinstance(prompt, Iterable):

@@ -31,7 +31,7 @@ COMMANDS = {
     "eval": "Ask a benchmark's questions and score the answers.",
     "train": "Train one stage, or check its data.",
     "world": "Write clips of a small world whose truth is known.",
-    "demo": "Run the whole path on a made-up clip.",
+    "demo": "Describe a clip whose truth is known.",
 }
 _INTERRUPTED = 130
 

@@ -106,7 +106,7 @@ def model_options(*, with_weights: bool) -> Callable[[F], F]:
     """
     made = [
         option("--model", "-m", section=MODEL, default=DEFAULT_MODEL, show_default=True,
-               metavar="NAME|DIR", help="A hub id, or a folder with a checkpoint."),
+               metavar="NAME|DIR", help="A hub id, a folder, or demo, the packaged one."),
         option("--revision", section=MODEL, metavar="NAME",
                help="Branch, tag or commit of a hub id."),
         option("--base", section=MODEL, metavar="NAME|DIR",

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from llava_video.errors import CheckpointError
+from llava_video.model.card import CARD_FILE
 from llava_video.model.changes import EMBEDDING, HEAD
 from llava_video.model.conversion_goal import TEXT_ROWS, Goal, goal_of
 from llava_video.model.dimensions import ModelDimensions
@@ -261,6 +262,9 @@ def _write_beside(folder: Path, sources: Sources, goal: Goal, entries: list[Entr
     )
     for name, content in files.items():
         (folder / name).write_bytes(content)
+    card = sources.folder / CARD_FILE
+    if sources.kind == "whole" and card.is_file():  # the same weights, as well measured
+        (folder / CARD_FILE).write_bytes(card.read_bytes())
 
 
 def _check_whole(folder: Path, config: ModelConfig) -> None:
@@ -277,6 +281,8 @@ def _check_whole(folder: Path, config: ModelConfig) -> None:
         "context_tokens",
         "has_mark_ends",
         "time_instruction",
+        "max_frames",
+        "fps",
     )
     changed = [name for name in facts if getattr(again, name) != getattr(config, name)]
     if changed:

@@ -22,6 +22,7 @@ from llava_video.model.final_norm import final_norm_size
 from llava_video.model.hub import resolve_checkpoint
 from llava_video.model.json_fields import read_json_object
 from llava_video.model.members import MEMBER_KEY
+from llava_video.model.packaged import DEMO_MODEL
 from llava_video.model.shards import has_weights, read_header, weight_paths
 
 Kind = Literal["whole", "adapter", "projector", "delta"]
@@ -118,7 +119,7 @@ def find_sources(
     """Find the folders of a checkpoint, and fetch those that are not here.
 
     Args:
-        name_or_path: a folder or a hub id.
+        name_or_path: a folder, a hub id or "demo".
         revision: of the hub id.
         base: a folder or hub id that the checkpoint is over; None for the one it names itself.
         vision_tower: a folder or hub id with the tower of a checkpoint that holds none; None for
@@ -170,7 +171,7 @@ def look_up(folder: Path, name: str | Path, *, what: str, keyword: str, files: F
     Raises:
         CheckpointError: it is nowhere; the places are named.
     """
-    local = find_local(folder, name)
+    local = None if name == DEMO_MODEL else find_local(folder, name)
     if local is not None:
         return local
     try:

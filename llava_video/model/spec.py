@@ -7,6 +7,7 @@ so a plan costs no start-up time.
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from llava_video.model.card import ModelCard, read_card
 from llava_video.model.model_config import ModelConfig, geometry_of, read_model_config
 from llava_video.model.prompt import stop_strings, template_of
 from llava_video.model.sources import Files, Sources, find_sources
@@ -28,6 +29,7 @@ class ModelSpec:
         tokenizer: its tokenizer.
         setup: how it is set up to run: the precision of its weights, chunks, the memory it may
             take. Of facts that were only read: no limit, plain weights.
+        card: what its makers say it knows; None where nothing is said.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ModelSpec:
     geometry: Geometry
     tokenizer: Tokenizer
     setup: Setup = field(default_factory=Setup)
+    card: ModelCard | None = None
 
     @property
     def folder(self) -> Path:
@@ -86,7 +89,7 @@ def read_spec(
     """Read a checkpoint's configuration and tokenizer.
 
     Args:
-        name_or_path: a folder or a hub id.
+        name_or_path: a folder, a hub id or "demo".
         revision: hub revision.
         base: a folder or hub id that an adapter, a projector or a delta is over; None for the one
             it names itself.
@@ -99,7 +102,7 @@ def read_spec(
     """
     name = str(name_or_path)
     sources = find_sources(
-        name, revision=revision, base=base, vision_tower=vision_tower, files=files
+        name_or_path, revision=revision, base=base, vision_tower=vision_tower, files=files
     )
     config = read_model_config(
         sources.config_folder, tower=vision_tower, generation_folder=sources.generation_folder
@@ -111,4 +114,5 @@ def read_spec(
         config=config,
         geometry=geometry_of(config, name, dtype),
         tokenizer=Tokenizer(sources.tokenizer_folder),
+        card=read_card(sources.folder),
     )
