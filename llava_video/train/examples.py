@@ -20,7 +20,7 @@ from llava_video.model.labels import IGNORED, Labelled, label_conversation
 from llava_video.model.preprocess import make_levels
 from llava_video.model.prompt import Turn, place_marks
 from llava_video.model.spec import ModelSpec
-from llava_video.model.tokenizer import IMAGE_MARK, MARK_ID
+from llava_video.model.tokenizer import IMAGE_MARK
 from llava_video.planning.planner import ImageItem, VideoItem, plan_request
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
 from llava_video.planning.time_note import TimeNote, time_note

@@ -64,8 +64,9 @@ class Batch(TypedDict):
 
     ids (L',) int64 with -200 at every visual; labels (L,) int64, one per row of the sequence, a
     row's label being the token that stands there; tiles (N, 3, px, px) as an example's; plans of
-    all visuals; shares of the L rows. Of clips of the small world also their frames, and where cells are asked:
-    looks and story (V, questions) int8 of the V visual rows, which stand at visual_rows (V,).
+    all visuals; shares of the L rows. Of clips of the small world also their frames, and where
+    cells are asked: looks and story (V, questions) int8 of the V visual rows, which stand at
+    visual_rows (V,).
     """
 
     ids: torch.Tensor

@@ -155,7 +155,9 @@ class WorldExamples(Dataset[Made]):
         whole = self._chat([(question, answer)], _ANY_SHAPE)
         return Written(whole.ids[num_first:], whole.labels[num_first:], ())
 
-    def _planned(self, height_px: int, width_px: int, rate_hz: float, num_frames: int) -> VisualPlan:
+    def _planned(
+        self, height_px: int, width_px: int, rate_hz: float, num_frames: int
+    ) -> VisualPlan:
         info = VideoInfo(
             duration_s=num_frames / rate_hz,
             num_frames=num_frames,

@@ -3,16 +3,17 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from llava_video.config import from_mapping
 from llava_video.train.batches import Examples, Made
+from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import Example
 from llava_video.train.mixture import Record
-from llava_video.train.settings import StageSettings
+from llava_video.train.settings import DataSettings, StageSettings
 from llava_video.train.trainer import Metrics, StageTrainer, last_checkpoint, training_arguments
 
 
@@ -51,7 +52,8 @@ class Noughts(Examples):
     """Four examples of nothing but text."""
 
     def __init__(self) -> None:
-        self.records = [Record(name=str(idx), values={}, folder="") for idx in range(4)]
+        records = [Record(name=str(idx), values={}, folder="") for idx in range(4)]
+        super().__init__(cast("ExampleMaker", None), records, DataSettings())
 
     def __getitem__(self, idx: int) -> Made:
         none = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
