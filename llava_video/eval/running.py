@@ -68,8 +68,8 @@ def evaluate(
     settings = settings or EvalSettings()
     _check(examples, options)
     asked = examples[: settings.limit]
-    asking: dict[str, Any] = {"max_new_tokens": SHORT_TOKENS, **options}
-    run = run_digest(model, task, asking)
+    asking: dict[str, Any] = {**options}
+    run = run_digest(model, task, {"max_new_tokens": SHORT_TOKENS, **asking})
     seed = settings.noise_seed
     views: dict[str, tuple[View, LlavaVideo]] = {run: ("video", model)}
     if settings.noise:
@@ -232,7 +232,13 @@ class _Asker:
         return {"video": visual, "prompt": example.prompt, **self._options, **own}
 
     def _answer_options(self, example: Example) -> Options:
-        return {"response_format": list(example.choices)} if example.choices else {}
+        """Return the options of one example's answer."""
+        own: Options = {}
+        if example.choices:
+            own["response_format"] = list(example.choices)
+        if "max_new_tokens" not in self._options:
+            own["max_new_tokens"] = example.max_new_tokens or SHORT_TOKENS
+        return own
 
     def _record(self, example: Example, answer: Description | Exception) -> Record:
         record = Record(
@@ -252,8 +258,9 @@ class _Asker:
             library=llava_video.__version__,
             commit=commit_of_library(),
         )
+        measure = example.measure or (lambda _: ())
         if isinstance(answer, Exception):
-            return replace(record, failure=Failure.of(answer))
+            return replace(record, failure=Failure.of(answer), measures=measure(""))
         given = answer.text if answer.parsed is None else str(answer.parsed)
         scored = score(example, given)
         return replace(
@@ -263,6 +270,7 @@ class _Asker:
             exact=scored.exact,
             confidence=answer.confidence,
             judged=self._judged(example, given),
+            measures=measure(given),
             prompt_hash=digest_of(answer.plan.prompt),
             shown=_shown(answer.plan),
             text_tokens=answer.usage.text_tokens,
