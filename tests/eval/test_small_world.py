@@ -1,14 +1,17 @@
 """A written folder becomes questions with groups, and captions that are held against the truth."""
 
+import itertools
 import json
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from llava_video.api import LlavaVideo
+from llava_video.engine.request import Answer, Event, Finished, Request
 from llava_video.errors import ConfigError
+from llava_video.eval.report import GroupScore
 from llava_video.eval.report_table import report_lines
 from llava_video.eval.running import evaluate
 from llava_video.eval.settings import EvalSettings
@@ -122,3 +125,48 @@ def test_a_caption_that_failed_has_missed_everything(
     assert report.overall.num_failed == 2
     (named,) = report.overall.measures
     assert (named.name, named.share.value, named.share.num_examples) == ("objects named", 0.0, 2)
+
+
+class Knowing:
+    """An engine that says what it is told, whatever it is shown."""
+
+    def __init__(self, model: LlavaVideo, answer_of: dict[str, str]) -> None:
+        self._decode, self._answer_of = model.spec.tokenizer.decode, answer_of
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Event]:
+        for request in requests:
+            prompt = self._decode(request.text_ids)
+            asked = max((text for text in self._answer_of if text in prompt), key=len)
+            answer = Answer(
+                text=self._answer_of[asked],
+                token_ids=(),
+                finish_reason="stop",
+                text_tokens=request.text_tokens,
+                visual_tokens=request.visual_tokens,
+                new_tokens=1,
+            )
+            yield Finished(request.request_id, answer)
+
+
+def test_who_knows_the_truth_is_right_everywhere(folder: Path, tiny_model: LlavaVideo) -> None:
+    """Every kind of answer is judged right as the world writes it, every caption whole and true."""
+    answer_of: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in read_records(folder / "train.jsonl"):
+        for turn in record["answers"]:
+            answer_of[record["video"]][turn["text"]] = turn["answer"]
+    scores: list[GroupScore] = []
+    for read in (read_world, read_captions):
+        for video, examples in itertools.groupby(read(folder), lambda example: example.cluster):
+            model = LlavaVideo(tiny_model.spec, Knowing(tiny_model, answer_of[video]))
+            report = evaluate(model, "world", list(examples), num_frames=4)
+            scores += report.scores
+    assert {score.accuracy.value for score in scores if score.accuracy} == {1.0}
+    assert {score.exact for score in scores} == {1.0, None}
+    shares = {(m.name, m.share.value) for score in scores for m in score.measures}
+    assert shares == {
+        ("objects named", 1.0),
+        ("events named", 1.0),
+        ("invented", 0.0),
+        ("details right", 1.0),
+    }
+    assert {"when", "count", "yes/no", "colour"} <= {score.name for score in scores}
