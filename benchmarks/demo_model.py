@@ -7,7 +7,7 @@ what came true. A run that was stopped goes on (`--folder`). Compute bound: 2,00
 questions, twice. Good, where a GPU trained: the targets of the table.
 
     python benchmarks/demo_model.py [--model FOLDER] [--clips 2000] [--split heldout] [--workers 2]
-        [--captions 500] [--folder DIR] [--card FOLDER] [--append] [--check]
+        [--captions 300] [--folder DIR] [--card FOLDER] [--append] [--check]
 
 `--card FOLDER` also writes FOLDER/measured.json: group -> accuracy, low, high, n, blind.
 """
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="heldout")
     parser.add_argument("--seed", type=int, default=0, help="of the clips")
     parser.add_argument("--workers", type=int, default=2, help="processes")
-    parser.add_argument("--captions", type=int, default=500, help="clips that are described too")
+    parser.add_argument("--captions", type=int, default=300, help="clips that are described too")
     parser.add_argument("--folder", type=Path, help="clips and records; kept for the next run")
     parser.add_argument("--card", type=Path, help="folder that gets measured.json")
     asked = parser.parse_args(arguments)
