@@ -109,7 +109,6 @@ def measured(asked: Any, folder: Path, factor: int) -> Iterator[dict[str, Any]]:
             folder=clips,
             records=folder / f"{factor}x-records-{scale}",
             num_clips=asked.clips,
-            noise=False,
             options=options_of(factor, scale),
         )
         records = ask(asking, asked.workers)

@@ -39,7 +39,7 @@ class Asking:
         folder: of the clips, as `write_world` leaves it.
         records: folder of the files of records.
         num_clips: the first ones of the folder.
-        noise: whether everything is asked again with noise for frames.
+        num_blind: the first ones, that are asked about again with noise for frames.
         options: of every question.
     """
 
@@ -48,7 +48,7 @@ class Asking:
     folder: Path
     records: Path
     num_clips: int
-    noise: bool = True
+    num_blind: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -88,21 +88,26 @@ def _examples(task: str, folder: Path) -> tuple[Example, ...]:
 def _share(job: tuple[Asking, int]) -> list[Record]:
     """Ask one share of the clips; a process keeps the model and the questions for the next."""
     asking, number = job
-    mine = {
-        f"videos/{idx:06d}.mp4" for idx in range(asking.num_clips) if idx % NUM_SHARES == number
-    }
-    examples = [e for e in _examples(asking.task, asking.folder) if e.cluster in mine]
-    if not examples:
-        return []
-    report = evaluate(
-        _model(asking.model),
-        asking.task,
-        examples,
-        settings=EvalSettings(noise=asking.noise),
-        records=asking.records / f"{asking.task}-{number:02d}.jsonl",
-        **asking.options,
-    )
-    return list(report.records)
+    mine = [_name(idx) for idx in range(asking.num_clips) if idx % NUM_SHARES == number]
+    found: list[Record] = []
+    for is_blind in (True, False):
+        clips = {name for name in mine if (name < _name(asking.num_blind)) is is_blind}
+        examples = [e for e in _examples(asking.task, asking.folder) if e.cluster in clips]
+        if examples:
+            report = evaluate(
+                _model(asking.model),
+                asking.task,
+                examples,
+                settings=EvalSettings(noise=is_blind),
+                records=asking.records / f"{asking.task}-{number:02d}.jsonl",
+                **asking.options,
+            )
+            found += report.records
+    return found
+
+
+def _name(idx: int) -> str:
+    return f"videos/{idx:06d}.mp4"
 
 
 def row_of(

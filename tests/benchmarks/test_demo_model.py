@@ -1,6 +1,7 @@
 """The figures of the demo model are those of its records, and a toy run gives all of them."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,7 @@ def test_a_toy_run_gives_everything(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--model", str(tiny_folder), "--clips", "2", "--captions", "1", "--workers", "1"]
+    arguments += ["--blind", "1"]
     arguments += ["--folder", str(tmp_path / "run"), "--card", str(tmp_path / "card"), "--check"]
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -82,6 +84,15 @@ def test_a_toy_run_gives_everything(
     assert handed["all questions"]["n"] == row["groups"]["all questions"]["n"] > 10
     assert row["calibration"]["num_examples"] > 5
     assert row["failed"] == 0
+    views = {
+        number: Counter(json.loads(line)["view"] for line in path.read_text().splitlines())
+        for number, path in enumerate(sorted((tmp_path / "run/records").glob("world-[0-9]*")))
+    }
+    # Of the two clips the first is asked about twice.
+    assert views[0]["video"] == views[0]["noise"] > 5
+    assert views[1]["video"] > 5
+    assert views[1]["noise"] == 0
+    assert handed["colour"]["blind"] is not None
     assert set(table_lines(row)) <= set(lines)
     kept = sorted(path.name for path in (tmp_path / "run/records").iterdir())
     assert kept[:2] == ["world-00.jsonl", "world-01.jsonl"]
