@@ -6,6 +6,7 @@ pass, and folds the engine's answer into a `Description`. Knows no scheduler and
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import platform
@@ -266,7 +267,7 @@ class Exchange:
             "seed": self.settings.generation.seed,
             "videos": readers,
             "python": platform.python_version(),
-            **{name: backends.version(name) for name in _PROVENANCE_PACKAGES},
+            **_versions(),
         }
 
     def _thumbnails(self) -> tuple[npt.NDArray[np.uint8] | None, tuple[float, ...]]:
@@ -306,6 +307,12 @@ def open_exchange(
         close_all(opened)
         raise
     return Exchange(spec, plan, opened, settings, turns=turns, request_id=request_id, seen=seen)
+
+
+@functools.cache
+def _versions() -> dict[str, str | None]:
+    """Return the versions of what decides answers; looking them up takes milliseconds."""
+    return {name: backends.version(name) for name in _PROVENANCE_PACKAGES}
 
 
 def _visual_key(identity: str, plan: VisualPlan) -> str:
