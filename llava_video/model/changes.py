@@ -8,18 +8,17 @@ One tensor at a time, in float32, so that nothing of the base is held twice. Kno
 finds no folder, and opens a file only to read a tensor of it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from llava_video.model.shards import Shard, ShardReader
+from llava_video.model.shards import Place, ShardReader
 
 EMBEDDING = "language_model.embed_tokens.weight"
 HEAD = "language_model.lm_head.weight"
 
-Place = tuple[Shard, str]  # a tensor: its file, and its name there
 Shape = tuple[int, ...]
 
 
@@ -70,10 +69,17 @@ class LowRank(Change):
         """Add the adapter's product, in float32."""
         if ours not in self.pairs:
             return tensor
-        down, up = (
-            self._reader.read(*place).to(device, torch.float32) for place in self.pairs[ours]
-        )
+        down, up = (side.to(device, torch.float32) for side in self.read(ours))
         return torch.addmm(tensor.to(device, torch.float32), up, down, alpha=self.scale)
+
+    def read(self, ours: str) -> tuple[Tensor, Tensor]:
+        """Return A and B of a parameter that changes, mapped."""
+        down, up = self.pairs[ours]
+        return self._reader.read(*down), self._reader.read(*up)
+
+    def without(self, names: Collection[str]) -> "LowRank":
+        """Return the same adapter with some of its changes left out."""
+        return replace(self, pairs={n: pair for n, pair in self.pairs.items() if n not in names})
 
     def close(self) -> None:
         """Let the adapter's file go."""
