@@ -151,7 +151,7 @@ def format_in(spec: ModelSpec, num_bytes: int, merge: bool | None) -> str | None
 
 
 def test_plain_weights_that_fit_take_the_adapter_in(adapted: ModelSpec):
-    """In the least memory that plain weights alone fit, they are merged with; one byte less, not."""
+    """In the least memory that plain weights alone fit, they stay plain; with a byte less, not."""
     low, high = 2**16, 2**30
     while high - low > 1:
         middle = (low + high) // 2

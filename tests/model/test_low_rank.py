@@ -137,7 +137,7 @@ def test_the_recorded_adapter_beside_its_base(shared: Path):
 def peft_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a llava-hf checkpoint, PEFT's own adapter over it, and the logits PEFT's model gives.
 
-    The adapter changes decoder and tower, with rank-stabilised scale; half of its numbers are drawn.
+    It changes decoder and tower, with the scale of rank-stabilised LoRA; all of it is drawn.
     """
     peft = pytest.importorskip("peft")
     import transformers
