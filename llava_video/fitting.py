@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import ConfigError
-from llava_video.model.adapters import num_beside
+from llava_video.model.adapters import Adapter, adapter_of
 from llava_video.model.spec import ModelSpec
 from llava_video.plan_table import bytes_words
 from llava_video.planning.geometry import Geometry
@@ -98,6 +98,7 @@ def set_up_spec(
         ConfigError: there is no adapter whose place could be chosen.
     """
     is_adapter = spec.sources.kind == "adapter"
+    adapter = adapter_of(spec.sources, spec.config.dimensions)
     if merge_adapter is not None and not is_adapter:
         raise ConfigError(
             f"merge_adapter = {merge_adapter} was given, and {spec.name} has no adapter.",
@@ -106,19 +107,28 @@ def set_up_spec(
     if not is_adapter or merge_adapter is not False:
         setup = set_up(spec.geometry, memory, engine, kind=kind, free_bytes=free_bytes)
         if not is_adapter or merge_adapter or setup.weight_format == "plain":
+            setup = replace(setup, reasons=(*setup.reasons, *_rounded(adapter, "merged")))
             return replace(spec, setup=setup, sources=replace(spec.sources, is_merged=True))
-    own_bytes = num_beside(spec.sources, spec.config.dimensions) * spec.geometry.value_bytes
+    own_bytes = adapter.num_beside * spec.geometry.value_bytes if adapter else 0
     all_bytes = spec.geometry.weights_bytes + own_bytes
     geometry = replace(spec.geometry, weights_bytes=all_bytes)
     setup = set_up(geometry, memory, engine, kind=kind, free_bytes=free_bytes)
-    size = bytes_words(own_bytes)
-    why = f"The adapter stands beside {setup.weight_format} weights and takes {size}."
+    size, kept = bytes_words(own_bytes), setup.weight_format
+    reasons = [*setup.reasons, f"The adapter stands beside {kept} weights and takes {size}."]
     return replace(
         spec,
         geometry=geometry,
-        setup=replace(setup, reasons=(*setup.reasons, why)),
+        setup=replace(setup, reasons=(*reasons, *_rounded(adapter, kept))),
         sources=replace(spec.sources, is_merged=False),
     )
+
+
+def _rounded(adapter: Adapter | None, kept: str) -> tuple[str, ...]:
+    """Say where the decoder's numbers are those that an adapter was trained over."""
+    own = adapter.base_weights if adapter else "plain"
+    if own in ("plain", kept):
+        return ()
+    return (f"The adapter was trained over {own} weights: the decoder's are rounded to these.",)
 
 
 def with_spare(spec: ModelSpec, spare_tokens: int) -> ModelSpec:

@@ -4,7 +4,8 @@ An adapter's tensors get the names that what they change has in a whole checkpoi
 files and headers; imports no torch itself.
 
 An adapter that this library trained says which numbers it was trained over, by a digest of the
-first row of every weight it changes: shapes alone do not tell two models of one size apart.
+first row of every weight it changes: shapes alone do not tell two models of one size apart. One
+that was trained over integers says so: what it was added to are the numbers these stand for.
 """
 
 import hashlib
@@ -21,6 +22,8 @@ from llava_video.model.json_fields import JsonFields, read_json_object
 from llava_video.model.names import our_names, parameter_shapes
 from llava_video.model.shards import Place, Shard, ShardReader, read_header, shortened
 from llava_video.model.sources import ADAPTER_CONFIG, Sources, name_of
+from llava_video.planning.memory import WEIGHT_FORMATS
+from llava_video.values import WeightFormat
 
 # Texts in the adapter's file: of the base's numbers, and how they were stored in training.
 BASE_DIGEST: Final = "base_digest"
@@ -57,6 +60,12 @@ class Adapter:
     file: Shard
 
     @property
+    def base_weights(self) -> WeightFormat:
+        """How the base's decoder was stored where it was trained; "plain" where it is not told."""
+        told = self.file.notes.get(BASE_WEIGHTS)
+        return next((fmt for fmt in WEIGHT_FORMATS if fmt == told), "plain")
+
+    @property
     def num_beside(self) -> int:
         """How many numbers stand beside the decoder's weights where they are not merged."""
         sizes = (
@@ -73,23 +82,20 @@ def is_beside(ours: str) -> bool:
     return ours.startswith(_DECODER_LAYER)
 
 
-def num_beside(sources: Sources, dimensions: ModelDimensions) -> int:
-    """Return the numbers that stand beside the decoder's weights where nothing is merged.
+def adapter_of(sources: Sources, dimensions: ModelDimensions) -> Adapter | None:
+    """Return a checkpoint's adapter; None without one, or before its weights are fetched.
 
     Args:
         sources: of any checkpoint.
         dimensions: what its configuration says.
 
-    Returns:
-        0 without an adapter, or before its weights are fetched.
-
     Raises:
         CheckpointError: as `read_adapter`.
     """
     if sources.kind != "adapter" or not sources.has_own_files:
-        return 0
+        return None
     shard = unwrapped(read_header(sources.own_files()[0]), dimensions)
-    return read_adapter(sources.folder, shard, dimensions).num_beside
+    return read_adapter(sources.folder, shard, dimensions)
 
 
 def unwrapped(shard: Shard, dimensions: ModelDimensions) -> Shard:

@@ -99,7 +99,7 @@ def load_model(
     device_of = place(model, device, dtype)
     try:
         with contextlib.closing(source.change) as change:
-            merged, beside = _divided(change, is_merged=folder.is_merged)
+            merged, beside = _divided(change, weights, is_merged=folder.is_merged)
             for idx, part in enumerate(tensor_map.parts):
                 _load_part(model, part, merged, device_of, dtype)
                 if progress:
@@ -172,10 +172,12 @@ def save_model(
     )
 
 
-def _divided(change: Change, *, is_merged: bool) -> tuple[Change, list[str]]:
+def _divided(change: Change, weights: WeightFormat, *, is_merged: bool) -> tuple[Change, list[str]]:
     """Return what of a change is merged, and the weights that another part stands beside."""
     if is_merged or not isinstance(change, LowRank):
         return change, []
+    if change.rounded == weights:  # quantised from the files' own numbers, as in training
+        change = replace(change, rounded="plain")
     beside = [ours for ours in change.pairs if is_beside(ours)]
     return change.without(beside), beside
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from llava_video.errors import CheckpointError
-from llava_video.model.adapters import OTHER_BASE, check_numbers, read_adapter, unwrapped
+from llava_video.model.adapters import OTHER_BASE, Adapter, check_numbers, read_adapter, unwrapped
 from llava_video.model.changes import EMBEDDING, HEAD, Change, Difference, LastRows, LowRank
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.names import (
@@ -66,13 +66,17 @@ def open_weights(sources: Sources, dimensions: ModelDimensions) -> Weights:
     if sources.kind == "adapter":
         adapter = read_adapter(sources.folder, own[0], dimensions)
         check_numbers(sources, adapter, base, dimensions)
-        change, over = LowRank(adapter.pairs, adapter.scale), tuple(own[1:])
+        change, over = _low_rank(adapter), tuple(own[1:])
     else:
         change, over = _without_rows(own[0], dimensions)
     for shard in over:
         _check_projector(shard, dimensions, is_needed=sources.kind == "projector")
     weights = Weights(place=place, shards=(*base, *tower), over=over, change=change)
     return replace(weights, advice=OTHER_BASE) if sources.kind == "adapter" else weights
+
+
+def _low_rank(adapter: Adapter) -> LowRank:
+    return LowRank(adapter.pairs, adapter.scale, adapter.base_weights)
 
 
 def _tower_alone(shard: Shard) -> Shard:

@@ -163,12 +163,19 @@ def _spec_of(stage: StageSettings, *, weights: bool) -> ModelSpec:
 
 
 def _model_of(stage: StageSettings, spec: ModelSpec) -> LlavaModel:
-    """Load the model on the CPU in float32, and say what of it learns."""
-    model = load_model(spec.sources, config=spec.config, device="cpu", dtype=torch.float32)
+    """Load the model on the CPU in float32, but for a quantised decoder; say what of it learns."""
+    if stage.lora is not None:
+        check_base(spec)
+    model = load_model(
+        spec.sources,
+        config=spec.config,
+        device="cpu",
+        dtype=torch.float32,
+        weights=stage.quantize or "plain",
+    )
     set_learning(model, stage.learn)
     draw(model, stage.fresh, stage.seed)
     if stage.lora is not None:
-        check_base(spec)
         add_lora(model, stage.lora, stage.seed)
     if stage.checkpointing:
         compute_again(model)

@@ -207,6 +207,7 @@ def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments
         log_level_replica="error",
         deepspeed=stage.deepspeed,
         ddp_find_unused_parameters=True,
+        ddp_broadcast_buffers=False,  # none changes; a quantised decoder's are gigabytes
     )
 
 

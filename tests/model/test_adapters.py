@@ -11,16 +11,15 @@ from safetensors.torch import save_file
 from llava_video.errors import CheckpointError
 from llava_video.model.adapters import (
     BASE_DIGEST,
+    BASE_WEIGHTS,
+    adapter_of,
     base_digest,
     is_beside,
-    num_beside,
-    read_adapter,
-    unwrapped,
 )
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.matching import match_tensors
 from llava_video.model.model_config import read_model_config
-from llava_video.model.shards import find_shards, read_header
+from llava_video.model.shards import find_shards
 from llava_video.model.sources import find_sources
 from llava_video.model.tiny import write_tiny_checkpoint
 from llava_video.model.weights import open_weights
@@ -39,13 +38,12 @@ def dimensions(tiny_folder: Path) -> ModelDimensions:
     return read_model_config(tiny_folder).dimensions
 
 
-def write_told(base: Path, target: Path, digest: str | None) -> Path:
+def write_told(base: Path, target: Path, notes: dict[str, str] | None) -> Path:
     """Write an adapter whose file tells what it was trained over."""
     down, up = cases.low_rank(4, 64, 64, 1)
     folder = cases.write_adapter(base, target, {cases.Q_PROJ: (down, up)})
     (folder / "adapter_model.bin").unlink()
     names = {side: f"base_model.model.{cases.Q_PROJ}.lora_{side}.weight" for side in "AB"}
-    notes = None if digest is None else {BASE_DIGEST: digest}
     save_file({names["A"]: down, names["B"]: up}, folder / "adapter_model.safetensors", notes)
     return folder
 
@@ -65,14 +63,26 @@ def test_the_numbers_beside_by_hand(base: Path, tmp_path: Path, dimensions: Mode
     }
     folder = cases.write_adapter(base, tmp_path / "adapter", pairs)
     sources = find_sources(folder)
-    # 4 (64 + 64) and 4 (128 + 64); the projector's is merged whatever is asked.
-    assert num_beside(sources, dimensions) == 4 * (64 + 64) + 4 * (128 + 64)
-    shard = unwrapped(read_header(sources.own_files()[0]), dimensions)
-    adapter = read_adapter(folder, shard, dimensions)
+    adapter = adapter_of(sources, dimensions)
+    assert adapter is not None
     assert (len(adapter.pairs), adapter.scale, adapter.rank) == (3, 2.0, 4)
+    # 4 (64 + 64) and 4 (128 + 64); the projector's is merged whatever is asked.
+    assert adapter.num_beside == 4 * (64 + 64) + 4 * (128 + 64)
     (folder / "adapter_model.bin").unlink()  # not fetched yet
-    assert num_beside(sources, dimensions) == 0
-    assert num_beside(find_sources(base), dimensions) == 0
+    assert adapter_of(sources, dimensions) is None
+    assert adapter_of(find_sources(base), dimensions) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "found"), [("int4", "int4"), ("plain", "plain"), ("nf4", "plain")]
+)
+def test_how_the_base_was_stored_is_told(
+    base: Path, tmp_path: Path, dimensions: ModelDimensions, told: str, found: str
+):
+    folder = write_told(base, tmp_path / "adapter", {BASE_WEIGHTS: told})
+    adapter = adapter_of(find_sources(folder), dimensions)
+    assert adapter is not None
+    assert adapter.base_weights == found
 
 
 def test_a_digest_tells_numbers_apart_and_not_precisions(
@@ -109,7 +119,7 @@ def test_a_base_with_other_numbers_is_refused(
     base: Path, tmp_path: Path, dimensions: ModelDimensions
 ):
     told = base_digest([Q_WEIGHT], find_shards(base), dimensions)
-    folder = write_told(base, tmp_path / "adapter", told)
+    folder = write_told(base, tmp_path / "adapter", {BASE_DIGEST: told})
     open_weights(find_sources(base, adapter=folder), dimensions)
     whole = {n: t + 0.5 if "q_proj" in n else t for n, t in cases.stored(base).items()}
     sibling = cases.write_model(base, tmp_path / "sibling", whole)
