@@ -25,9 +25,9 @@ from llava_video.model.sources import ADAPTER_CONFIG, Sources, name_of
 from llava_video.planning.memory import WEIGHT_FORMATS
 from llava_video.values import WeightFormat
 
-# Texts in the adapter's file: of the base's numbers, and how they were stored in training.
-BASE_DIGEST: Final = "base_digest"
-BASE_WEIGHTS: Final = "base_weights"
+# A text in the adapter's file: how the base's decoder was stored in training, and the digest of its
+# numbers. One text: several would stand in another order each time.
+TRAINED_OVER: Final = "trained_over"
 
 _LOW_RANK = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
 # How the module that an adapter wraps is spelled in its file; the first that gives a known name.
@@ -62,7 +62,7 @@ class Adapter:
     @property
     def base_weights(self) -> WeightFormat:
         """How the base's decoder was stored where it was trained; "plain" where it is not told."""
-        told = self.file.notes.get(BASE_WEIGHTS)
+        told = self.file.notes.get(TRAINED_OVER, "").partition(" ")[0]
         return next((fmt for fmt in WEIGHT_FORMATS if fmt == told), "plain")
 
     @property
@@ -180,8 +180,8 @@ def check_numbers(
     Raises:
         CheckpointError: the base's numbers are others.
     """
-    told = adapter.file.notes.get(BASE_DIGEST)
-    if told is None:
+    told = adapter.file.notes.get(TRAINED_OVER, "").partition(" ")[2]
+    if not told:
         named = read_json_object(sources.folder / ADAPTER_CONFIG).get("base_model_name_or_path")
         found = name_of(sources.base) if sources.base else ""
         if isinstance(named, str) and Path(named).name != found:

@@ -1,7 +1,7 @@
 """A stage's settings → a trained checkpoint: load, freeze, train or go on, save in both layouts.
 
-A run's folder holds `stage.yaml` (what was asked), `metrics.jsonl`, the last checkpoints to resume
-from, and at the end one folder per layout.
+A run's folder holds `stage.yaml` (what was asked), `metrics.jsonl`, perhaps `tensorboard`, the last
+checkpoints to resume from, and at the end one folder per layout.
 """
 
 import json
@@ -32,7 +32,7 @@ from llava_video.train.settings import StageSettings
 SETTINGS = "stage.yaml"
 
 # What may differ between the runs of one stage: how often it logs and saves, and how it reads.
-_FREE = ("name", "log_every", "save_every", "keep", "layouts", "data.num_workers")
+_FREE = ("name", "log_every", "metrics", "save_every", "keep", "layouts", "data.num_workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ def train(
         on_line: called with every line of metrics.
 
     Raises:
-        BackendMissingError: the stage wants PEFT or DeepSpeed, which is not here.
+        BackendMissingError: the stage wants PEFT, DeepSpeed or TensorBoard, which is not here.
         CheckpointError: the model cannot be loaded or saved.
         ConfigError: the folder holds another stage, whose difference is named; the mixture cannot
             be read.
@@ -87,8 +87,12 @@ def train(
     """
     from llava_video.train.trainer import StageTrainer, last_checkpoint, training_arguments
 
-    for name in ("peft" if stage.lora else "", "deepspeed" if stage.deepspeed else ""):
-        if name:
+    for name, is_used in (
+        ("peft", stage.lora is not None),
+        ("deepspeed", stage.deepspeed is not None),
+        ("tensorboard", "tensorboard" in stage.metrics),
+    ):
+        if is_used:
             backends.require(name)
     _check_folder(stage)
     spec = _spec_of(stage, weights=True)

@@ -186,6 +186,9 @@ class StageSettings:
     save_every: int = setting(500, "steps between two checkpoints to resume from", at_least=1)
     keep: int = setting(1, "checkpoints kept", at_least=1)
     log_every: int = setting(10, "steps between two lines of metrics", at_least=1)
+    metrics: tuple[Literal["jsonl", "tensorboard"], ...] = setting(
+        ("jsonl",), "where metrics are written: metrics.jsonl, and curves for TensorBoard"
+    )
     layouts: tuple[Literal["original", "hf"], ...] = setting(
         ("original",), "layouts of the result: the authors', always, and 'hf' of transformers"
     )

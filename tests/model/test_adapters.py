@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 
 from llava_video.errors import CheckpointError
 from llava_video.model.adapters import (
-    BASE_DIGEST,
-    BASE_WEIGHTS,
+    TRAINED_OVER,
     adapter_of,
     base_digest,
     is_beside,
@@ -79,7 +78,7 @@ def test_the_numbers_beside_by_hand(base: Path, tmp_path: Path, dimensions: Mode
 def test_how_the_base_was_stored_is_told(
     base: Path, tmp_path: Path, dimensions: ModelDimensions, told: str, found: str
 ):
-    folder = write_told(base, tmp_path / "adapter", {BASE_WEIGHTS: told})
+    folder = write_told(base, tmp_path / "adapter", {TRAINED_OVER: f"{told} 0a1b"})
     adapter = adapter_of(find_sources(folder), dimensions)
     assert adapter is not None
     assert adapter.base_weights == found
@@ -119,7 +118,7 @@ def test_a_base_with_other_numbers_is_refused(
     base: Path, tmp_path: Path, dimensions: ModelDimensions
 ):
     told = base_digest([Q_WEIGHT], find_shards(base), dimensions)
-    folder = write_told(base, tmp_path / "adapter", {BASE_DIGEST: told})
+    folder = write_told(base, tmp_path / "adapter", {TRAINED_OVER: f"plain {told}"})
     open_weights(find_sources(base, adapter=folder), dimensions)
     whole = {n: t + 0.5 if "q_proj" in n else t for n, t in cases.stored(base).items()}
     sibling = cases.write_model(base, tmp_path / "sibling", whole)

@@ -11,19 +11,21 @@ from safetensors import safe_open
 from seeded_models import video_plan
 
 from llava_video.api import load
-from llava_video.config import from_mapping
+from llava_video.config import from_mapping, read_yaml
 from llava_video.errors import CheckpointError
 from llava_video.model.checkpoint import load_model
+from llava_video.model.known_files import find_record
 from llava_video.model.llava import LlavaModel
-from llava_video.model.model_config import read_model_config
-from llava_video.model.quantize import QuantLinear, format_of
+from llava_video.model.model_config import parse_model_config, read_model_config
+from llava_video.model.quantize import QuantLinear, format_of, quantise_decoder
 from llava_video.model.spec import read_spec
 from llava_video.model.tiny import write_tiny_checkpoint
 from llava_video.train import run
 from llava_video.train.forward import Batch, Example, TrainingModel, pack
 from llava_video.train.lora import add_lora, save_adapter
-from llava_video.train.parts import compute_again, set_learning
+from llava_video.train.parts import compute_again, parameter_groups, set_learning
 from llava_video.train.settings import LoraSettings, StageSettings
+from llava_video.train.trainer import training_arguments
 
 peft = pytest.importorskip("peft")
 # Not every layer is changed: the others are quantised too.
@@ -190,9 +192,64 @@ def test_the_adapter_tells_its_base(tiny_folder: Path, tmp_path: Path):
     spec = read_spec(tiny_folder)
     folder = save_adapter(model, tmp_path / "a", spec=spec, settings=SETTINGS)
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        assert file.metadata()["base_weights"] == "int4"
+        weights, digest = file.metadata()["trained_over"].split()
+    assert (weights, len(digest)) == ("int4", 64)
     # PEFT reads it as one of its own.
     assert peft.LoraConfig.from_pretrained(folder).r == 4
     other = write_tiny_checkpoint(tmp_path / "other", seed=1)
     with pytest.raises(CheckpointError, match="trained over other numbers"):
         load(other, adapter=folder, device="cpu")
+
+
+def test_the_real_stage_dry(project: Path):
+    """The 7B of its configuration, without memory: what is frozen as what, and what learns."""
+    stage = read_yaml(StageSettings, project / "configs" / "train" / "llava_video_qlora.yaml")
+    assert (stage.quantize, stage.learn, stage.deepspeed) == ("int4", ("projector",), None)
+    assert training_arguments(stage, bf16=True).gradient_accumulation_steps == 16
+    assert stage.lora is not None
+    record = find_record(stage.model)
+    assert record is not None
+    config = parse_model_config(record.values)
+    with torch.device("meta"):
+        model = LlavaModel(config.dimensions)
+        quantise_decoder(model, stage.quantize)
+        set_learning(model, stage.learn)
+        add_lora(model, stage.lora, stage.seed)
+    sizes = {group["name"]: sum(p.numel() for p in group["params"])
+             for group in parameter_groups(model, stage)}  # fmt: skip
+    # 64 (in + out) of q and o (3584 both), k and v (to 512), gate, up and down (to 18,944).
+    a_layer = 2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18_944)
+    assert sizes == {
+        "language_model, decayed": 28 * 64 * a_layer,
+        "projector, decayed": 1152 * 3584 + 3584 * 3584,
+        "projector, not decayed": 2 * 3584,
+    }
+    codes = sum(m.stored.num_bytes for m in model.modules() if isinstance(m, QuantLinear))
+    numbers = 28 * (2 * 3584**2 + 2 * 3584 * 512 + 3 * 3584 * 18_944)
+    assert codes == numbers // 2 + numbers // 128 * 4  # 3.47 GB, 13.05 in bfloat16
+
+
+class KilledError(Exception):
+    """Stands for the end of a process."""
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_killed_stage_over_integers_goes_on_bit_for_bit(
+    tiny_folder: Path, tmp_path: Path, data_file: Path, bf16: bool
+):
+    asked = {"quantize": "int4", "bf16": bf16, "log_every": 1, "save_every": 1, "epochs": 2}
+    whole = run.train(stage_of(tiny_folder, data_file, tmp_path / "whole", **asked))
+    stage = stage_of(tiny_folder, data_file, tmp_path / "killed", **asked)
+
+    def kill(line: Any) -> None:
+        if line["step"] == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run.train(stage, kill)
+    done = run.train(stage)
+    assert (done.resumed_from, done.num_steps) == (2, 4)
+    for name in ("adapter_model.safetensors", "non_lora_trainables.bin"):
+        files = [one.folders["adapter"] / name for one in (whole, done)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert done.loss == whole.loss
