@@ -113,8 +113,11 @@ def set_up_spec(
     all_bytes = spec.geometry.weights_bytes + own_bytes
     geometry = replace(spec.geometry, weights_bytes=all_bytes)
     setup = set_up(geometry, memory, engine, kind=kind, free_bytes=free_bytes)
-    size, kept = bytes_words(own_bytes), setup.weight_format
-    reasons = [*setup.reasons, f"The adapter stands beside {kept} weights and takes {size}."]
+    kept = setup.weight_format
+    size = (
+        f"takes {bytes_words(own_bytes)}" if adapter else "is not counted, for it is not here yet"
+    )
+    reasons = [*setup.reasons, f"The adapter stands beside {kept} weights and {size}."]
     return replace(
         spec,
         geometry=geometry,

@@ -162,6 +162,13 @@ def test_plain_weights_that_fit_take_the_adapter_in(adapted: ModelSpec):
     assert format_in(adapted, high + ADAPTER_BYTES, False) == "plain"
 
 
+def test_an_adapter_that_is_not_fetched_is_said_not_to_be_counted(adapted: ModelSpec):
+    (adapted.folder / "adapter_model.bin").unlink()
+    spec = set_up_spec(adapted, MemorySettings(quantize="int8"), EngineSettings(), kind="cpu")
+    assert weights_bytes(spec.geometry, "int8") == weights_bytes(adapted.geometry, "int8")
+    assert "is not counted" in spec.setup.reasons[-1]
+
+
 def test_the_place_of_an_adapter_that_is_not_there_is_no_choice(tiny_folder: Path):
     spec = read_spec(tiny_folder)
     with pytest.raises(ConfigError, match="has no adapter"):

@@ -36,8 +36,8 @@ _WRAPPERS = ("base_model.model.", "base_model.", "model.", "")
 _DECODER_LAYER = "language_model.layers."
 
 OTHER_BASE: Final = (
-    "check that the adapter and its base belong together, or name the right one by base= (by "
-    "model, where the adapter is given by adapter=)."
+    "check that the adapter and its base belong together; base= names another base, or the model "
+    "itself does where adapter= is given."
 )
 
 _log = logging.getLogger(__name__)

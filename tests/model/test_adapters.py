@@ -125,7 +125,7 @@ def test_a_base_with_other_numbers_is_refused(
     with pytest.raises(CheckpointError, match="trained over other numbers") as caught:
         open_weights(find_sources(sibling, adapter=folder), dimensions)
     assert str(sibling) in caught.value.message
-    assert "by model" in caught.value.hint
+    assert "base= names another base" in caught.value.hint
 
 
 def test_a_base_of_another_name_is_worth_a_warning(

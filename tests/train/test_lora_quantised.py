@@ -14,6 +14,7 @@ from llava_video.api import load
 from llava_video.config import from_mapping, read_yaml
 from llava_video.errors import CheckpointError
 from llava_video.model.checkpoint import load_model
+from llava_video.model.convert import convert_checkpoint
 from llava_video.model.known_files import find_record
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import parse_model_config, read_model_config
@@ -178,7 +179,10 @@ def test_a_stage_over_integers_loads_again_as_it_was_trained(
         assert format_of(model) == weights
         assert (logits(model) - expected).abs().max() <= 1e-5 * expected.abs().max()
     # Merged, it is over the numbers that the integers stand for: in one folder, and as it loads.
+    made = convert_checkpoint(done.folders["adapter"], tmp_path / "again", layout="original")
+    assert any(f"trained over {weights} weights" in note for note in made.notes)
     merged = loaded(done.folders["original"])
+    assert torch.equal(logits(loaded(made.folder)), logits(merged))
     assert (logits(merged) - expected).abs().max() <= 1e-4 * expected.abs().max()
     with load(tiny_folder, adapter=done.folders["adapter"], quantize=None, device="cpu") as plain:
         own = plain.engine._tools.model  # type: ignore[attr-defined]  # the scheduler's
