@@ -285,6 +285,8 @@ def load(
     rope: Literal["exact", "compat"] | None = None,
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    adapter: str | Path | None = None,
+    merge_adapter: bool | None = None,
     template: str | None = None,
     engine: EngineSettings | None = None,
     on_event: OnEvent | None = None,
@@ -306,6 +308,9 @@ def load(
         rope: angles of positions, "exact" or the reference's ("compat"); None is the engine's.
         base: what an adapter, a projector or a delta is over: a folder or hub id; None, its own.
         vision_tower: of a checkpoint that holds none: a folder or hub id; None, the one it names.
+        adapter: a folder or hub id of a LoRA adapter over the checkpoint, LLaVA's or PEFT's own.
+        merge_adapter: whether it is added to the weights; None does so to plain ones, and keeps it
+            beside quantised ones.
         template: the conversation's template, "vicuna_v1" or another; None is the checkpoint's own.
         engine: chunk sizes and limits of the engine; None for its defaults.
         on_event: called with every engine event of every request.
@@ -327,6 +332,8 @@ def load(
         dtype=dtype,
         base=base,
         vision_tower=vision_tower,
+        adapter=adapter,
+        merge_adapter=merge_adapter,
         template=template,
         memory=asked,
         settings=engine,
@@ -350,27 +357,16 @@ def describe_video(
     quantize: Quantize = "auto",
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    adapter: str | Path | None = None,
+    merge_adapter: bool | None = None,
     template: str | None = None,
     **options: Unpack[Options],
 ) -> Description:
     """Describe one video in one call.
 
-    The model is loaded and freed again; for several videos, `load` once and call its verbs.
-
-    Args:
-        video: as `LlavaVideo.describe`.
-        prompt: the question; None asks for a description.
-        model: a folder, a hub id, "demo", or a loaded model.
-        revision: hub revision.
-        device: as `load`.
-        dtype: as `load`.
-        attn: as `load`.
-        memory: as `load`.
-        quantize: as `load`.
-        base: as `load`.
-        vision_tower: as `load`.
-        template: as `load`.
-        **options: see `Options`.
+    The model is loaded and freed again; for several videos, `load` once and call its verbs. `video`
+    and `prompt` are those of `LlavaVideo.describe`; `model` is a folder, a hub id, "demo",
+    or a loaded model; what follows up to `template` is as in `load`, and the rest are `Options`.
 
     Raises:
         LlavaVideoError: one of its kinds, as `load` and `LlavaVideo.describe`.
@@ -378,8 +374,9 @@ def describe_video(
     """
     settings_of(options)  # a mistyped option is told before gigabytes are loaded
     if isinstance(model, LlavaVideo):
-        given = (revision, device, dtype, attn, memory, quantize, base, vision_tower, template)
-        if given != (None, "auto", "auto", "sdpa", None, "auto", None, None, None):
+        overlays = (base, vision_tower, adapter, merge_adapter, template)
+        given = (revision, device, dtype, attn, memory, quantize, *overlays)
+        if given != (None, "auto", "auto", "sdpa", None, "auto", *[None] * len(overlays)):
             raise ConfigError(
                 "device, dtype, memory and the like are settled when a model is loaded.",
                 "give them to load(), or name the model instead of passing it loaded.",
@@ -395,6 +392,8 @@ def describe_video(
         quantize=quantize,
         base=base,
         vision_tower=vision_tower,
+        adapter=adapter,
+        merge_adapter=merge_adapter,
         template=template,
     ) as loaded:
         return loaded.describe(video, prompt, **options)

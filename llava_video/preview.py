@@ -12,7 +12,7 @@ from typing import Any, Literal, Unpack
 
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import BudgetError, ConfigError
-from llava_video.fitting import device_kind, set_up
+from llava_video.fitting import device_kind, set_up_spec
 from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
 from llava_video.model.card import ModelCard
 from llava_video.model.prompt import Turn, place_marks, render
@@ -39,6 +39,8 @@ def plan_video(
     revision: str | None = None,
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    adapter: str | Path | None = None,
+    merge_adapter: bool | None = None,
     template: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -56,6 +58,8 @@ def plan_video(
         revision: hub revision.
         base: as `load`; an overlay without a tokenizer has its base's.
         vision_tower: as `load`; its sizes are read where the configuration only names it.
+        adapter: as `load`.
+        merge_adapter: as `load`.
         template: the conversation's template, by name; None is the checkpoint's own.
         device: what memory is counted for; "auto" is a GPU (looking for one would cost the start-up
             of torch).
@@ -75,9 +79,14 @@ def plan_video(
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16"
     spec = read_spec(
-        model, revision=revision, base=base, vision_tower=vision_tower, dtype=dtype
+        model,
+        revision=revision,
+        base=base,
+        vision_tower=vision_tower,
+        adapter=adapter,
+        dtype=dtype,
     ).with_template(template)
-    spec = replace(spec, setup=set_up(spec.geometry, asked, EngineSettings(), kind=kind))
+    spec = set_up_spec(spec, asked, EngineSettings(), kind=kind, merge_adapter=merge_adapter)
     opened = open_visuals(video, settings.sampling, *settings.reading)
     try:
         return make_plan(spec, opened, turns_of(prompt, opened, spec.card), settings)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from llava_video.errors import CheckpointError
 from llava_video.model.card import CARD_FILE
-from llava_video.model.changes import EMBEDDING, HEAD
+from llava_video.model.changes import EMBEDDING, HEAD, Change, LowRank
 from llava_video.model.conversion_goal import TEXT_ROWS, Goal, goal_of
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.export import (
@@ -134,7 +134,7 @@ def convert_checkpoint(
         num_tensors=len(entries),
         num_bytes=sum(entry.num_bytes for entry in entries),
         num_files=len(paths),
-        notes=(*_merged(sources), *goal.notes),
+        notes=(*_merged(sources), *_rounded(weights.change), *goal.notes),
     )
 
 
@@ -297,3 +297,11 @@ def _merged(sources: Sources) -> Iterator[str]:
         yield f"{_WORDS[sources.kind]} {sources.base}."
     if sources.tower is not None:
         yield f"the vision tower of {sources.tower} was taken in."
+
+
+def _rounded(change: Change) -> Iterator[str]:
+    if isinstance(change, LowRank) and change.rounded != "plain":
+        yield (
+            f"it was trained over {change.rounded} weights: those of the decoder are the numbers "
+            "that these stand for."
+        )

@@ -21,7 +21,7 @@ class ModelSpec:
     """A checkpoint, weights aside.
 
     Attributes:
-        name: as the user gave it.
+        name: as the user gave it; with an adapter "model + adapter".
         sources: the folders it consists of.
         revision: the hub revision asked for; None for the default or a folder.
         config: what its config.json says.
@@ -83,6 +83,7 @@ def read_spec(
     revision: str | None = None,
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    adapter: str | Path | None = None,
     files: Files = "config",
     dtype: str = "bfloat16",
 ) -> ModelSpec:
@@ -94,6 +95,7 @@ def read_spec(
         base: a folder or hub id that an adapter, a projector or a delta is over; None for the one
             it names itself.
         vision_tower: a folder or hub id of the vision tower, where the checkpoint only names one.
+        adapter: a folder or hub id of a LoRA adapter over the checkpoint.
         files: "config" fetches only the small files of a hub id, "all" its weights too.
         dtype: the dtype the memory estimate counts weights and cache in.
 
@@ -102,17 +104,26 @@ def read_spec(
     """
     name = str(name_or_path)
     sources = find_sources(
-        name_or_path, revision=revision, base=base, vision_tower=vision_tower, files=files
+        name_or_path,
+        revision=revision,
+        base=base,
+        vision_tower=vision_tower,
+        adapter=adapter,
+        files=files,
     )
     config = read_model_config(
         sources.config_folder, tower=vision_tower, generation_folder=sources.generation_folder
     )
+    geometry = geometry_of(config, name, dtype)
+    if adapter is not None:
+        name = f"{name} + {adapter}"
+        geometry = replace(geometry, model=name)
     return ModelSpec(
         name=name,
         sources=sources,
         revision=revision,
         config=config,
-        geometry=geometry_of(config, name, dtype),
+        geometry=geometry,
         tokenizer=Tokenizer(sources.tokenizer_folder),
         card=read_card(sources.folder),
     )

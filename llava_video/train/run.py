@@ -1,7 +1,7 @@
 """A stage's settings → a trained checkpoint: load, freeze, train or go on, save in both layouts.
 
-A run's folder holds `stage.yaml` (what was asked), `metrics.jsonl`, the last checkpoints to resume
-from, and at the end one folder per layout.
+A run's folder holds `stage.yaml` (what was asked), `metrics.jsonl`, perhaps `tensorboard`, the last
+checkpoints to resume from, and at the end one folder per layout.
 """
 
 import json
@@ -35,7 +35,7 @@ from llava_video.train.small_world import WorldExamples
 SETTINGS = "stage.yaml"
 
 # What may differ between the runs of one stage: how often it logs and saves, and how it reads.
-_FREE = ("name", "log_every", "save_every", "keep", "layouts", "data.num_workers")
+_FREE = ("name", "log_every", "metrics", "save_every", "keep", "layouts", "data.num_workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +65,14 @@ def check_stage(
         progress: as `check_data`.
 
     Raises:
-        CheckpointError: the model cannot be found. ConfigError: the mixture cannot be read.
+        CheckpointError: the model cannot be found. ConfigError: the mixture cannot be read, or the
+            data are no files.
     """
+    if stage.data.world is not None:
+        raise ConfigError(
+            "the small world's clips are drawn while a stage runs: there is no file to check.",
+            "leave --check out; max_steps=1 tries a stage.",
+        )
     spec = _spec_of(stage, weights=False)
     records = read_mixture(stage.data.sources, stage.seed)
     return check_data(ExampleMaker(spec, stage.data), records, progress)
@@ -82,7 +88,7 @@ def train(
         on_line: called with every line of metrics.
 
     Raises:
-        BackendMissingError: the stage wants PEFT or DeepSpeed, which is not here.
+        BackendMissingError: the stage wants PEFT, DeepSpeed or TensorBoard, which is not here.
         CheckpointError: the model cannot be loaded or saved.
         ConfigError: the folder holds another stage, whose difference is named; the mixture cannot
             be read.
@@ -90,16 +96,20 @@ def train(
     """
     from llava_video.train.trainer import StageTrainer, last_checkpoint, training_arguments
 
-    for name in ("peft" if stage.lora else "", "deepspeed" if stage.deepspeed else ""):
-        if name:
+    for name, is_used in (
+        ("peft", stage.lora is not None),
+        ("deepspeed", stage.deepspeed is not None),
+        ("tensorboard", "tensorboard" in stage.metrics),
+    ):
+        if is_used:
             backends.require(name)
     _check_folder(stage)
-    folder = _begin(stage)
-    stage = with_model(stage)
+    asked, stage = stage, with_model(stage)
     spec = _spec_of(stage, weights=True)
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
     examples = _examples_of(stage, spec)
     model = _model_of(stage, spec)
+    folder = _begin(asked)
     arguments = training_arguments(stage, bf16=bf16)
     learner = _learner_of(stage, model)
     trainer = StageTrainer(learner, examples, stage, arguments, on_line)
@@ -124,7 +134,7 @@ def with_model(stage: StageSettings) -> StageSettings:
     """Make the new model of a stage, where it has one, and name it."""
     if stage.new is None:
         return stage
-    folder = Path(stage.output) / "new"
+    folder = _begin(stage) / "new"
     if not folder.exists():
         write_new_model(folder, stage.new, world_texts(stage.new.clips))
     return replace(stage, model=str(folder), new=None)
@@ -182,12 +192,19 @@ def _spec_of(stage: StageSettings, *, weights: bool) -> ModelSpec:
 
 
 def _model_of(stage: StageSettings, spec: ModelSpec) -> LlavaModel:
-    """Load the model on the CPU in float32, and say what of it learns."""
-    model = load_model(spec.sources, config=spec.config, device="cpu", dtype=torch.float32)
+    """Load the model on the CPU in float32, but for a quantised decoder; say what of it learns."""
+    if stage.lora is not None:
+        check_base(spec)
+    model = load_model(
+        spec.sources,
+        config=spec.config,
+        device="cpu",
+        dtype=torch.float32,
+        weights=stage.quantize or "plain",
+    )
     set_learning(model, stage.learn)
     draw(model, stage.fresh, stage.seed)
     if stage.lora is not None:
-        check_base(spec)
         add_lora(model, stage.lora, stage.seed)
     if stage.checkpointing:
         compute_again(model)

@@ -262,10 +262,16 @@ class StageSettings:
     dtype: Literal["float32", "bfloat16", "float16"] | None = setting(
         None, "of the result's weights; None: the model's own"
     )
+    metrics: tuple[Literal["jsonl", "tensorboard"], ...] = setting(
+        ("jsonl",), "where metrics are written: metrics.jsonl, and curves for TensorBoard"
+    )
     layouts: tuple[Literal["original", "hf"], ...] = setting(
         ("original",), "layouts of the result: the authors', always, and 'hf' of transformers"
     )
     lora: LoraSettings | None = setting(None, "low-rank changes instead of the decoder's weights")
+    quantize: Literal["int8", "int4"] | None = setting(
+        None, "integers that the frozen decoder's linear weights are kept as beneath `lora` (QLoRA)"
+    )
     deepspeed: str | None = setting(None, "a DeepSpeed configuration, as the real models need")
 
     def __post_init__(self) -> None:
@@ -302,6 +308,11 @@ class StageSettings:
             raise ConfigError(
                 "lora and language_model in learn: one of them changes the decoder.",
                 "leave language_model out of learn.",
+            )
+        if self.quantize is not None and self.lora is None:
+            raise ConfigError(
+                f"quantize = {self.quantize!r} without lora: integers do not learn.",
+                "add lora: {r: 64, alpha: 16}, or leave quantize out.",
             )
 
     def rate_of(self, part: str) -> float:

@@ -47,6 +47,8 @@ def test_a_stage_comes_back_as_it_was():
         ({"learn": ["projector"], "part_rates": {"vision_tower": 1e-6}}, "does not learn"),
         ({"lora": {}}, "one of them changes the decoder"),
         ({"learn": ["projector"], "lora": {"modules": ["q"]}}, "q_proj"),
+        ({"learn": ["projector"], "quantize": "int4"}, "integers do not learn"),
+        ({"learn": ["projector"], "lora": {}, "quantize": "nf4"}, "'int4'"),
         ({"learn": ["projector"], "fresh": ["learned_tokens"]}, "fresh names learned_tokens"),
         ({"fresh": ["language_model"]}, "fresh names language_model"),
         ({"model": ""}, "no model"),

@@ -99,14 +99,16 @@ def state(step: int) -> Any:
 
 def test_a_line_of_metrics(tmp_path: Path):
     counting, path = trainer(), tmp_path / "metrics.jsonl"
-    Metrics(counting, path).on_log(None, state(2), None, logs={"loss": 1.5, "learning_rate": 0.1})
+    Metrics(counting, tmp_path).on_log(
+        None, state(2), None, logs={"loss": 1.5, "learning_rate": 0.1}
+    )
     line = json.loads(path.read_text())
     assert (line["step"], line["steps"], line["loss"]) == (2, 9, 1.5)
     assert line["tokens_per_s"] > 0
     assert line["broken"] == {"marks": 2}
     assert line["loss_answers"] == 1.25
     assert counting.counted == {"tokens": 0, "wait_s": 0.0}
-    Metrics(counting, path).on_log(None, state(3), None, logs={"train_runtime": 1.0})
+    Metrics(counting, tmp_path).on_log(None, state(3), None, logs={"train_runtime": 1.0})
     assert len(path.read_text().splitlines()) == 1
 
 
@@ -115,5 +117,12 @@ def test_lines_of_lost_steps_are_taken_out(tmp_path: Path, tail: str):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step}) + "\n" for step in (1, 2, 3)]
     path.write_text("".join(lines) + tail)
-    Metrics(trainer(), path).on_train_begin(None, state(2), None)
+    Metrics(trainer(), tmp_path).on_train_begin(None, state(2), None)
     assert path.read_text() == "".join(lines[:2])
+
+
+def test_no_line_where_none_is_wanted(tmp_path: Path):
+    seen: list[Any] = []
+    Metrics(trainer(), tmp_path, (), seen.append).on_log(None, state(2), None, logs={"loss": 1.5})
+    assert [line["loss"] for line in seen] == [1.5]
+    assert list(tmp_path.iterdir()) == []
