@@ -68,8 +68,12 @@ def _train(console: Console, stage: StageSettings, as_json: bool) -> int:
 
     def show(line: Mapping[str, Any]) -> None:
         console.progress.on_step(line["step"], line["steps"])
+        right = (
+            f"{line['reward_accuracy']:.0%} of pairs right, " if "reward_accuracy" in line else ""
+        )
         console.note(
-            f"step {line['step']}: loss {line['loss']:.4f}, {line['tokens_per_s']:,.0f} tokens/s"
+            f"step {line['step']}: loss {line['loss']:.4f}, {right}"
+            f"{line['tokens_per_s']:,.0f} tokens/s"
         )
 
     done = run_stage(stage, show)

@@ -98,7 +98,7 @@ class ExampleMaker:
         return self._with_opened(record, self._decoded)
 
     def _with_opened(self, record: Record, use: Callable[["_Written", Sequence[Opened]], T]) -> T:
-        turns, media = record.conversation()
+        said, media = self._conversations(record)
         for one in media:
             if "://" not in one.path and not Path(one.path).exists():
                 raise record.error(f"shows {one.path}, which is not there", "missing file")
@@ -106,7 +106,7 @@ class ExampleMaker:
             with contextlib.ExitStack() as stack:
                 opened = open_visuals([_input(one) for one in media] or None, self._sampling)
                 stack.callback(close_all, opened)
-                written = self._written(turns, self._plans(opened))
+                written = self._written(said, self._plans(opened))
                 self._check(record, written.measure())
                 return use(written, opened)
         except ExampleError:
@@ -115,6 +115,16 @@ class ExampleMaker:
             raise record.error(cause.message.rstrip("."), "conversation", cause.hint) from cause
         except LlavaVideoError as cause:
             raise record.error(cause.message.rstrip("."), "unreadable file", cause.hint) from cause
+
+    def _conversations(self, record: Record) -> tuple[Sequence[Sequence[Turn]], tuple[Media, ...]]:
+        """Return what is said after the same beginning, and what each mark shows."""
+        turns, media = record.conversation()
+        pairs = _pairs_after_marks(turns, len(media)) if self._shares else []
+        return (pairs if len(pairs) > 1 else [turns]), media
+
+    def _num_shared(self, apart: Sequence[Labelled]) -> int:
+        """Return how many tokens are the same for all: up to the last mark."""
+        return len(apart[0].ids) - apart[0].ids[::-1].index(MARK_ID)
 
     def _plans(self, opened: Sequence[Opened]) -> tuple[VisualPlan, ...]:
         def text_of(notes: Sequence[TimeNote | None]) -> tuple[str, int]:
@@ -130,18 +140,16 @@ class ExampleMaker:
         )
         return plan.visuals
 
-    def _written(self, turns: Sequence[Turn], plans: tuple[VisualPlan, ...]) -> "_Written":
+    def _written(self, said: Sequence[Sequence[Turn]], plans: tuple[VisualPlan, ...]) -> "_Written":
         notes = [time_note(plan) for plan in plans]
         sentences = [note.sentence() if note else None for note in notes]
-        pairs = _pairs_after_marks(turns, len(plans)) if self._shares else []
-        if len(pairs) < 2:
-            labelled = self._labelled(turns, sentences)
-            return _Written(labelled.ids, labelled.labels, plans)
-        apart = [self._labelled(pair, sentences) for pair in pairs]
-        ids = list(apart[0].ids)
-        begun = len(ids) - ids[::-1].index(MARK_ID)  # up to the last mark, the same for all
-        labels, tails = list(apart[0].labels), [begun]
-        for one in apart[1:]:
+        apart = [self._labelled(turns, sentences) for turns in said]
+        if len(apart) == 1:
+            return _Written(apart[0].ids, apart[0].labels, plans)
+        begun = self._num_shared(apart)
+        ids, labels = list(apart[0].ids[:begun]), [IGNORED] * begun
+        tails: list[int] = []
+        for one in apart:
             tails.append(len(ids))
             ids += one.ids[begun:]
             labels += one.labels[begun:]

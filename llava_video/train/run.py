@@ -27,6 +27,8 @@ from llava_video.train.forward import TrainingModel
 from llava_video.train.lora import add_lora, check_base, save_adapter
 from llava_video.train.mixture import read_mixture
 from llava_video.train.parts import compute_again, draw, set_learning
+from llava_video.train.preference_loss import PreferenceModel, frozen_copy
+from llava_video.train.preferences import PairMaker
 from llava_video.train.settings import StageSettings
 
 SETTINGS = "stage.yaml"
@@ -66,7 +68,7 @@ def check_stage(
     """
     spec = _spec_of(stage, weights=False)
     records = read_mixture(stage.data.sources, stage.seed)
-    return check_data(ExampleMaker(spec, stage.data), records, progress)
+    return check_data(_maker_of(stage, spec), records, progress)
 
 
 def train(
@@ -85,6 +87,7 @@ def train(
             be read.
         ExampleError: an example breaks, where the settings say that this is the end.
     """
+    from llava_video.train.preference_trainer import PreferenceTrainer
     from llava_video.train.trainer import StageTrainer, last_checkpoint, training_arguments
 
     for name in ("peft" if stage.lora else "", "deepspeed" if stage.deepspeed else ""):
@@ -94,14 +97,15 @@ def train(
     spec = _spec_of(stage, weights=True)
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
     records = read_mixture(stage.data.sources, stage.seed)
-    examples = Examples(ExampleMaker(spec, stage.data), records, stage.data)
-    model = _model_of(stage, spec)
+    examples = Examples(_maker_of(stage, spec), records, stage.data)
+    net = _net_of(stage, spec)
     folder = _begin(stage)
     arguments = training_arguments(stage, bf16=bf16)
-    trainer = StageTrainer(TrainingModel(model), examples, stage, arguments, on_line)
+    loop = StageTrainer if stage.dpo is None else PreferenceTrainer
+    trainer = loop(net, examples, stage, arguments, on_line)
     begun = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
-    folders = _save(stage, spec, model) if trainer.is_world_process_zero() else {}
+    folders = _save(stage, spec, net.model) if trainer.is_world_process_zero() else {}
     logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     return Trained(
         folders=folders,
@@ -162,17 +166,25 @@ def _spec_of(stage: StageSettings, *, weights: bool) -> ModelSpec:
     return replace(spec, sources=sources)
 
 
-def _model_of(stage: StageSettings, spec: ModelSpec) -> LlavaModel:
-    """Load the model on the CPU in float32, and say what of it learns."""
+def _maker_of(stage: StageSettings, spec: ModelSpec) -> ExampleMaker:
+    maker = ExampleMaker if stage.dpo is None else PairMaker
+    return maker(spec, stage.data)
+
+
+def _net_of(stage: StageSettings, spec: ModelSpec) -> TrainingModel:
+    """Load the model on the CPU in float32, and say what of it learns and how."""
     model = load_model(spec.sources, config=spec.config, device="cpu", dtype=torch.float32)
     set_learning(model, stage.learn)
     draw(model, stage.fresh, stage.seed)
+    reference = None if stage.dpo is None else frozen_copy(model)
     if stage.lora is not None:
         check_base(spec)
         add_lora(model, stage.lora, stage.seed)
     if stage.checkpointing:
         compute_again(model)
-    return model
+    if stage.dpo is None or reference is None:
+        return TrainingModel(model)
+    return PreferenceModel(model, reference, stage.dpo)
 
 
 def _save(stage: StageSettings, spec: ModelSpec, model: LlavaModel) -> dict[str, Path]:

@@ -142,6 +142,25 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DpoSettings:
+    """Learning which of two answers is better, instead of what to answer (DPO)."""
+
+    beta: float = setting(
+        0.1, "a reward is so many times the rise of an answer's log-probability", above=0
+    )
+    label_smoothing: float = setting(
+        0.0, "share of pairs that are thought to be the wrong way round", at_least=0, at_most=0.49
+    )
+    chosen_weight: float = setting(
+        0.0, "how much learning to write the chosen answer counts besides; published: 0", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageSettings:
     """One stage of training."""
 
@@ -190,6 +209,9 @@ class StageSettings:
         ("original",), "layouts of the result: the authors', always, and 'hf' of transformers"
     )
     lora: LoraSettings | None = setting(None, "low-rank changes instead of the decoder's weights")
+    dpo: DpoSettings | None = setting(
+        None, "the data are pairs of answers, and the model learns which one is better"
+    )
     deepspeed: str | None = setting(None, "a DeepSpeed configuration, as the real models need")
 
     def __post_init__(self) -> None:
@@ -200,7 +222,8 @@ class StageSettings:
                 raise ConfigError(f"the stage says no {name}.", f"{name}: a folder")
         if not self.data.sources:
             raise ConfigError("the data has no sources.", "data: {sources: [{path: data.json}]}")
-        if not self.learn or len(set(self.learn)) != len(self.learn):
+        is_idle = not self.learn and self.lora is None
+        if is_idle or len(set(self.learn)) != len(self.learn):
             raise ConfigError(f"learn = {list(self.learn)}.", f"each once of: {', '.join(PARTS)}.")
         idle = [p for p in PARTS if getattr(self.part_rates, p) is not None and p not in self.learn]
         if idle:
@@ -217,6 +240,21 @@ class StageSettings:
             raise ConfigError(
                 "lora and language_model in learn: one of them changes the decoder.",
                 "leave language_model out of learn.",
+            )
+        self._check_dpo()
+
+    def _check_dpo(self) -> None:
+        given = {
+            "fresh": bool(self.fresh),
+            "template: plain": self.template == "plain",
+            "data.share_visuals": self.data.share_visuals,
+        }
+        unfit = [name for name, is_given in given.items() if is_given]
+        if self.dpo is not None and unfit:
+            raise ConfigError(
+                f"dpo and {', '.join(unfit)}.",
+                "leave it out: pairs share their beginning anyway, are answers in a conversation, "
+                "and are compared with the model that the stage begins with.",
             )
 
     def rate_of(self, part: Part) -> float:
