@@ -40,7 +40,7 @@ class PairMaker(ExampleMaker):
         if spec.config.template == "plain":
             raise ConfigError(
                 f"{spec.name} has the template 'plain', which has no answers to prefer.",
-                "name the template of its conversations: template: v1, qwen_1_5, …",
+                "name the template of its conversations: template: vicuna_v1, qwen_1_5, …",
             )
 
     def _conversations(self, record: Record) -> tuple[Sequence[Sequence[Turn]], tuple[Media, ...]]:

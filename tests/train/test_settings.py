@@ -8,7 +8,7 @@ import pytest
 
 from llava_video.config import from_mapping, read_yaml, to_mapping
 from llava_video.errors import ConfigError
-from llava_video.train.settings import LoraSettings, SourceSettings, StageSettings
+from llava_video.train.settings import DpoSettings, LoraSettings, SourceSettings, StageSettings
 
 STAGE: dict[str, Any] = {
     "model": "m",
@@ -47,6 +47,12 @@ def test_a_stage_comes_back_as_it_was():
         ({"learn": ["projector"], "part_rates": {"vision_tower": 1e-6}}, "does not learn"),
         ({"lora": {}}, "one of them changes the decoder"),
         ({"learn": ["projector"], "lora": {"modules": ["q"]}}, "q_proj"),
+        ({"dpo": {"betta": 1}}, "did you mean beta"),
+        ({"dpo": {"beta": 0}}, "above 0"),
+        ({"dpo": {"label_smoothing": 0.5}}, "at most 0.49"),
+        ({"dpo": {}, "fresh": ["projector"]}, "dpo and fresh"),
+        ({"dpo": {}, "template": "plain"}, "dpo and template: plain"),
+        ({"dpo": {}, "data": {"sources": [{"path": "a"}], "share_visuals": True}}, "share_visuals"),
         ({"learn": ["projector"], "fresh": ["learned_tokens"]}, "fresh names learned_tokens"),
         ({"fresh": ["language_model"]}, "fresh names language_model"),
         ({"model": ""}, "no model"),
@@ -110,6 +116,21 @@ def test_the_real_stages_are_the_published_ones(stages: dict[str, StageSettings]
     assert made.checkpointing
 
 
+def test_the_stage_of_preferences_is_the_published_one(stages: dict[str, StageSettings]):
+    made = stages["llava_next_video_dpo"]
+    assert made.dpo == DpoSettings(beta=0.1, label_smoothing=0.0, chosen_weight=0.0)
+    assert made.learn == ("vision_tower", "language_model")
+    assert (made.learning_rate, made.schedule, made.warmup_ratio) == (5e-7, "linear", 0.1)
+    assert (made.batch_size * made.accumulate * 8, made.epochs) == (128, 3)
+    assert (made.data.max_frames, made.data.pool_stride, made.data.max_tokens) == (10, 2, 32_768)
+    assert made.checkpointing
+    assert made.weight_decay == 0
+
+
+def test_low_rank_changes_may_learn_alone():
+    assert stage(learn=[], lora={}).learn == ()
+
+
 def test_stages_follow_one_another(stages: dict[str, StageSettings]):
     made_here = {f"{stage.output}/original" for stage in stages.values()}
     begun = {stage.model for stage in stages.values() if stage.model.startswith("runs/")}
@@ -120,6 +141,7 @@ def test_stages_follow_one_another(stages: dict[str, StageSettings]):
         "small_15_knowledge",
         "small_2_single_image",
         "small_3_video",
+        "small_4_preferences",
     }
 
 
