@@ -1,5 +1,6 @@
 """A stage of preferences: it learns them, says so in its metrics, and goes on after a kill."""
 
+import dataclasses
 import json
 import math
 import os
@@ -27,6 +28,9 @@ from llava_video.train.preference_trainer import PreferenceTrainer
 from llava_video.train.preferences import PairMaker
 from llava_video.train.run import check_stage, train
 from llava_video.train.settings import StageSettings
+from llava_video.world.dataset import write_world
+from llava_video.world.preference import write_preferences
+from llava_video.world.splits import split_settings
 
 Stage = Callable[..., StageSettings]
 PAIRS: list[dict[str, Any]] = [
@@ -103,6 +107,27 @@ def test_the_chosen_answers_win(stage: Stage, tiny_folder: Path):
     moved = {name.partition(".")[0] for name, p in before.items() if not p.equal(after[name])}
     assert moved == {"vision_tower", "language_model"}
     assert all(p.equal(after[name]) for name, p in weights(done.folders["hf"]).items())
+
+
+def test_right_answers_about_made_clips_win(stage: Stage, tmp_path: Path):
+    small = dataclasses.replace(
+        split_settings("train"), sizes_px=((48, 48),), rates_hz=(2.0,), lengths_s=(4.0,)
+    )
+    path, num_pairs = write_preferences(write_world(tmp_path / "world", 1, settings=small))
+    assert num_pairs > 8
+    settings = stage(
+        batch_size=4,
+        accumulate=1,
+        epochs=4,
+        learn=["vision_tower", "projector", "language_model"],
+        data={"sources": [{"path": str(path)}], "max_frames": 2},
+    )
+    train(settings)
+    rewards = [(line["reward_accuracy"], line["reward_margin"]) for line in metrics(settings)]
+    num_steps = -(-num_pairs // 4)
+    first, last = (np.mean(own, axis=0) for own in (rewards[:num_steps], rewards[-num_steps:]))
+    assert last[0] > 0.9 > first[0]
+    assert last[1] > 1 > first[1]
 
 
 def test_the_rewards_are_those_of_the_result(stage: Stage, tiny_folder: Path):
