@@ -143,16 +143,16 @@ def preference_losses(
 def frozen_copy(model: LlavaModel) -> LlavaModel:
     """Return a model that stays what the given one is now, whatever is learned.
 
-    What is frozen is not copied: both have the same tensors, so that beside low-rank changes alone
-    it costs no memory.
+    What is frozen is not copied: both have the same layers and tensors, so that beside low-rank
+    changes alone it costs no memory, on a device neither.
 
     Args:
         model: after `set_learning`, before `add_lora`.
     """
     shared: list[Any] = [p for p in model.parameters() if not p.requires_grad]
-    shared += list(model.buffers())
-    tower = model.vision_tower
-    if not any(p.requires_grad for p in tower.parameters()):
-        shared.append(tower)  # as a whole: what `set_learning` did to it is bound to it
+    frozen = [m for m in model.modules() if not any(p.requires_grad for p in m.parameters())]
+    # Single layers, as their buffers would part on the way to a device. What holds layers is the
+    # copy's own: `add_lora` changes it. A tower is whole: what `set_learning` did is bound to it.
+    shared += [m for m in frozen if m is model.vision_tower or not list(m.children())]
     made = copy.deepcopy(model, {id(one): one for one in shared})
     return made.requires_grad_(False)

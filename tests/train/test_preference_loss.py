@@ -223,6 +223,10 @@ def test_a_frozen_copy_copies_what_learns(folders: list[Path], learn: tuple[Part
     assert alike.keys() == own.keys()
     copied = {name.partition(".")[0] for name in own if own[name] != alike[name]}
     assert copied == set(learn)
+    assert (was.vision_tower is model.vision_tower) is ("vision_tower" not in learn)
+    one, other = (own.language_model.layers[0] for own in (was, model))
+    assert one is not other
+    assert (one.q_proj is other.q_proj) is ("language_model" not in learn)
     before, _ = answer_log_probs(TrainingModel(was), **pack(PAIRS))
     with torch.no_grad():
         for parameter in model.parameters():

@@ -116,15 +116,26 @@ def test_the_real_stages_are_the_published_ones(stages: dict[str, StageSettings]
     assert made.checkpointing
 
 
-def test_the_stage_of_preferences_is_the_published_one(stages: dict[str, StageSettings]):
-    made = stages["llava_next_video_dpo"]
+# Parts, schedule, pairs of a step on 8 GPUs, epochs, frames and their stride.
+PREFERENCES = {
+    "llava_next_video_dpo": (("vision_tower", "language_model"), "linear", 128, 3, 10, 2),
+    "onevision_critic_dpo": (EVERYTHING, "cosine", 64, 1, None, None),
+}
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_the_stages_of_preferences_are_the_published_ones(
+    stages: dict[str, StageSettings], name: str
+):
+    made = stages[name]
+    batch = made.batch_size * made.accumulate * 8
+    frames = (made.data.max_frames, made.data.pool_stride)
+    assert (made.learn, made.schedule, batch, made.epochs, *frames) == PREFERENCES[name]
     assert made.dpo == DpoSettings(beta=0.1, label_smoothing=0.0, chosen_weight=0.0)
-    assert made.learn == ("vision_tower", "language_model")
-    assert (made.learning_rate, made.schedule, made.warmup_ratio) == (5e-7, "linear", 0.1)
-    assert (made.batch_size * made.accumulate * 8, made.epochs) == (128, 3)
-    assert (made.data.max_frames, made.data.pool_stride, made.data.max_tokens) == (10, 2, 32_768)
+    assert (made.learning_rate, made.warmup_ratio, made.weight_decay) == (5e-7, 0.1, 0.0)
+    assert made.part_rates.vision_tower is None
+    assert made.data.max_tokens == 32_768
     assert made.checkpointing
-    assert made.weight_decay == 0
 
 
 def test_low_rank_changes_may_learn_alone():
