@@ -98,7 +98,7 @@ def train(
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
     records = read_mixture(stage.data.sources, stage.seed)
     examples = Examples(_maker_of(stage, spec), records, stage.data)
-    net = _net_of(stage, spec)
+    net = _model_of(stage, spec)
     folder = _begin(stage)
     arguments = training_arguments(stage, bf16=bf16)
     loop = StageTrainer if stage.dpo is None else PreferenceTrainer
@@ -166,12 +166,7 @@ def _spec_of(stage: StageSettings, *, weights: bool) -> ModelSpec:
     return replace(spec, sources=sources)
 
 
-def _maker_of(stage: StageSettings, spec: ModelSpec) -> ExampleMaker:
-    maker = ExampleMaker if stage.dpo is None else PairMaker
-    return maker(spec, stage.data)
-
-
-def _net_of(stage: StageSettings, spec: ModelSpec) -> TrainingModel:
+def _model_of(stage: StageSettings, spec: ModelSpec) -> TrainingModel:
     """Load the model on the CPU in float32, and say what of it learns and how."""
     model = load_model(spec.sources, config=spec.config, device="cpu", dtype=torch.float32)
     set_learning(model, stage.learn)
@@ -185,6 +180,11 @@ def _net_of(stage: StageSettings, spec: ModelSpec) -> TrainingModel:
     if stage.dpo is None or reference is None:
         return TrainingModel(model)
     return PreferenceModel(model, reference, stage.dpo)
+
+
+def _maker_of(stage: StageSettings, spec: ModelSpec) -> ExampleMaker:
+    maker = ExampleMaker if stage.dpo is None else PairMaker
+    return maker(spec, stage.data)
 
 
 def _save(stage: StageSettings, spec: ModelSpec, model: LlavaModel) -> dict[str, Path]:

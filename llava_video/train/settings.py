@@ -209,14 +209,15 @@ class StageSettings:
         ("original",), "layouts of the result: the authors', always, and 'hf' of transformers"
     )
     lora: LoraSettings | None = setting(None, "low-rank changes instead of the decoder's weights")
+    deepspeed: str | None = setting(None, "a DeepSpeed configuration, as the real models need")
     dpo: DpoSettings | None = setting(
         None, "the data are pairs of answers, and the model learns which one is better"
     )
-    deepspeed: str | None = setting(None, "a DeepSpeed configuration, as the real models need")
 
     def __post_init__(self) -> None:
         """Check every field, and that they fit together."""
         check(self)
+        self._check_dpo()
         for name in ("model", "output"):
             if not getattr(self, name):
                 raise ConfigError(f"the stage says no {name}.", f"{name}: a folder")
@@ -241,7 +242,11 @@ class StageSettings:
                 "lora and language_model in learn: one of them changes the decoder.",
                 "leave language_model out of learn.",
             )
-        self._check_dpo()
+
+    def rate_of(self, part: Part) -> float:
+        """Return a part's learning rate."""
+        own: float | None = getattr(self.part_rates, part)
+        return self.learning_rate if own is None else own
 
     def _check_dpo(self) -> None:
         given = {
@@ -256,8 +261,3 @@ class StageSettings:
                 "leave it out: pairs share their beginning anyway, are answers in a conversation, "
                 "and are compared with the model that the stage begins with.",
             )
-
-    def rate_of(self, part: Part) -> float:
-        """Return a part's learning rate."""
-        own: float | None = getattr(self.part_rates, part)
-        return self.learning_rate if own is None else own
