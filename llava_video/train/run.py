@@ -29,6 +29,8 @@ from llava_video.train.lora import add_lora, check_base, save_adapter
 from llava_video.train.mixture import read_mixture
 from llava_video.train.new_model import world_texts, write_new_model
 from llava_video.train.parts import compute_again, draw, set_learning
+from llava_video.train.preference_loss import PreferenceModel, frozen_copy
+from llava_video.train.preferences import PairMaker
 from llava_video.train.settings import StageSettings
 from llava_video.train.small_world import WorldExamples
 
@@ -75,7 +77,7 @@ def check_stage(
         )
     spec = _spec_of(stage, weights=False)
     records = read_mixture(stage.data.sources, stage.seed)
-    return check_data(ExampleMaker(spec, stage.data), records, progress)
+    return check_data(_maker_of(stage, spec), records, progress)
 
 
 def train(
@@ -94,6 +96,7 @@ def train(
             be read.
         ExampleError: an example breaks, where the settings say that this is the end.
     """
+    from llava_video.train.preference_trainer import PreferenceTrainer
     from llava_video.train.trainer import StageTrainer, last_checkpoint, training_arguments
 
     for name, is_used in (
@@ -108,14 +111,14 @@ def train(
     spec = _spec_of(stage, weights=True)
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
     examples = _examples_of(stage, spec)
-    model = _model_of(stage, spec)
+    net = _model_of(stage, spec)
     folder = _begin(asked)
     arguments = training_arguments(stage, bf16=bf16)
-    learner = _learner_of(stage, model)
-    trainer = StageTrainer(learner, examples, stage, arguments, on_line)
+    loop = StageTrainer if stage.dpo is None else PreferenceTrainer
+    trainer = loop(net, examples, stage, arguments, on_line)
     begun = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
-    folders = _save(stage, spec, model) if trainer.is_world_process_zero() else {}
+    folders = _save(stage, spec, net.model) if trainer.is_world_process_zero() else {}
     logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     return Trained(
         folders=folders,
@@ -191,7 +194,7 @@ def _spec_of(stage: StageSettings, *, weights: bool) -> ModelSpec:
     return replace(spec, sources=sources)
 
 
-def _model_of(stage: StageSettings, spec: ModelSpec) -> LlavaModel:
+def _model_of(stage: StageSettings, spec: ModelSpec) -> TrainingModel:
     """Load the model on the CPU in float32, but for a quantised decoder; say what of it learns."""
     if stage.lora is not None:
         check_base(spec)
@@ -204,15 +207,21 @@ def _model_of(stage: StageSettings, spec: ModelSpec) -> LlavaModel:
     )
     set_learning(model, stage.learn)
     draw(model, stage.fresh, stage.seed)
+    reference = None if stage.dpo is None else frozen_copy(model)
     if stage.lora is not None:
         add_lora(model, stage.lora, stage.seed)
     if stage.checkpointing:
         compute_again(model)
-    return model
+    return _learner_of(stage, model, reference)
+
+
+def _maker_of(stage: StageSettings, spec: ModelSpec) -> ExampleMaker:
+    maker = ExampleMaker if stage.dpo is None else PairMaker
+    return maker(spec, stage.data)
 
 
 def _examples_of(stage: StageSettings, spec: ModelSpec) -> Examples | WorldExamples:
-    maker = ExampleMaker(spec, stage.data)
+    maker = _maker_of(stage, spec)
     if stage.data.world is None:
         records = read_mixture(stage.data.sources, stage.seed)
         return Examples(maker, records, stage.data)
@@ -225,7 +234,12 @@ def _examples_of(stage: StageSettings, spec: ModelSpec) -> Examples | WorldExamp
     )
 
 
-def _learner_of(stage: StageSettings, model: LlavaModel) -> TrainingModel:
+def _learner_of(
+    stage: StageSettings, model: LlavaModel, reference: LlavaModel | None
+) -> TrainingModel:
+    """Say how a model learns: from answers, from pairs of them, or cell by cell too."""
+    if stage.dpo is not None and reference is not None:
+        return PreferenceModel(model, reference, stage.dpo)
     if stage.dense is None:
         return TrainingModel(model)
     with torch.random.fork_rng():

@@ -196,6 +196,7 @@ class Metrics(TrainerCallback):
             "steps": state.max_steps,
             "epoch": round(state.epoch or 0.0, 4),
             "loss": logs["loss"],
+            **{name: value for name, value in logs.items() if name.startswith("reward_")},
             "grad_norm": logs.get("grad_norm"),
             **self._trainer.loss_parts(),
             "learning_rate": logs.get("learning_rate"),

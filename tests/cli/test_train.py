@@ -72,6 +72,16 @@ def test_the_data_is_checked_and_nothing_is_trained(run, config: Path, tmp_path:
     assert "4 broken: 3 too long, 1 marks." in outcome.out
 
 
+def test_pairs_are_checked_as_pairs(run, config: Path, tmp_path: Path):
+    given = ("train", "--config", config, "--set", "dpo.beta=0.2")
+    assert "4 broken: 4 preference." in run(*given, "--check").out
+    pairs = [{"prompt": f"{idx}?", "chosen": "Yes", "rejected": "No"} for idx in range(4)]
+    (tmp_path / "data.json").write_text(json.dumps(pairs))
+    outcome = run(*given, "--set", LEARN)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith("toy: 2 steps; loss 0.69")
+
+
 def test_bad_input_is_refused(refused, config: Path, tmp_path: Path):
     assert "--config" in refused("train")
     assert "cannot read" in refused("train", "--config", tmp_path / "none.yaml")

@@ -8,7 +8,7 @@ import pytest
 
 from llava_video.config import from_mapping, read_yaml, to_mapping
 from llava_video.errors import ConfigError
-from llava_video.train.settings import LoraSettings, SourceSettings, StageSettings
+from llava_video.train.settings import DpoSettings, LoraSettings, SourceSettings, StageSettings
 
 STAGE: dict[str, Any] = {
     "model": "m",
@@ -56,6 +56,12 @@ def test_a_stage_comes_back_as_it_was():
         ({"data": {}}, "no sources"),
         ({"learning_rate": 0}, "above 0"),
         ({"warmup_ratio": 2}, "at most 0.99"),
+        ({"dpo": {"betta": 1}}, "did you mean beta"),
+        ({"dpo": {"beta": 0}}, "above 0"),
+        ({"dpo": {"label_smoothing": 0.5}}, "at most 0.49"),
+        ({"dpo": {}, "fresh": ["projector"]}, "dpo and fresh"),
+        ({"dpo": {}, "template": "plain"}, "dpo and template: plain"),
+        ({"dpo": {}, "data": {"sources": [{"path": "a"}], "share_visuals": True}}, "share_visuals"),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, Any], words: str):
@@ -112,6 +118,32 @@ def test_the_real_stages_are_the_published_ones(stages: dict[str, StageSettings]
     assert made.checkpointing
 
 
+# Parts, schedule, pairs of a step on 8 GPUs, epochs, frames and their stride.
+PREFERENCES = {
+    "llava_next_video_dpo": (("vision_tower", "language_model"), "linear", 128, 3, 10, 2),
+    "onevision_critic_dpo": (EVERYTHING, "cosine", 64, 1, None, None),
+}
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_the_stages_of_preferences_are_the_published_ones(
+    stages: dict[str, StageSettings], name: str
+):
+    made = stages[name]
+    batch = made.batch_size * made.accumulate * 8
+    frames = (made.data.max_frames, made.data.pool_stride)
+    assert (made.learn, made.schedule, batch, made.epochs, *frames) == PREFERENCES[name]
+    assert made.dpo == DpoSettings(beta=0.1, label_smoothing=0.0, chosen_weight=0.0)
+    assert (made.learning_rate, made.warmup_ratio, made.weight_decay) == (5e-7, 0.1, 0.0)
+    assert made.part_rates.vision_tower is None
+    assert made.data.max_tokens == 32_768
+    assert made.checkpointing
+
+
+def test_low_rank_changes_may_learn_alone():
+    assert stage(learn=[], lora={}).learn == ()
+
+
 def test_stages_follow_one_another(stages: dict[str, StageSettings]):
     made_here = {f"{stage.output}/original" for stage in stages.values()}
     begun = {stage.model for stage in stages.values() if stage.model.startswith("runs/")}
@@ -122,6 +154,7 @@ def test_stages_follow_one_another(stages: dict[str, StageSettings]):
         "small_15_knowledge",
         "small_2_single_image",
         "small_3_video",
+        "small_4_preferences",
     }
 
 
