@@ -209,9 +209,10 @@ def test_a_broken_run_goes_on_bit_for_bit(
     ]
 
 
-def test_low_rank_changes_learn_preferences_too(stage: Stage, tiny_folder: Path):
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_low_rank_changes_learn_preferences_too(stage: Stage, quantize: str | None):
     pytest.importorskip("peft")
-    low_rank = {"learn": [], "lora": {"r": 4, "alpha": 8, "dropout": 0.0}}
+    low_rank = {"learn": [], "lora": {"r": 4, "alpha": 8, "dropout": 0.0}, "quantize": quantize}
     settings = stage(epochs=8, learning_rate=1e-2, **low_rank)
     done = train(settings)
     lines = metrics(settings)

@@ -9,6 +9,7 @@ import pytest
 from llava_video.config import from_mapping, read_yaml, to_mapping
 from llava_video.errors import ConfigError
 from llava_video.train.settings import DpoSettings, LoraSettings, SourceSettings, StageSettings
+from llava_video.world.splits import split_settings
 
 STAGE: dict[str, Any] = {
     "model": "m",
@@ -62,6 +63,18 @@ def test_a_stage_comes_back_as_it_was():
         ({"dpo": {}, "fresh": ["projector"]}, "dpo and fresh"),
         ({"dpo": {}, "template": "plain"}, "dpo and template: plain"),
         ({"dpo": {}, "data": {"sources": [{"path": "a"}], "share_visuals": True}}, "share_visuals"),
+        ({"dpo": {}, "data": {"world": {}}}, "dpo and data.world"),
+        ({"new": {}}, "no model, or two"),
+        ({"data": {"sources": [{"path": "a"}], "world": {}}}, "both files and the small world"),
+        ({"dense": {}}, "dense losses are of the small world"),
+        (
+            {"data": {"world": {}}, "dense": {"looks": 0, "story": 0, "answers": 0}},
+            "no loss counts",
+        ),
+        ({"data": {"world": {"question": 3}}}, "did you mean questions"),
+        ({"data": {"world": {"captions": 4}}}, "at most 3"),
+        ({"data": {"world": {"settings": {"sizes": []}}}}, "did you mean sizes_px"),
+        ({"new": {"vocab_size": 258}}, "at least 259"),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, Any], words: str):
@@ -142,6 +155,28 @@ def test_the_stages_of_preferences_are_the_published_ones(
 
 def test_low_rank_changes_may_learn_alone():
     assert stage(learn=[], lora={}).learn == ()
+
+
+def test_the_demo_model_is_made_of_the_small_world_in_two_stages(stages: dict[str, StageSettings]):
+    first, second = stages["demo_1_tower"], stages["demo_2_questions"]
+    assert first.new is not None
+    assert second.model == f"{first.output}/original"
+    assert first.learn == second.learn == EVERYTHING
+    for made in (first, second):
+        assert made.dense is not None
+        world = made.data.world
+        assert world is not None
+        assert made.max_steps is not None
+        assert world.clips >= made.max_steps * made.batch_size  # no clip comes twice
+        assert made.data.share_visuals
+        # Sizes, rates and lengths that the held-out clips have are never trained on.
+        held_out = split_settings("heldout")
+        assert world.settings is not None
+        for name in ("sizes_px", "rates_hz", "lengths_s", "palette"):
+            assert not {*getattr(world.settings, name)} & {*getattr(held_out, name)}, name
+    # The decoder is not run where only what a cell shows is learned.
+    assert first.dense is not None
+    assert (first.dense.story, first.dense.answers) == (0, 0)
 
 
 def test_stages_follow_one_another(stages: dict[str, StageSettings]):
