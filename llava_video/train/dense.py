@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llava_video.model.labels import IGNORED
 from llava_video.model.llava import LlavaModel
 from llava_video.train.forward import TrainingModel
 from llava_video.train.packing import Share
@@ -140,12 +141,15 @@ class DenseTraining(TrainingModel):
         """
         visuals = self.visuals(plans, tiles, frames)
         settings, parts = self.settings, {}
+        # Of a step that is cut into batches and processes, which sums their losses: a mean too.
+        num_own = (labels != IGNORED).sum()
+        share = 1.0 if num_items_in_batch is None else num_own / num_items_in_batch
         if settings.looks:
-            parts["looks"] = _loss(self.looks(torch.cat(visuals)), looks, LOOKS)
+            parts["looks"] = share * _loss(self.looks(torch.cat(visuals)), looks, LOOKS)
         if settings.story or settings.answers:
             hidden = self.hidden_rows(self.spliced(ids, visuals), shares)
             if settings.story:
-                parts["story"] = _loss(self.story(hidden[visual_rows]), story, STORY)
+                parts["story"] = share * _loss(self.story(hidden[visual_rows]), story, STORY)
             if settings.answers:
                 parts["answers"] = self.answer_loss(hidden, labels, num_items_in_batch)
         self.parts = {name: loss.detach() for name, loss in parts.items()}

@@ -14,7 +14,7 @@ import torch
 
 from llava_video import backends
 from llava_video.config import read_yaml, to_mapping, to_yaml
-from llava_video.errors import ConfigError
+from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.checkpoint import load_model, save_model
 from llava_video.model.convert import convert_checkpoint
 from llava_video.model.llava import LlavaModel
@@ -139,7 +139,11 @@ def with_model(stage: StageSettings) -> StageSettings:
         return stage
     folder = _begin(stage) / "new"
     if not folder.exists():
-        write_new_model(folder, stage.new, world_texts(stage.new.clips))
+        try:
+            write_new_model(folder, stage.new, world_texts(stage.new.clips))
+        except CheckpointError:
+            if not folder.exists():
+                raise  # else another process of this stage was faster, with the same bytes
     return replace(stage, model=str(folder), new=None)
 
 

@@ -265,6 +265,18 @@ def test_the_losses_are_the_formula(tiny: LlavaModel, batch: Batch):
         assert abs(net.parts["story"].item() - wrong) > 1e-2
 
 
+def test_a_step_is_a_mean_however_it_is_cut(tiny: LlavaModel):
+    net = learner(tiny, looks=1, story=1)
+    batches = [pack([drawn(0)]), pack([drawn(3)])]
+    with torch.no_grad():
+        apart = [net(**batch)["loss"] for batch in batches]
+        # Three learned tokens and six, of nine.
+        cut = [net(**batch, num_items_in_batch=torch.tensor(9))["loss"] for batch in batches]
+        whole = net(**batches[0], num_items_in_batch=3)["loss"]
+    assert (cut[0] + cut[1]).item() == pytest.approx((apart[0] + 2 * apart[1]).item() / 3, abs=1e-5)
+    assert torch.equal(whole, apart[0])
+
+
 def test_where_only_looks_count_the_decoder_is_not_run(
     tiny: LlavaModel, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ):

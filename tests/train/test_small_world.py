@@ -3,7 +3,11 @@ them leaves a plain checkpoint and goes on bit for bit."""
 
 import itertools
 import json
+import os
 import pickle
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +19,21 @@ import torch
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 
-from llava_video.config import from_mapping, read_yaml
-from llava_video.errors import ConfigError
+from llava_video.config import from_mapping, read_yaml, to_mapping, to_yaml
+from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.model_config import read_model_config
 from llava_video.model.prompt import Turn
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.ops.tile_frames import tile_frames
+from llava_video.train import run
 from llava_video.train.batches import Made, collate
 from llava_video.train.dense import LOOKS, STORY, dense_labels
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import Example
 from llava_video.train.raw_frames import as_if_encoded
-from llava_video.train.run import Trained, check_stage, train
-from llava_video.train.settings import DataSettings, StageSettings, WorldSource
+from llava_video.train.run import Trained, check_stage, train, with_model
+from llava_video.train.settings import DataSettings, NewModel, StageSettings, WorldSource
 from llava_video.train.small_world import WorldExamples
 from llava_video.world.composer import compose
 from llava_video.world.example import make_example
@@ -232,11 +237,8 @@ def metrics(stage: StageSettings) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def test_a_stage_of_a_new_model_leaves_a_plain_checkpoint(stage: Stage, new_model: Any):
-    sizes = {
-        name: getattr(new_model, name) for name in new_model.__slots__ if name != "context_tokens"
-    }
-    settings = stage(model="", new=sizes, max_steps=2, dtype="bfloat16", layouts=["original", "hf"])
+def test_a_stage_of_a_new_model_leaves_a_plain_checkpoint(stage: Stage, new_model: NewModel):
+    settings = stage(model="", new=to_mapping(new_model), max_steps=2, dtype="bfloat16")
     done = train(settings)
     assert done.num_steps == 2
     for line in metrics(settings):
@@ -316,6 +318,58 @@ def test_batches_hold_frames_where_a_gpu_tiles_them(spec: ModelSpec):
     assert num_frames == sum(plan.num_frames for plan in batch["plans"]) == 12
     places = torch.cat(batch["frames"]["places"])
     assert sorted(places.tolist()) == list(range(12))
+
+
+def test_processes_that_begin_at_once_make_one_model(
+    stage: Stage, new_model: NewModel, monkeypatch: pytest.MonkeyPatch
+):
+    made = replace(stage(), model="", new=new_model)
+    write = run.write_new_model
+
+    def second(folder: Path, *given: Any) -> Path:
+        write(folder, *given)  # another process's, which was there first
+        return write(folder, *given)
+
+    monkeypatch.setattr(run, "write_new_model", second)
+    found = with_model(made)
+    assert found == replace(made, model=str(Path(made.output) / "new"), new=None)
+    assert (Path(found.model) / "config.json").is_file()
+    # Where nobody wrote it, the error stands.
+    monkeypatch.setattr(run, "write_new_model", write)
+    (Path(made.output) / "new").rename(Path(made.output) / "old")
+    monkeypatch.setattr(run, "world_texts", lambda num: (_ for _ in ()).throw(CheckpointError("x")))
+    with pytest.raises(CheckpointError, match="x"):
+        with_model(made)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_of_the_small_world_what_one_does(
+    stage: Stage, tmp_path: Path, new_model: NewModel
+):
+    values = {"model": "", "new": to_mapping(new_model), "max_steps": 3}
+    train(stage(output=str(tmp_path / "one"), **values))
+    settings = stage(output=str(tmp_path / "two"), batch_size=1, **values)
+    path = tmp_path / "stage.yaml"
+    path.write_text(to_yaml(settings))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "llava_video", "train", "--config", str(path)],
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    losses = [
+        [line["loss"] for line in metrics(stage(output=str(tmp_path / name)))]
+        for name in ("one", "two")
+    ]
+    # What cells teach is a mean over each process's own cells, so it is another one, but no sum.
+    assert [len(own) for own in losses] == [3, 3]
+    assert np.allclose(*losses, rtol=0.05)
 
 
 def test_there_is_no_file_to_check(stage: Stage):
