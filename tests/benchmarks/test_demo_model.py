@@ -5,11 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from demo_card import main as make_card
 from demo_model import EXACTLY_WHEN, GROUPS, TARGETS, groups_of, main, table_lines
 
 from llava_video.eval.example import Measure
 from llava_video.eval.records import Record
 from llava_video.eval.small_world import groups_of as groups_of_kind
+from llava_video.model.card import read_card
 
 
 def record(name: str, kind: str, *, correct: bool, view: str = "video", **facts) -> Record:
@@ -94,6 +96,14 @@ def test_a_toy_run_gives_everything(
     assert views[1]["noise"] == 0
     assert handed["colour"]["blind"] is not None
     assert set(table_lines(row)) <= set(lines)
+    # What is handed over is what a card is made of.
+    card = tmp_path / "card"
+    assert make_card([str(card), "--results", str(card / "measured.json")]) == 0
+    made = read_card(card)
+    assert made is not None
+    assert {one.kind: one.accuracy for one in made.results} == {
+        name: one["accuracy"] for name, one in handed.items()
+    }
     kept = sorted(path.name for path in (tmp_path / "run/records").iterdir())
     assert kept[:2] == ["world-00.jsonl", "world-01.jsonl"]
     # What stands in the files is not asked again.
