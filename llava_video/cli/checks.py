@@ -41,6 +41,7 @@ _COSTS = {
     "pyarrow": "Without it `eval` reads no Parquet files; JSON, CSV and TSV are read.",
     "peft": "Without it stages train whole weights only, no low-rank changes (LoRA).",
     "deepspeed": "Without it a stage that names a DeepSpeed file is refused.",
+    "tensorboard": "Without it a run's metrics are lines of JSON alone.",
     "torchao": "Without it int4 weights are slow on a GPU that has no Triton.",
 }
 _NEEDED = frozenset({"torch", "av"})
