@@ -25,7 +25,7 @@ from llava_video.planning.layout import video_layout, visual_plan
 from llava_video.train.batches import Examples, Made
 from llava_video.train.forward import Example, TrainingModel, pack
 from llava_video.train.mixture import Record
-from llava_video.train.parts import compute_again, set_learning
+from llava_video.train.parts import compute_again, run_in_bfloat16, set_learning
 from llava_video.train.settings import PARTS, Part, StageSettings
 from llava_video.train.trainer import StageTrainer, training_arguments
 
@@ -184,8 +184,10 @@ def our_side(case: Case, examples: Sequence[Example], folder: Path) -> Side:
     if case.checkpointing:
         compute_again(model)
     training, stage = TrainingModel(model), case.stage(folder)
-    with torch.no_grad():
-        loss = training(**pack(examples[:1]))["loss"]
+    # With gradients, so that it is the training's own operations that are compared.
+    loss = training(**pack(examples[:1]))["loss"].detach()
+    if case.bf16:
+        run_in_bfloat16(model)  # a tower that does not learn; as for a checkpoint in bfloat16
     trainer = StageTrainer(training, Ready(examples), stage, _arguments(case, stage))
     return Side(_with_order(trainer, examples), float(loss))
 
@@ -221,6 +223,7 @@ def _arguments(case: Case, stage: StageSettings) -> Any:
     """Return the `Trainer`'s arguments of a stage, without checkpoints on the disk."""
     arguments = training_arguments(stage, bf16=case.bf16)
     arguments.save_strategy = "no"
+    arguments.dataloader_persistent_workers = False  # a run is one epoch
     return arguments
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from llava_video import backends
 from llava_video.model.dimensions import TextConfig
 from llava_video.model.kv_cache import KvCache
-from llava_video.model.layers import Linear, RmsNorm, add_residual
+from llava_video.model.layers import Linear, RmsNorm, add_residual, for_products
 from llava_video.model.step_keys import StepKeys
 from llava_video.model.step_rows import Row, step_keys
 from llava_video.ops.activation import gated_silu
@@ -77,13 +77,14 @@ class DecoderLayer(nn.Module):
             layer_idx: this layer's place in the cache.
         """
         hidden = add_residual(hidden, self._attend(self.input_norm(hidden), keys, cache, layer_idx))
-        normed = self.post_norm(hidden)
+        normed = for_products(self.post_norm(hidden))
         gated = gated_silu(self.gate_proj(normed), self.up_proj(normed))
         return add_residual(hidden, self.down_proj(gated))
 
     def _attend(
         self, normed: torch.Tensor, keys: StepKeys, cache: KvCache, layer_idx: int
     ) -> torch.Tensor:
+        normed = for_products(normed)
         heads = (normed.shape[0], -1, self.head_dim)
         q = self.q_proj(normed).view(heads)  # (L, Hq, d)
         k = self.k_proj(normed).view(heads)  # (L, Hkv, d)

@@ -68,6 +68,18 @@ class RmsNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
+def for_products(x: torch.Tensor) -> torch.Tensor:
+    """Return what several products read in the dtype that autocast makes them in, or as it is.
+
+    Each of them would round the same numbers for itself, and widen its gradient again before they
+    are added; so they are rounded once, to the very same ones.
+    """
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return x
+    return x.to(torch.get_autocast_dtype(kind))
+
+
 def add_residual(hidden: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
     """Return hidden + update; without gradients, in hidden's own memory.
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from llava_video.model.dimensions import VisionConfig
-from llava_video.model.layers import LayerNorm, Linear, add_residual
+from llava_video.model.layers import LayerNorm, Linear, add_residual, for_products
 from llava_video.ops.activation import activate
 from llava_video.ops.linear import linear
 
@@ -71,6 +71,7 @@ class VisionLayer(nn.Module):
         return add_residual(hidden, self.fc2(inner))
 
     def _attend(self, normed: torch.Tensor) -> torch.Tensor:
+        normed = for_products(normed)
         num_tiles, num_patches, num_channels = normed.shape
         heads = (num_tiles, num_patches, self.num_heads, num_channels // self.num_heads)
         q, k, v = (

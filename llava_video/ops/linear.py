@@ -7,9 +7,13 @@ On a CPU in float32 the product goes to oneDNN: torch sends it to MKL, which on 
 than Intel's is slower, most of all for one row. Measured (AMD EPYC, AVX-512, 2 threads, torch 2.13,
 milliseconds, MKL / oneDNN): 1458 x 1152 -> 4304: 73.4 / 66.9; 1600 x 4864 -> 896: 68.8 / 66.3;
 1 x 896 -> 4864: 1.16 / 0.58; 1 x 4864 -> 896: 0.78 / 0.67; 1 x 896 -> 151,936: 37.5 / 23.0.
+Narrow layers gain most, with gradients too: 2048 x 192 -> 192 runs at 202 / 382 GFLOP/s, its x's
+gradient at 200 / 332, its weight's at 176 / 112, which stays with MKL. A step of training of 8
+million parameters takes 306 / 250 ms.
 """
 
 import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +55,31 @@ def _linear_onednn(
     return y[:1] if doubled else y
 
 
+class _OnednnLinear(torch.autograd.Function):
+    """The product through oneDNN with gradients: that of x through oneDNN too.
+
+    The weight's gradient stays with torch's product, which reads both factors as they lie.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return _linear_onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        grad = grad.contiguous()
+        return (
+            _linear_onednn(grad, weight.t().contiguous(), None) if of_x else None,
+            grad.t() @ x if of_weight else None,
+            grad.sum(0) if of_bias else None,
+        )
+
+
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Return x W^T + b by the fastest product for the device.
 
@@ -63,9 +92,15 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
         (..., N), contiguous.
     """
     if _suits_onednn(x, weight):
-        y = _linear_onednn(x.reshape(-1, x.shape[-1]), weight, bias)
+        rows = x.reshape(-1, x.shape[-1])
+        run = _OnednnLinear.apply if _is_learned_from(x, weight, bias) else _linear_onednn
+        y: torch.Tensor = run(rows, weight, bias)
         return y.view(*x.shape[:-1], weight.shape[0])
     return linear_reference(x, weight, bias)
+
+
+def _is_learned_from(*tensors: torch.Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
 
 
 def _suits_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -73,7 +108,8 @@ def _suits_onednn(x: torch.Tensor, weight: torch.Tensor) -> bool:
         x.device.type == "cpu"
         and x.dtype is torch.float32
         and weight.dtype is torch.float32
-        and not torch.is_grad_enabled()  # the oneDNN product has no derivative
+        # Under autocast a product that is learned from is one in 16 bits.
+        and not (torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"))
         and x.is_contiguous()
         and (weight.numel() >= _LEAST_WEIGHT or x.numel() * weight.shape[0] >= _LEAST_PRODUCTS)
         and x.numel() > 0

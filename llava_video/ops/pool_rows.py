@@ -53,13 +53,13 @@ def _pool_rows_torch(
 ) -> None:
     """Write the rows by torch's operations, frame by frame: what is between stays in the cache.
 
-    As in the kernel, 16-bit numbers are not rounded between GELU and pooling: rounded there, the
+    With gradients all frames at once: each write into the rows costs a copy of their gradient. As
+    in the kernel, 16-bit numbers are not rounded between GELU and pooling: rounded there, the
     result would be further from float64 than the reference's order is.
     """
     width = pooling.size[1]
     wide = torch.promote_types(maps.dtype, torch.float32)
-    # One map at a time holds less; with gradients all of them are kept anyway.
-    step = len(maps) if torch.is_grad_enabled() else 1
+    step = max(1, len(maps)) if torch.is_grad_enabled() else 1
     for idx in range(0, len(maps), step):
         window = _window(maps[idx : idx + step], pooling).to(wide)
         if gelu:

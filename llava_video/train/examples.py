@@ -29,6 +29,8 @@ from llava_video.train.known_videos import KnownVideos
 from llava_video.train.mixture import Media, Record
 from llava_video.train.settings import DataSettings
 from llava_video.values import VisualPlan
+from llava_video.video.frame_folder import FrameFolder
+from llava_video.video.source import Source
 
 # No example comes near: what would be cut here is refused by `max_tokens`.
 _NO_LIMIT = 2**40
@@ -70,6 +72,7 @@ class ExampleMaker:
             )
         self._spec = spec
         self._known = KnownVideos()
+        self._folder_rate_hz = data.folder_fps
         self._max_tokens, self._shares = data.max_tokens, data.share_visuals
         self._geometry = replace(spec.geometry, context_tokens=_NO_LIMIT)
         self._sampling = SamplingSettings(max_frames=data.max_frames, fps=data.fps)
@@ -106,9 +109,10 @@ class ExampleMaker:
                 raise record.error(f"shows {one.path}, which is not there", "missing file")
         try:
             with contextlib.ExitStack() as stack:
-                opened = open_visuals([self._input(one) for one in media] or None, self._sampling)
+                opened: list[Opened] = []
                 stack.callback(close_all, opened)
-                self._remember(media, opened)
+                for one in media:
+                    opened.append(self._opened(record, one))
                 written = self._put_together(said, self.plans([one.item for one in opened]))
                 self._check(record, written.measure())
                 return use(written, opened)
@@ -124,15 +128,28 @@ class ExampleMaker:
         turns, media = record.conversation()
         return _said(turns, len(media), shares=self._shares), media
 
-    def _input(self, media: Media) -> Picture | Video:
+    def _opened(self, record: Record, media: Media) -> Opened:
         if media.kind == "image":
-            return Picture(media.path)
-        return Video(media.path, info=self._known.info_of(media.path))
+            return open_visuals(Picture(media.path), self._sampling)[0]
+        if "://" not in media.path and Path(media.path).is_dir():
+            return OpenedVideo(
+                source=Source(kind="path", name=media.path, path=Path(media.path)),
+                decoder=FrameFolder(media.path, self._rate_of(record)),
+                identity=media.path,
+                sampling=self._sampling,
+            )
+        known = self._known.info_of(media.path)
+        (opened,) = open_visuals(Video(media.path, info=known), self._sampling)
+        if isinstance(opened, OpenedVideo):
+            self._known.add(media.path, opened.decoder.info)
+        return opened
 
-    def _remember(self, media: Sequence[Media], opened: Sequence[Opened]) -> None:
-        for one, visual in zip(media, opened, strict=True):
-            if isinstance(visual, OpenedVideo):
-                self._known.add(one.path, visual.decoder.info)
+    def _rate_of(self, record: Record) -> float:
+        """Return the frames per second of a record's folder of pictures."""
+        rate_hz = record.values.get("fps", self._folder_rate_hz)
+        if isinstance(rate_hz, bool) or not isinstance(rate_hz, int | float) or rate_hz <= 0:
+            raise record.error(f"has fps = {rate_hz!r}", "frame rate", "a number above 0.")
+        return float(rate_hz)
 
     def plans(self, items: Sequence[VideoItem | ImageItem]) -> tuple[VisualPlan, ...]:
         """Return the plans of some visuals.

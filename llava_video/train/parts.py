@@ -57,6 +57,28 @@ def set_learning(model: LlavaModel, learn: Sequence[Part]) -> None:
         tower.forward = torch.no_grad()(tower.forward)  # type: ignore[method-assign]  # of this object
 
 
+def run_in_bfloat16(model: LlavaModel) -> None:
+    """Let a tower that does not learn run as on a GPU that answers: stored and run in bfloat16.
+
+    After `set_learning`, which says whether it learns; one that does stays as it is. Autocast would
+    keep its weights twice as wide, and round them at every step; a checkpoint in bfloat16 loses
+    nothing.
+
+    Args:
+        model: changed in place.
+    """
+    tower = model.vision_tower
+    if any(parameter.requires_grad for parameter in tower.parameters()):
+        return
+    forward = tower.to(torch.bfloat16).forward
+
+    def plain(pixels: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(tower.position_embedding.device.type, enabled=False):
+            return forward(pixels)
+
+    tower.forward = plain  # type: ignore[method-assign]  # of this object
+
+
 def compute_again(model: LlavaModel) -> None:
     """Let every layer be computed again for its gradients instead of keeping what it needs.
 

@@ -24,11 +24,12 @@ from llava_video.train.batches import Examples
 from llava_video.train.check import DataReport, check_data
 from llava_video.train.dense import DenseTraining
 from llava_video.train.examples import ExampleMaker
+from llava_video.train.features import keep_features
 from llava_video.train.forward import TrainingModel
 from llava_video.train.lora import add_lora, check_base, save_adapter
 from llava_video.train.mixture import read_mixture
 from llava_video.train.new_model import world_texts, write_new_model
-from llava_video.train.parts import compute_again, draw, set_learning
+from llava_video.train.parts import compute_again, draw, run_in_bfloat16, set_learning
 from llava_video.train.preference_loss import PreferenceModel, frozen_copy
 from llava_video.train.preferences import PairMaker
 from llava_video.train.settings import StageSettings
@@ -37,7 +38,16 @@ from llava_video.train.small_world import WorldExamples
 SETTINGS = "stage.yaml"
 
 # What may differ between the runs of one stage: how often it logs and saves, and how it reads.
-_FREE = ("name", "log_every", "metrics", "save_every", "keep", "layouts", "data.num_workers")
+_FREE = (
+    "name",
+    "log_every",
+    "metrics",
+    "save_every",
+    "keep",
+    "layouts",
+    "data.num_workers",
+    "keep_features_mb",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +121,7 @@ def train(
     spec = _spec_of(stage, weights=True)
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
     examples = _examples_of(stage, spec)
-    net = _model_of(stage, spec)
+    net = _model_of(stage, spec, bf16=bf16)
     folder = _begin(asked)
     arguments = training_arguments(stage, bf16=bf16)
     loop = StageTrainer if stage.dpo is None else PreferenceTrainer
@@ -198,7 +208,7 @@ def _spec_of(stage: StageSettings, *, weights: bool) -> ModelSpec:
     return replace(spec, sources=sources)
 
 
-def _model_of(stage: StageSettings, spec: ModelSpec) -> TrainingModel:
+def _model_of(stage: StageSettings, spec: ModelSpec, *, bf16: bool) -> TrainingModel:
     """Load the model on the CPU in float32, but for a quantised decoder; say what of it learns."""
     if stage.lora is not None:
         check_base(spec)
@@ -211,6 +221,10 @@ def _model_of(stage: StageSettings, spec: ModelSpec) -> TrainingModel:
     )
     set_learning(model, stage.learn)
     draw(model, stage.fresh, stage.seed)
+    if bf16 and not stage.deepspeed and spec.config.stored_dtype == "bfloat16":
+        run_in_bfloat16(model)
+    if stage.keep_features_mb:
+        keep_features(model, stage.keep_features_mb * 10**6)
     reference = None if stage.dpo is None else frozen_copy(model)
     if stage.lora is not None:
         add_lora(model, stage.lora, stage.seed)

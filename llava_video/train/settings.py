@@ -121,6 +121,12 @@ class DataSettings:
     fps: float | None = setting(
         None, "frames per second of video; None: as the model", unit="frames/s", above=0
     )
+    folder_fps: float = setting(
+        2.0,
+        "frames per second of a folder of pictures whose record has no 'fps' of its own",
+        unit="frames/s",
+        above=0,
+    )
     pool_stride: int | None = setting(
         None, "side reduction of a frame's map; None: the model's", unit="patches", at_least=1
     )
@@ -274,6 +280,13 @@ class StageSettings:
     checkpointing: bool = setting(
         True, "layers are computed again for their gradients: less memory, a third more time"
     )
+    keep_features_mb: int = setting(
+        0,
+        "room for features of a tower that does not learn, in the memory of each process: a tile "
+        "that is shown again, as in the next epoch, is not encoded again; 0 keeps none",
+        unit="MB",
+        at_least=0,
+    )
     seed: int = setting(0, "of the order, the mixture and dropout", at_least=0)
     save_every: int = setting(500, "steps between two checkpoints to resume from", at_least=1)
     keep: int = setting(1, "checkpoints kept", at_least=1)
@@ -300,10 +313,19 @@ class StageSettings:
         """Check every field, and that they fit together."""
         check(self)
         self._check_dpo()
+        self._check_data()
+        self._check_learning()
         if not self.output:
             raise ConfigError("the stage says no output.", "output: a folder")
         if bool(self.model) == (self.new is not None):
             raise ConfigError("the stage says no model, or two.", "model: a folder; or new: {}")
+
+    def rate_of(self, part: str) -> float:
+        """Return a part's learning rate."""
+        own: float | None = getattr(self.part_rates, part)
+        return self.learning_rate if own is None else own
+
+    def _check_data(self) -> None:
         if bool(self.data.sources) == (self.data.world is not None):
             raise ConfigError(
                 "the data has no sources, or both files and the small world.",
@@ -314,6 +336,8 @@ class StageSettings:
                 "dense losses are of the small world, whose truth is known to the pixel.",
                 "leave dense out, or train on data: {world: …}.",
             )
+
+    def _check_learning(self) -> None:
         is_idle = not self.learn and self.lora is None
         if is_idle or len(set(self.learn)) != len(self.learn):
             raise ConfigError(f"learn = {list(self.learn)}.", f"each once of: {', '.join(PARTS)}.")
@@ -328,6 +352,11 @@ class StageSettings:
             raise ConfigError(
                 f"fresh names {', '.join(fixed)}.", f"parts that learn, of: {', '.join(_DRAWN)}."
             )
+        if self.keep_features_mb and "vision_tower" in self.learn:
+            raise ConfigError(
+                f"keep_features_mb = {self.keep_features_mb}, and vision_tower learns.",
+                "leave it out: features of a tower that learns change at every step.",
+            )
         if self.lora is not None and "language_model" in self.learn:
             raise ConfigError(
                 "lora and language_model in learn: one of them changes the decoder.",
@@ -338,11 +367,6 @@ class StageSettings:
                 f"quantize = {self.quantize!r} without lora: integers do not learn.",
                 "add lora: {r: 64, alpha: 16}, or leave quantize out.",
             )
-
-    def rate_of(self, part: str) -> float:
-        """Return a part's learning rate."""
-        own: float | None = getattr(self.part_rates, part)
-        return self.learning_rate if own is None else own
 
     def _check_dpo(self) -> None:
         given = {

@@ -67,7 +67,8 @@ class StageTrainer(Trainer):
         """Return AdamW over the parts' groups."""
         if self.optimizer is None:
             groups = parameter_groups(self._net, self._stage, prefix="model.")
-            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8)
+            # One pass over parameters, gradients and moments instead of a dozen.
+            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
         return self.optimizer
 
     def compute_loss(

@@ -18,6 +18,7 @@ import startup
 import tiling
 import torch
 import training
+import training_loader
 from twin import TINY, onevision_config, twins
 
 from llava_video.ops.native import native_words
@@ -70,10 +71,25 @@ def test_speed_runs_and_both_answer_alike(capsys):
 
 def test_training_runs_and_both_learn_alike(capsys):
     assert training.main(["--check"]) == 0
+    printed = capsys.readouterr().out
+    rows = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    # As published stages begin, a frozen tower and bfloat16; and as they end, in float32.
+    assert [row["checkpointing"] for row in rows] == [True, False]
+    assert ["vision_tower" in row["learn"] for row in rows] == [False, True]
+    assert rows[-1] == row_of(printed)
+    for row in rows:
+        assert row["same_loss"]
+        assert row["padded_tokens"] > row["tokens"] > 0
+        assert row["ratio"] > 0
+
+
+def test_training_loader_runs(capsys):
+    assert training_loader.main(["--check"]) == 0
     row = row_of(capsys.readouterr().out)
-    assert row["same_loss"]
-    assert row["padded_tokens"] > row["tokens"] > 0
-    assert row["ratio"] > 0
+    assert 0 <= row["wait_share"] <= row["largest_wait_share"] < 1
+    assert row["tokens_per_s"] > 0
+    found = row["example_ms"]
+    assert found["opened, planned and labelled again"] < found["made, its video seen again"]
 
 
 @pytest.mark.slow  # three processes that import torch and PEFT

@@ -5,7 +5,7 @@ import torch
 from seeded_models import filled
 from torch import nn
 
-from llava_video.model.layers import LayerNorm, Linear, RmsNorm, add_residual
+from llava_video.model.layers import LayerNorm, Linear, RmsNorm, add_residual, for_products
 
 
 def test_linear_equals_torchs():
@@ -52,3 +52,15 @@ def test_residuals_add_in_place_without_gradients_only():
     with torch.inference_mode():
         assert add_residual(hidden, update).data_ptr() == hidden.data_ptr()
     assert torch.equal(hidden, expected)
+
+
+def test_what_products_read_is_rounded_once_under_autocast_only():
+    x, linear = torch.randn(4, 6, requires_grad=True), filled(Linear(6, 5))
+    assert for_products(x) is x
+    assert for_products(torch.zeros(1, device="meta")).is_meta
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = for_products(x)
+        assert rounded.dtype is torch.bfloat16
+        assert torch.equal(linear(rounded), linear(x))
+    (gradient,) = torch.autograd.grad(rounded.sum(), x)
+    assert torch.equal(gradient, torch.ones(4, 6))

@@ -58,7 +58,9 @@ def test_oneDNN_takes_large_float32_products_only():
         assert not suits(x[:0], weight)
         assert not suits(x[:, :48].contiguous(), weight[:48, :48].contiguous())
         assert not suits(torch.randn(512, 64).T, weight)
-    assert not suits(x, weight)  # gradients
+    assert suits(x, weight)  # with gradients too
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not suits(x, weight)  # which wants 16 bits
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -82,6 +84,41 @@ def test_gradients_flow():
     weight = torch.randn(512, 512)
     linear(x, weight).sum().backward()
     assert torch.allclose(x.grad, weight.sum(0).expand(64, 512), atol=1e-3)
+
+
+@pytest.mark.parametrize("axes", [(96,), (4, 24)])
+@pytest.mark.parametrize("learned", ["x", "weight", "bias", "all"])
+def test_gradients_are_the_references(axes: tuple[int, ...], learned: str):
+    torch.manual_seed(5)
+    made = {
+        "x": torch.randn(*axes, 640),
+        "weight": torch.randn(512, 640),
+        "bias": torch.randn(512),
+    }
+    names = list(made) if learned == "all" else [learned]
+    ours = {name: x.clone().requires_grad_(name in names) for name, x in made.items()}
+    exact = {name: x.double().requires_grad_(name in names) for name, x in made.items()}
+    assert linear_module._suits_onednn(ours["x"], ours["weight"])
+    upon = torch.randn(*axes, 512)
+    y = linear(*ours.values())
+    expected = linear_reference(*exact.values())
+    assert (y - expected).abs().max().item() <= tolerance(expected)
+    found = torch.autograd.grad(y, [ours[name] for name in names], upon)
+    wanted = torch.autograd.grad(expected, [exact[name] for name in names], upon.double())
+    for own, right in zip(found, wanted, strict=True):
+        assert own.shape == right.shape
+        limit = 4 * tolerance(right)
+        assert (own - right).abs().max().item() <= limit
+        # Of another row's gradient each would be far away.
+        assert (own.roll(1, 0) - right).abs().max().item() > limit
+
+
+def test_what_is_not_learned_from_has_no_gradient():
+    x, weight = torch.randn(64, 512), torch.randn(512, 512)
+    assert not linear(x, weight).requires_grad
+    with torch.no_grad():
+        assert not linear(x.requires_grad_(), weight).requires_grad
+    assert linear(x, weight).requires_grad
 
 
 def test_a_width_that_does_not_fit_is_torchs_error():

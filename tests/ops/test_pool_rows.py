@@ -78,6 +78,22 @@ def test_what_has_gradients_is_left_alone_and_followed():
     assert torch.equal(maps, seeded(1, 1, 1, 7, 7, 3))
 
 
+@pytest.mark.parametrize("gelu", [False, True])
+def test_frames_that_are_pooled_together_for_gradients_are_as_apart(gelu: bool):
+    maps = seeded(3, 1, 1, 7, 7, 5).requires_grad_()
+    rows = torch.zeros(3, 4, 5, 5)
+    pool_rows(maps, rows, WHOLE, gelu=gelu)
+    weights = seeded(3, 4, 5, 5)
+    (gradient,) = torch.autograd.grad((rows * weights).sum(), maps)
+    for idx in range(3):
+        own = maps[idx : idx + 1].detach().requires_grad_()
+        alone = torch.zeros(1, 4, 5, 5)
+        pool_rows(own, alone, WHOLE, gelu=gelu)
+        assert torch.equal(alone[0], rows[idx])
+        (own_gradient,) = torch.autograd.grad((alone * weights[idx]).sum(), own)
+        assert torch.equal(own_gradient[0], gradient[idx])
+
+
 @interpreted
 @pytest.mark.parametrize(
     ("dtype", "has_gradients", "is_kernel"),

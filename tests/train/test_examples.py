@@ -4,8 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from seeded_models import noise_frames
 
 from llava_video.errors import ConfigError, ExampleError
 from llava_video.inputs import Video
@@ -13,6 +16,8 @@ from llava_video.model.dimensions import FusionConfig
 from llava_video.model.labels import label_conversation
 from llava_video.model.prompt import Turn
 from llava_video.model.spec import ModelSpec
+from llava_video.ops.tile_frames import normalised
+from llava_video.ops.tiles import frame_tiles
 from llava_video.preview import plan_video
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.mixture import Record
@@ -71,6 +76,35 @@ def test_a_video_is_probed_once(tiny_spec: ModelSpec, media: Path, monkeypatch: 
     assert first.plans == again.plans
     assert torch.equal(first.tiles, again.tiles)
     assert first.tiles.dtype is torch.uint8
+
+
+def test_a_folder_of_frames_is_a_video(tiny_spec: ModelSpec, tmp_path: Path):
+    frames = noise_frames(12)
+    (tmp_path / "walk").mkdir()
+    for idx, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / "walk" / f"{idx}.png")
+    texts = ("<video>\nWhat?", "Noise.")
+    made = maker(tiny_spec, max_frames=4).example(record(tmp_path, *texts, video="walk"))
+    plan = made.plans[0]
+    assert plan.kind == "video"
+    # Six seconds of two frames; a record's own rate makes other times of the same frames.
+    assert plan.times_s == tuple(idx / 2 for idx in plan.frame_idxs)
+    mean, std = ((0.5, 0.5, 0.5),) * 2
+    for idx, levels in zip(plan.frame_idxs, made.tiles, strict=True):
+        tile = frame_tiles(frames[idx], plan.fit, plan.grid, 56, mean, std)
+        assert np.array_equal(normalised(levels, mean, std).numpy(), tile[0])
+    faster = maker(tiny_spec, max_frames=4).example(record(tmp_path, *texts, video="walk", fps=4))
+    assert faster.plans[0].times_s == tuple(idx / 4 for idx in faster.plans[0].frame_idxs)
+    slower = maker(tiny_spec, max_frames=4, folder_fps=1.0)
+    assert slower.example(record(tmp_path, *texts, video="walk")).plans[0].times_s[-1] > 6
+    for fps in (0, "2", True):
+        with pytest.raises(ExampleError, match="has fps") as caught:
+            slower.example(record(tmp_path, *texts, video="walk", fps=fps))
+        assert caught.value.kind == "frame rate"
+    (tmp_path / "walk" / "11.png").write_bytes(b"damaged")
+    with pytest.raises(ExampleError, match=r"11\.png") as caught:
+        slower.example(record(tmp_path, *texts, video="walk"))
+    assert caught.value.kind == "unreadable file"
 
 
 def test_pictures_and_text(tiny_spec: ModelSpec, media: Path):

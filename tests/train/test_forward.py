@@ -256,7 +256,8 @@ def test_rows_are_those_of_inference(tiny: LlavaModel, newline: Newline):
     for plan, own, rows in zip(plans, frames, made, strict=True):
         expected = torch.cat(list(tiny.visual_rows(plan, clips_of(own), 8)))
         assert rows.shape == expected.shape
-        assert (rows - expected).abs().max() <= 1e-6
+        # Larger calls make their products otherwise than smaller ones.
+        assert (rows - expected).abs().max() <= 1e-6 * expected.abs().max()
 
 
 def test_levels_teach_what_their_tiles_teach(tiny: LlavaModel):

@@ -18,6 +18,7 @@ from llava_video.train.parts import (
     draw,
     parameter_groups,
     part_of,
+    run_in_bfloat16,
     set_learning,
 )
 from llava_video.train.settings import PARTS, StageSettings
@@ -57,6 +58,34 @@ def test_what_does_not_learn_gets_no_gradient(model: LlavaModel):
 
 def test_a_tower_that_learns_has_gradients(model: LlavaModel):
     set_learning(model, ["vision_tower"])
+    assert model.vision_tower(torch.zeros(1, 3, 56, 56)).requires_grad
+
+
+def test_a_frozen_tower_runs_as_one_that_answers_in_bfloat16(model: LlavaModel, tiny_folder: Path):
+    answering = load_model(
+        tiny_folder,
+        config=read_model_config(tiny_folder),
+        device="cpu",
+        dtype=torch.bfloat16,
+    )
+    tiles = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = answering.vision_tower(tiles)
+    set_learning(model, ["projector"])
+    with torch.autocast("cpu", torch.bfloat16):
+        by_autocast = model.vision_tower(tiles)
+        run_in_bfloat16(model)
+        found = model.vision_tower(tiles)
+    assert torch.equal(found, expected)
+    assert not torch.equal(by_autocast.bfloat16(), expected)
+    assert not found.requires_grad
+    assert model.projector.get_parameter("linear1.weight").dtype is torch.float32
+
+
+def test_a_tower_that_learns_keeps_its_weights_as_they_are(model: LlavaModel):
+    set_learning(model, ["vision_tower"])
+    run_in_bfloat16(model)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert model.vision_tower(torch.zeros(1, 3, 56, 56)).requires_grad
 
 

@@ -20,6 +20,7 @@ from llava_video.errors import ConfigError, ExampleError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
+from llava_video.model.vision_tower import VisionTower
 from llava_video.ops.tile_frames import normalised
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import TrainingModel, pack
@@ -176,6 +177,32 @@ def test_a_broken_run_goes_on_bit_for_bit(
     assert changed(weights(whole.folders["original"]), weights(done.folders["original"])) == set()
     losses = [line["loss"] for line in metrics(settings)]
     assert losses == [line["loss"] for line in metrics(stage(output=str(tmp_path / "whole")))]
+
+
+def test_kept_features_teach_the_same(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    encoded: list[int] = []
+    whole = VisionTower.forward
+
+    def counted(tower: VisionTower, pixels: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(pixels))
+        return whole(tower, pixels)
+
+    monkeypatch.setattr(VisionTower, "forward", counted)
+    train(stage(output=str(tmp_path / "anew")))
+    num_anew = sum(encoded)
+    encoded.clear()
+    kept = train(stage(output=str(tmp_path / "kept"), keep_features_mb=100))
+    # An epoch shows three frames twice, and five tiles of pictures of which no two are alike.
+    assert num_anew == 2 * (2 * 3 + 5)
+    assert sum(encoded) == 3 + 5
+    losses = [
+        [line["loss"] for line in metrics(stage(output=str(tmp_path / name)))]
+        for name in ("anew", "kept")
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert kept.folders["original"].is_dir()
 
 
 @pytest.mark.parametrize("num_calls", [3, 4])

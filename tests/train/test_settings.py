@@ -52,6 +52,7 @@ def test_a_stage_comes_back_as_it_was():
         ({"learn": ["projector"], "lora": {}, "quantize": "nf4"}, "'int4'"),
         ({"learn": ["projector"], "fresh": ["learned_tokens"]}, "fresh names learned_tokens"),
         ({"fresh": ["language_model"]}, "fresh names language_model"),
+        ({"learn": ["vision_tower"], "keep_features_mb": 1}, "and vision_tower learns"),
         ({"model": ""}, "no model"),
         ({"output": ""}, "no output"),
         ({"data": {}}, "no sources"),
