@@ -11,14 +11,14 @@ NATIVE_SOURCES := $(wildcard csrc/*.cpp csrc/*.h csrc/CMakeLists.txt)
 
 .PHONY: help demo test test-full lint format
 help:
-	@echo 'make demo       set up, then describe a synthetic clip'
+	@echo 'make demo       set up, then describe a clip whose truth is known'
 	@echo 'make test       set up, then lint, types and tests'
 	@echo 'make test-full  the slow tests'
 	@echo 'make lint       lint and types only'
 	@echo 'make format     rewrite the code as the linter wants it'
 
 demo: $(STAMP)
-	$(BIN)/llava-video demo
+	$(BIN)/llava-video demo --keep demo_out
 
 # One thread each: two workers with a thread pool per core each would wait for one another.
 test: lint

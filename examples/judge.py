@@ -3,7 +3,7 @@
 import argparse
 
 from llava_video import load
-from llava_video.demo.files import passing_demo_files
+from llava_video.demo.sample import sample_clip
 
 
 def main() -> None:
@@ -11,12 +11,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("video", nargs="?", default="clip.mp4")
     parser.add_argument("--model", default="lmms-lab/llava-critic-7b")
-    parser.add_argument("--tiny", action="store_true", help="a made-up clip and a random model")
+    parser.add_argument("--demo", action="store_true", help="the sample clip, the packaged model")
     given = parser.parse_args()
     options = {}
-    if given.tiny:
-        files = passing_demo_files()
-        given.video, given.model, options = files.clip, files.model, {"max_new_tokens": 20}
+    if given.demo:
+        given.video, given.model, options = sample_clip(), "demo", {"max_new_tokens": 20}
 
     question = "What moves, and where to?"
     answers = ["A bar moves to the right.", "Nothing moves.", "A cat leaves the room."]

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from llava_video import VideoInfo, load
-from llava_video.demo.files import passing_demo_files
+from llava_video.demo.sample import sample_clip
 from llava_video.values import Segment
 
 
@@ -19,13 +19,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("video", nargs="?", default="clip.mp4")
     parser.add_argument("--model", default="lmms-lab/LLaVA-Video-7B-Qwen2")
-    parser.add_argument("--tiny", action="store_true", help="a made-up clip and a random model")
+    parser.add_argument("--demo", action="store_true", help="the sample clip, the packaged model")
     given = parser.parse_args()
-    if given.tiny:
-        files = passing_demo_files()
-        given.video, given.model = files.clip, files.model
+    if given.demo:
+        given.video, given.model = sample_clip(), "demo"
 
-    question = "How does it end?"
+    question = "How many objects can be seen now?"
     with load(given.model) as model:
         plan = model.plan(given.video, question, sampling=towards_the_end, max_new_tokens=100)
         print("Looks at", ", ".join(f"{time_s:.2f} s" for time_s in plan.visuals[0].times_s))

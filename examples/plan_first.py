@@ -3,7 +3,7 @@
 import argparse
 
 from llava_video import load
-from llava_video.demo.files import passing_demo_files
+from llava_video.demo.sample import sample_clip
 
 
 def main() -> None:
@@ -11,13 +11,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("video", nargs="?", default="clip.mp4")
     parser.add_argument("--model", default="lmms-lab/LLaVA-Video-7B-Qwen2")
-    parser.add_argument("--tiny", action="store_true", help="a made-up clip and a random model")
+    parser.add_argument("--demo", action="store_true", help="the sample clip, the packaged model")
     given = parser.parse_args()
-    if given.tiny:
-        files = passing_demo_files()
-        given.video, given.model = files.clip, files.model
+    if given.demo:
+        given.video, given.model = sample_clip(), "demo"
 
-    question = "What happens, and when?"
+    question = "What happens when in this video?"
     with load(given.model) as model:
         plans = {
             detail: model.plan(given.video, question, detail=detail, max_new_tokens=100)

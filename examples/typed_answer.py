@@ -3,7 +3,7 @@
 import argparse
 
 from llava_video import load
-from llava_video.demo.files import passing_demo_files
+from llava_video.demo.sample import sample_clip
 
 
 def main() -> None:
@@ -11,27 +11,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("video", nargs="?", default="clip.mp4")
     parser.add_argument("--model", default="lmms-lab/LLaVA-Video-7B-Qwen2")
-    parser.add_argument("--tiny", action="store_true", help="a made-up clip and a random model")
+    parser.add_argument("--demo", action="store_true", help="the sample clip, the packaged model")
     given = parser.parse_args()
-    if given.tiny:
-        files = passing_demo_files()
-        given.video, given.model = files.clip, files.model
+    if given.demo:
+        given.video, given.model = sample_clip(), "demo"
 
     shape = {
         "type": "object",
         "properties": {
-            "people": {"type": "integer", "minimum": 0, "maximum": 99},
-            "outdoors": {"type": "boolean"},
+            "objects": {"type": "integer", "minimum": 0, "maximum": 99},
+            "sign": {"type": "boolean"},
         },
-        "required": ["people", "outdoors"],
+        "required": ["objects", "sign"],
         "additionalProperties": False,
     }
     with load(given.model) as model:
-        chosen = model.ask(given.video, "Where is this?", response_format=["indoors", "outdoors"])
-        counted = model.ask(given.video, "Who is where? Answer in JSON.", response_format=shape)
+        chosen = model.ask(given.video, "Did anything change?", response_format=["yes", "no"])
+        counted = model.ask(given.video, "What is there? Answer in JSON.", response_format=shape)
 
     print(f"{chosen.parsed}, with probability {chosen.confidence:.2f} among the choices")
-    print(f"{counted.parsed['people']} people, outdoors: {counted.parsed['outdoors']}")
+    print(f"{counted.parsed['objects']} objects, a sign: {counted.parsed['sign']}")
 
 
 if __name__ == "__main__":

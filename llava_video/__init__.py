@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llava_video.judging import Comparison as Comparison
     from llava_video.judging import Preference as Preference
     from llava_video.judging import Verdict as Verdict
+    from llava_video.model.card import ModelCard as ModelCard
     from llava_video.model.prompt import Turn as Turn
     from llava_video.options import Options as Options
     from llava_video.planning.plan_json import plan_from_json as plan_from_json
@@ -49,6 +50,7 @@ _DEFINED_IN = {
     "Description": "llava_video.values",
     "LlavaVideo": "llava_video.api",
     "LlavaVideoError": "llava_video.errors",
+    "ModelCard": "llava_video.model.card",
     "Options": "llava_video.options",
     "Picture": "llava_video.inputs",
     "Plan": "llava_video.values",
@@ -78,6 +80,7 @@ __all__ = [
     "Description",
     "LlavaVideo",
     "LlavaVideoError",
+    "ModelCard",
     "Options",
     "Picture",
     "Plan",

@@ -41,13 +41,14 @@ class LlavaVideo:
     """A loaded model; made by `load`. Every verb may be called from several threads at once.
 
     Args:
-        spec: the checkpoint's facts.
+        spec: the checkpoint's facts; `.card` is what its makers say it knows, None where nothing.
         engine: what answers requests: the scheduler over the weights, the oracle, or a server.
         on_event: called with every `Progress`, `TextPiece` and result, from the calling thread.
     """
 
     def __init__(self, spec: ModelSpec, engine: Engine, *, on_event: OnEvent | None = None) -> None:
         self.spec = spec
+        self.card = spec.card
         self.engine = engine
         self.on_event = on_event
         self._seen = SeenVisuals()
@@ -230,7 +231,8 @@ class LlavaVideo:
             **options: for every window; `start` and `end` bound the whole.
         """
         cut, parts = cut_parts(video, settings_of(options), window_s, overlap_s)
-        answers = self.batch(parts, prompt or WINDOW_PROMPT, on_error="return", **options)
+        words = prompt or (self.card.describe if self.card else "") or WINDOW_PROMPT
+        answers = self.batch(parts, words, on_error="return", **options)
         own = of_answer(options)
 
         def merge(words: str) -> str:
@@ -240,9 +242,7 @@ class LlavaVideo:
 
     def close(self) -> None:
         """Free the model's memory; the object is of no use afterwards."""
-        close = getattr(self.engine, "close", None)
-        if close:
-            close()
+        getattr(self.engine, "close", lambda: None)()
 
     def __enter__(self) -> Self:
         return self
@@ -285,6 +285,8 @@ def load(
     rope: Literal["exact", "compat"] | None = None,
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    adapter: str | Path | None = None,
+    merge_adapter: bool | None = None,
     template: str | None = None,
     engine: EngineSettings | None = None,
     on_event: OnEvent | None = None,
@@ -293,7 +295,8 @@ def load(
     """Load a checkpoint.
 
     Args:
-        name_or_path: a folder, or a hub id such as "lmms-lab/LLaVA-Video-7B-Qwen2".
+        name_or_path: a folder, a hub id such as "lmms-lab/LLaVA-Video-7B-Qwen2", or "demo": the
+            small model that the package carries, which knows a small made-up world alone.
         revision: hub revision.
         device: "auto" (every GPU there is, else the CPU), "cpu", "cuda", "cuda:1", ….
         dtype: "auto" (bfloat16 on a GPU, float32 on a CPU), "float32", "bfloat16" or "float16".
@@ -305,6 +308,9 @@ def load(
         rope: angles of positions, "exact" or the reference's ("compat"); None is the engine's.
         base: what an adapter, a projector or a delta is over: a folder or hub id; None, its own.
         vision_tower: of a checkpoint that holds none: a folder or hub id; None, the one it names.
+        adapter: a folder or hub id of a LoRA adapter over the checkpoint, LLaVA's or PEFT's own.
+        merge_adapter: whether it is added to the weights; None does so to plain ones, and keeps it
+            beside quantised ones.
         template: the conversation's template, "vicuna_v1" or another; None is the checkpoint's own.
         engine: chunk sizes and limits of the engine; None for its defaults.
         on_event: called with every engine event of every request.
@@ -326,6 +332,8 @@ def load(
         dtype=dtype,
         base=base,
         vision_tower=vision_tower,
+        adapter=adapter,
+        merge_adapter=merge_adapter,
         template=template,
         memory=asked,
         settings=engine,
@@ -349,27 +357,16 @@ def describe_video(
     quantize: Quantize = "auto",
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    adapter: str | Path | None = None,
+    merge_adapter: bool | None = None,
     template: str | None = None,
     **options: Unpack[Options],
 ) -> Description:
     """Describe one video in one call.
 
-    The model is loaded and freed again; for several videos, `load` once and call its verbs.
-
-    Args:
-        video: as `LlavaVideo.describe`.
-        prompt: the question; None asks for a description.
-        model: a folder, a hub id, or a loaded model.
-        revision: hub revision.
-        device: as `load`.
-        dtype: as `load`.
-        attn: as `load`.
-        memory: as `load`.
-        quantize: as `load`.
-        base: as `load`.
-        vision_tower: as `load`.
-        template: as `load`.
-        **options: see `Options`.
+    The model is loaded and freed again; for several videos, `load` once and call its verbs. `video`
+    and `prompt` are those of `LlavaVideo.describe`; `model` is a folder, a hub id, "demo",
+    or a loaded model; what follows up to `template` is as in `load`, and the rest are `Options`.
 
     Raises:
         LlavaVideoError: one of its kinds, as `load` and `LlavaVideo.describe`.
@@ -377,8 +374,9 @@ def describe_video(
     """
     settings_of(options)  # a mistyped option is told before gigabytes are loaded
     if isinstance(model, LlavaVideo):
-        given = (revision, device, dtype, attn, memory, quantize, base, vision_tower, template)
-        if given != (None, "auto", "auto", "sdpa", None, "auto", None, None, None):
+        overlays = (base, vision_tower, adapter, merge_adapter, template)
+        given = (revision, device, dtype, attn, memory, quantize, *overlays)
+        if given != (None, "auto", "auto", "sdpa", None, "auto", *[None] * len(overlays)):
             raise ConfigError(
                 "device, dtype, memory and the like are settled when a model is loaded.",
                 "give them to load(), or name the model instead of passing it loaded.",
@@ -394,6 +392,8 @@ def describe_video(
         quantize=quantize,
         base=base,
         vision_tower=vision_tower,
+        adapter=adapter,
+        merge_adapter=merge_adapter,
         template=template,
     ) as loaded:
         return loaded.describe(video, prompt, **options)

@@ -1,11 +1,12 @@
 """Several questions about the same visuals → descriptions: decoded, encoded and prefilled once.
 
-All share the plan made for the longest question; the first one's cache is what the others begin
+Under one set of options (`ask_shared`) or with each its own kind of answer (`ask_each`). All share
+the plan made for the longest question; the first one's cache is what the others begin
 with, where the engine keeps one and the model does not fuse what it sees with the question. Knows
 no decoder and no weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from llava_video.model.spec import ModelSpec
 from llava_video.options import Options, Settings, settings_of
 from llava_video.planning.memory import cache_bytes, request_token_bytes
 from llava_video.preview import turns_of
-from llava_video.running import OnEvent, answer_many
+from llava_video.running import OnEvent, answer_each, answer_many
 from llava_video.seen import SeenVisuals
 from llava_video.values import Description, Plan
 
@@ -68,6 +69,48 @@ def ask_shared(
             settings = _longest_answers(spec, shared.plan, settings, up_to_tokens, words)
         turns = [turns_of(question, shared.opened) for question in questions]
         return answer_many(engine, shared, turns, settings, on_event)
+
+
+def ask_each(
+    spec: ModelSpec,
+    engine: Engine,
+    video: Any,
+    asked: Sequence[tuple[str, Options]],
+    *,
+    options: Options,
+    longest: str = "",
+    seen: SeenVisuals | None = None,
+    on_event: OnEvent | None = None,
+) -> Iterator[Description | Exception]:
+    """Ask several questions of the same visuals, each with its own kind of answer.
+
+    Args:
+        spec: the checkpoint's facts.
+        engine: answers.
+        video: as `LlavaVideo.describe`.
+        asked: questions, each with options of its own answer, such as `response_format`.
+        options: of all of them; which frames are shown is decided here alone.
+        longest: a question to plan for where it is longer than those asked.
+        seen: what was seen of visuals that the cache may hold already.
+        on_event: called with every event.
+
+    Yields:
+        One description per question, in their order; the error of one that failed in its place.
+
+    Raises:
+        SourceError, DecodeError, BudgetError, ConfigError: the visuals cannot be opened or planned.
+        TypeError: an option is unknown.
+    """
+    each = [settings_of({**options, **own}) for _, own in asked]
+    answer_tokens = max(one.planning.max_new_tokens for one in each)
+    shared_settings = settings_of({**options, "max_new_tokens": answer_tokens})
+    words = max((longest, *(question for question, _ in asked)), key=spec.tokenizer.num_text_tokens)
+    spare = spec.tokenizer.num_text_tokens(words) + answer_tokens
+    has_others = len(asked) > 1 and not (spec.geometry.compressed_side and video is not None)
+    planned_for = with_spare(spec, spare if has_others else 0)
+    with open_exchange(planned_for, video, words, shared_settings, seen=seen) as shared:
+        turns = [turns_of(question, shared.opened) for question, _ in asked]
+        yield from answer_each(engine, shared, zip(turns, each, strict=True), on_event)
 
 
 def _longest_answers(

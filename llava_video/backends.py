@@ -57,6 +57,7 @@ BACKENDS: dict[str, Backend] = {
         Backend("pyarrow", "pyarrow", "20", "eval", "tables of benchmarks in Parquet files"),
         Backend("peft", "peft", "0.21", "train", "low-rank training (LoRA)"),
         Backend("deepspeed", "deepspeed", "0.17", "train", "training over many GPUs (ZeRO)"),
+        Backend("tensorboard", "tensorboard", "2.14", "train", "curves of a training run"),
         Backend("torchao", "torchao", "0.14", "int4", "int4 weights on GPUs without Triton"),
     )
 }

@@ -6,6 +6,7 @@ pass, and folds the engine's answer into a `Description`. Knows no scheduler and
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import platform
@@ -22,6 +23,7 @@ from llava_video.engine.request import Answer, FusedPart, Part, Request, TextPar
 from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
+from llava_video.footage import footage_warnings
 from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
 from llava_video.model.hub import commit_of
 from llava_video.model.prompt import Turn
@@ -243,7 +245,10 @@ class Exchange:
             if isinstance(visual, OpenedVideo)
             for fault in visual.decoder.info.faults
         ]
-        return tuple(dict.fromkeys((*self.plan.warnings, *faults, *seen, *answer.warnings)))
+        names = [visual.name for visual in self.opened]
+        unlike = footage_warnings(self.spec.card, names, self.evidence)
+        found = (*self.plan.warnings, *unlike, *faults, *seen, *answer.warnings)
+        return tuple(dict.fromkeys(found))
 
     def _provenance(self) -> dict[str, Any]:
         readers = [
@@ -262,7 +267,7 @@ class Exchange:
             "seed": self.settings.generation.seed,
             "videos": readers,
             "python": platform.python_version(),
-            **{name: backends.version(name) for name in _PROVENANCE_PACKAGES},
+            **_versions(),
         }
 
     def _thumbnails(self) -> tuple[npt.NDArray[np.uint8] | None, tuple[float, ...]]:
@@ -296,12 +301,18 @@ def open_exchange(
     """
     opened = open_visuals(video, settings.sampling, *settings.reading)
     try:
-        turns = turns_of(prompt, opened)
+        turns = turns_of(prompt, opened, spec.card)
         plan = make_plan(spec, opened, turns, settings)
     except BaseException:
         close_all(opened)
         raise
     return Exchange(spec, plan, opened, settings, turns=turns, request_id=request_id, seen=seen)
+
+
+@functools.cache
+def _versions() -> dict[str, str | None]:
+    """Return the versions of what decides answers; looking them up takes milliseconds."""
+    return {name: backends.version(name) for name in _PROVENANCE_PACKAGES}
 
 
 def _visual_key(identity: str, plan: VisualPlan) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import ConfigError
+from llava_video.model.adapters import Adapter, adapter_of
 from llava_video.model.spec import ModelSpec
 from llava_video.plan_table import bytes_words
 from llava_video.planning.geometry import Geometry
@@ -67,6 +68,70 @@ def set_up(
         less = f"Of the {bytes_words(asked_bytes)} asked for, {bytes_words(free_bytes)} are free."
         chosen = replace(chosen, reasons=(*chosen.reasons, less))
     return chosen
+
+
+def set_up_spec(
+    spec: ModelSpec,
+    memory: MemorySettings,
+    engine: EngineSettings,
+    *,
+    kind: str,
+    free_bytes: int | None = None,
+    merge_adapter: bool | None = None,
+) -> ModelSpec:
+    """Return a model's facts as it will run: the precision of its weights, and its adapter's place.
+
+    An adapter that stands beside the decoder's weights counts as weights in the model's dtype.
+
+    Args:
+        spec: the facts as they were read.
+        memory: as `set_up`.
+        engine: as `set_up`.
+        kind: as `set_up`.
+        free_bytes: as `set_up`.
+        merge_adapter: whether a LoRA adapter is merged with its base; None where the weights are
+            plain: beside quantised ones it stays what was trained.
+
+    Raises:
+        BudgetError: as `set_up`.
+        CheckpointError: the adapter does not fit the model.
+        ConfigError: there is no adapter whose place could be chosen.
+    """
+    is_adapter = spec.sources.kind == "adapter"
+    adapter = adapter_of(spec.sources, spec.config.dimensions)
+    if merge_adapter is not None and not is_adapter:
+        raise ConfigError(
+            f"merge_adapter = {merge_adapter} was given, and {spec.name} has no adapter.",
+            "leave it out, or name one by adapter=.",
+        )
+    if not is_adapter or merge_adapter is not False:
+        setup = set_up(spec.geometry, memory, engine, kind=kind, free_bytes=free_bytes)
+        if not is_adapter or merge_adapter or setup.weight_format == "plain":
+            setup = replace(setup, reasons=(*setup.reasons, *_rounded(adapter, "merged")))
+            return replace(spec, setup=setup, sources=replace(spec.sources, is_merged=True))
+    own_bytes = adapter.num_beside * spec.geometry.value_bytes if adapter else 0
+    all_bytes = spec.geometry.weights_bytes + own_bytes
+    geometry = replace(spec.geometry, weights_bytes=all_bytes)
+    setup = set_up(geometry, memory, engine, kind=kind, free_bytes=free_bytes)
+    kept = setup.weight_format
+    size = (
+        f"takes {bytes_words(own_bytes)}" if adapter else "is not counted, for it is not here yet"
+    )
+    reasons = [*setup.reasons, f"The adapter stands beside {kept} weights and {size}."]
+    return replace(
+        spec,
+        geometry=geometry,
+        setup=replace(setup, reasons=(*reasons, *_rounded(adapter, kept))),
+        sources=replace(spec.sources, is_merged=False),
+    )
+
+
+def _rounded(adapter: Adapter | None, kept: str) -> tuple[str, ...]:
+    """Say where the decoder's numbers are those that an adapter was trained over."""
+    own = adapter.base_weights if adapter else "plain"
+    if own in ("plain", kept):
+        return ()
+    return (f"The adapter was trained over {own} weights: the decoder's are rounded to these.",)
 
 
 def with_spare(spec: ModelSpec, spare_tokens: int) -> ModelSpec:

@@ -6,6 +6,7 @@ is loaded.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ import torch
 from llava_video.engine.scheduler import Scheduler
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import ConfigError
-from llava_video.fitting import set_up, with_cache_limit
+from llava_video.fitting import set_up_spec, with_cache_limit
 from llava_video.model.checkpoint import load_model
 from llava_video.model.placement import ROOM_FOR_WEIGHTS
 from llava_video.model.sources import find_sources
@@ -70,6 +71,8 @@ def load_spec(
     dtype: str,
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    adapter: str | Path | None = None,
+    merge_adapter: bool | None = None,
     template: str | None = None,
     memory: MemorySettings | None = None,
     settings: EngineSettings | None = None,
@@ -85,6 +88,8 @@ def load_spec(
         dtype: as `load`.
         base: as `load`.
         vision_tower: as `load`.
+        adapter: as `load`.
+        merge_adapter: as `load`.
         template: as `load`.
         memory: what the model may take, and how its weights are kept; None for the defaults.
         settings: the engine's; None for the defaults.
@@ -92,23 +97,32 @@ def load_spec(
     Raises:
         CheckpointError: as `read_spec`; or the tokenizer knows more ids than the model has rows.
         BudgetError: the weights do not fit.
-        ConfigError: an unknown template.
+        ConfigError: an unknown template, or `merge_adapter` without an adapter.
     """
     chosen = choose_dtype(dtype, device)
     spec = read_spec(
-        name_or_path, revision=revision, base=base, vision_tower=vision_tower, dtype=chosen
+        name_or_path,
+        revision=revision,
+        base=base,
+        vision_tower=vision_tower,
+        adapter=adapter,
+        dtype=chosen,
     ).with_template(template)
     spec.tokenizer.check_rows(spec.config.text.vocab_size)
     where = choose_device(device)
-    setup = set_up(
-        spec.geometry,
-        memory or MemorySettings(),
-        settings or EngineSettings(),
+    as_it_runs = partial(
+        set_up_spec,
+        memory=memory or MemorySettings(),
+        engine=settings or EngineSettings(),
         kind=torch.device(where).type,
         free_bytes=free_gpu_bytes(where, spec.geometry.weights_bytes, is_auto=device == "auto"),
+        merge_adapter=merge_adapter,
     )
-    sources = find_sources(name_or_path, revision=revision, base=base, vision_tower=vision_tower)
-    return replace(spec, sources=sources, setup=setup)
+    as_it_runs(spec)  # before anything large is fetched
+    sources = find_sources(
+        name_or_path, revision=revision, base=base, vision_tower=vision_tower, adapter=adapter
+    )
+    return as_it_runs(replace(spec, sources=sources))
 
 
 def free_gpu_bytes(device: str, plain_bytes: int, *, is_auto: bool) -> int | None:

@@ -12,8 +12,9 @@ from typing import Any, Literal, Unpack
 
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import BudgetError, ConfigError
-from llava_video.fitting import device_kind, set_up
+from llava_video.fitting import device_kind, set_up_spec
 from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
+from llava_video.model.card import ModelCard
 from llava_video.model.prompt import Turn, place_marks, render
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.options import Options, Settings, settings_of
@@ -38,6 +39,8 @@ def plan_video(
     revision: str | None = None,
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    adapter: str | Path | None = None,
+    merge_adapter: bool | None = None,
     template: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -51,10 +54,12 @@ def plan_video(
         video: path, URL, bytes, file object, (frames, times_s), `Video`, `Picture`, or a list of
             `Video` and `Picture` for one prompt with several; None for text alone.
         prompt: the question, or the conversation so far; None asks for a description.
-        model: a folder or a hub id; only its configuration and tokenizer are read.
+        model: a folder, a hub id or "demo"; only its configuration and tokenizer are read.
         revision: hub revision.
         base: as `load`; an overlay without a tokenizer has its base's.
         vision_tower: as `load`; its sizes are read where the configuration only names it.
+        adapter: as `load`.
+        merge_adapter: as `load`.
         template: the conversation's template, by name; None is the checkpoint's own.
         device: what memory is counted for; "auto" is a GPU (looking for one would cost the start-up
             of torch).
@@ -74,12 +79,17 @@ def plan_video(
     if dtype == "auto":
         dtype = "float32" if kind == "cpu" else "bfloat16"
     spec = read_spec(
-        model, revision=revision, base=base, vision_tower=vision_tower, dtype=dtype
+        model,
+        revision=revision,
+        base=base,
+        vision_tower=vision_tower,
+        adapter=adapter,
+        dtype=dtype,
     ).with_template(template)
-    spec = replace(spec, setup=set_up(spec.geometry, asked, EngineSettings(), kind=kind))
+    spec = set_up_spec(spec, asked, EngineSettings(), kind=kind, merge_adapter=merge_adapter)
     opened = open_visuals(video, settings.sampling, *settings.reading)
     try:
-        return make_plan(spec, opened, turns_of(prompt, opened), settings)
+        return make_plan(spec, opened, turns_of(prompt, opened, spec.card), settings)
     finally:
         close_all(opened)
 
@@ -117,8 +127,15 @@ def make_plan(
     return replace(plan, warnings=(*plan.warnings, warning))
 
 
-def turns_of(prompt: Prompt, opened: Sequence[Opened]) -> tuple[Turn, ...]:
+def turns_of(
+    prompt: Prompt, opened: Sequence[Opened], card: ModelCard | None = None
+) -> tuple[Turn, ...]:
     """Return the conversation: the prompt as one user turn, or as given.
+
+    Args:
+        prompt: None asks for a description, in the words of the card where it has any.
+        opened: the visuals.
+        card: the model's.
 
     Raises:
         ConfigError: neither visuals nor words, or a list of something else than `Turn`s.
@@ -127,7 +144,8 @@ def turns_of(prompt: Prompt, opened: Sequence[Opened]) -> tuple[Turn, ...]:
         if not opened:
             raise ConfigError("there is neither a video nor a question.", "give one of them.")
         noun = "video" if any(isinstance(v, OpenedVideo) for v in opened) else "image"
-        prompt = f"Please describe this {noun} in detail."
+        own = "" if card is None else card.describe
+        prompt = own or f"Please describe this {noun} in detail."
     if isinstance(prompt, str):
         return (Turn("user", prompt),)
     if not isinstance(prompt, Iterable):

@@ -64,14 +64,10 @@ def answer_one(
     Raises:
         LlavaVideoError: the request's own error.
     """
-    for event in events_of(engine, [exchange], reuse=reuse, keep=keep):
-        if on_event:
-            on_event(event)
-        if isinstance(event, Finished):
-            return event.answer
-        if isinstance(event, Failed):
-            raise event.error
-    raise AssertionError("an engine ended without finishing its request")
+    answer = _outcome_of(engine, exchange, reuse=reuse, keep=keep, on_event=on_event)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def answer_many(
@@ -81,7 +77,22 @@ def answer_many(
     settings: Settings,
     on_event: OnEvent | None = None,
 ) -> list[Description]:
-    """Ask several things of the same visuals; the first error ends the call.
+    """Ask several things of the same visuals under one set of options, as `answer_each` does.
+
+    Raises:
+        LlavaVideoError: a request's own error; the first one ends the call.
+    """
+    asked = [(turns, settings) for turns in conversations]
+    return [checked(answer) for answer in answer_each(engine, shared, asked, on_event)]
+
+
+def answer_each(
+    engine: Engine,
+    shared: Exchange,
+    asked: Iterable[tuple[Sequence[Turn], Settings]],
+    on_event: OnEvent | None = None,
+) -> Iterator[Description | Exception]:
+    """Ask several things of the same visuals; yield descriptions, or errors in their place.
 
     The first answer's cache serves the others. Where a plan has no prefix that can be shared, each
     sees the visuals anew, one after another: a decoder serves one request at a time.
@@ -89,32 +100,65 @@ def answer_many(
     Args:
         engine: runs them.
         shared: the visuals, opened and planned for the longest of the conversations.
-        conversations: what is asked, at least one.
-        settings: of all.
+        asked: what is asked, each with its own settings of the answer.
         on_event: called with every event.
-
-    Raises:
-        LlavaVideoError: a request's own error.
     """
-    results: list[Description] = []
+    exchanges = enumerate(_followed(shared, asked))
     is_shared = shared.plan.reusable_prefix
-    for idx, turns in enumerate(conversations[: 1 if is_shared else None]):
-        exchange = shared.follow(turns, settings, idx)
-        first = answer_one(engine, exchange, keep=is_shared, on_event=on_event)
-        shared.take_frames_of(exchange)
-        results.append(exchange.description(first))
-    if not is_shared:
-        return results
-    others = (shared.follow(turns, settings, i) for i, turns in enumerate(conversations[1:], 1))
+    kept: KvSequence | None = None
+    num_told = 0
     try:
-        answers = descriptions_in_order(
-            engine, others, first_id=1, reuse=first.sequence, on_event=on_event
+        for request_id, exchange in exchanges:
+            num_told = request_id + 1
+            if isinstance(exchange, Exception):
+                yield exchange
+                continue
+            answer = _outcome_of(engine, exchange, keep=is_shared, on_event=on_event)
+            if isinstance(answer, Exception):
+                yield answer
+                continue
+            kept = answer.sequence
+            shared.take_frames_of(exchange)
+            yield exchange.description(answer)
+            if is_shared:
+                break
+        others = (exchange for _, exchange in exchanges)
+        yield from descriptions_in_order(
+            engine, others, first_id=num_told, reuse=kept, on_event=on_event
         )
-        results += [checked(answer) for answer in answers]
     finally:
-        if first.sequence is not None:
-            first.sequence.release()
-    return results
+        if kept is not None:
+            kept.release()
+
+
+def _followed(
+    shared: Exchange, asked: Iterable[tuple[Sequence[Turn], Settings]]
+) -> Iterator[Exchange | Exception]:
+    """Make an exchange of everything that is asked; an error stands for one without room."""
+    for request_id, (turns, settings) in enumerate(asked):
+        try:
+            yield shared.follow(turns, settings, request_id)
+        except LlavaVideoError as error:
+            yield error
+
+
+def _outcome_of(
+    engine: Engine,
+    exchange: Exchange,
+    *,
+    reuse: KvSequence | None = None,
+    keep: bool,
+    on_event: OnEvent | None,
+) -> Answer | Exception:
+    """Run one exchange to its answer, or to the error in its place."""
+    for event in events_of(engine, [exchange], reuse=reuse, keep=keep):
+        if on_event:
+            on_event(event)
+        if isinstance(event, Finished):
+            return event.answer
+        if isinstance(event, Failed):
+            return event.error
+    raise AssertionError("an engine ended without finishing its request")
 
 
 def descriptions_in_order(

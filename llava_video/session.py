@@ -234,4 +234,5 @@ def _weights_of(spec: ModelSpec) -> str:
             num_bytes = file.seek(0, os.SEEK_END)
             file.seek(max(0, num_bytes - _SAMPLE_BYTES))
             digest.update(num_bytes.to_bytes(8, "little") + file.read())
-    return f"{spec.name} ({digest.hexdigest()[:12]}, {spec.setup.weight_format})"
+    beside = "" if spec.sources.is_merged else ", its adapter beside them"
+    return f"{spec.name} ({digest.hexdigest()[:12]}, {spec.setup.weight_format}{beside})"

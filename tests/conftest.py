@@ -151,3 +151,21 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     write_clip(path, [paint_index(idx, 96, 128) for idx in range(40)])
     return path
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return the demo model's folder; where the checkout has none, a stand-in takes its place.
+
+    Whatever loads "demo" meanwhile gets the same one; read only.
+    """
+    from demo_stand_in import write_stand_in
+
+    from llava_video.model import packaged
+
+    folder = packaged.packaged_folder()
+    with pytest.MonkeyPatch.context() as patch:
+        if not (folder / "config.json").is_file():
+            folder = write_stand_in(tmp_path_factory.mktemp("stand_in") / "checkpoint")
+            patch.setattr(packaged, "packaged_folder", lambda: folder)
+        yield folder

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from scene_maker import scene, thing
+
+from llava_video.config import to_mapping
 
 FIRST, LAST = "What is the first index?", "What is the last index?"
 TRUE_FIRST, TRUE_LAST = "0", "39"
@@ -205,6 +208,36 @@ def write_questions(folder: Path, clip: Path) -> None:
     write_json(folder / "questions.json", items)
 
 
+def write_world(folder: Path, clip: Path) -> None:
+    """Write two questions as `llava-video world` writes them."""
+    place(clip, folder / "videos/000000.mp4")
+    turns = [
+        {"kind": "sign", "text": FIRST, "answer": "0", "choices": [], "seconds": None},
+        {"kind": "count", "text": LAST, "answer": "38", "choices": ["38", "39"], "seconds": None},
+    ]
+    write_records(folder, {"train-0-000000-chat0": turns})
+
+
+def write_world_captions(folder: Path, clip: Path) -> None:
+    """Write two captions; what the oracle reads is no caption, but the first one's very words."""
+    place(clip, folder / "videos/000000.mp4")
+    turns = [
+        {"kind": "short", "text": FIRST, "answer": "0", "choices": [], "seconds": None},
+        {"kind": "timed", "text": LAST, "answer": "38", "choices": [], "seconds": None},
+    ]
+    write_records(folder, {f"train-0-000000-{turn['kind']}": [turn] for turn in turns})
+
+
+def write_records(folder: Path, turns_of: dict[str, list[dict[str, Any]]]) -> None:
+    """Write records of one clip that shows a red square and nothing else."""
+    truth = to_mapping(scene(thing()))
+    lines = [
+        json.dumps({"id": name, "video": "videos/000000.mp4", "answers": turns, "truth": truth})
+        for name, turns in turns_of.items()
+    ]
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 WRITERS = {
     "questions": write_questions,
     "videomme": write_videomme,
@@ -216,4 +249,6 @@ WRITERS = {
     "longvideobench": write_longvideobench,
     "mmbench": write_mmbench,
     "seedbench": write_seedbench,
+    "world": write_world,
+    "world-captions": write_world_captions,
 }

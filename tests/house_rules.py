@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "asking",
         "exchange",
         "fitting",
+        "footage",
         "inputs",
         "judging",
         "loading",

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from llava_video.api import LlavaVideo
-from llava_video.asking import ask_shared
+from llava_video.asking import ask_each, ask_shared
 from llava_video.engine.request import Answer, Event, Finished, Request
 from llava_video.errors import ConfigError
 from llava_video.model.spec import ModelSpec
+from llava_video.options import Options
 from llava_video.planning.memory import fixed_bytes, token_bytes
+from llava_video.values import Description
 
 
 class QuietEngine:
@@ -106,3 +108,35 @@ def test_fused_answers_take_what_the_memory_leaves_beside_their_rows(
     for questions in (["Why?"], ["Why?", "How?"]):
         lengths, tokens = _lengths(spec, tiny_clip, questions, 4096)
         assert lengths == [2500 - tokens[0]] * len(questions)
+
+
+def test_each_question_has_its_own_kind_of_answer(tiny_model: LlavaVideo, tiny_clip: Path) -> None:
+    engine = QuietEngine()
+    asked = [("Why?", Options(response_format=["a", "b"])), ("How?", Options(max_new_tokens=900))]
+    told = list(ask_each(tiny_model.spec, engine, tiny_clip, asked, options={"num_frames": 4}))
+    assert [isinstance(one, Description) for one in told] == [True, True]
+    generations = [request.generation for request in engine.requests]
+    assert [one.choices for one in generations] == [("a", "b"), ()]
+    assert [one.max_new_tokens for one in generations] == [512, 900]
+
+
+def test_frames_are_planned_for_the_longest_question_and_answer(
+    tiny_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    """Also for one that is not asked now; a plan for the first one alone shows more."""
+    geometry = replace(tiny_model.spec.geometry, context_tokens=600)
+    spec = replace(tiny_model.spec, geometry=geometry)
+
+    def tokens(asked: list[tuple[str, Options]], longest: str = "") -> set[int]:
+        told = ask_each(
+            spec, QuietEngine(), tiny_clip, asked, options={"max_new_tokens": 16}, longest=longest
+        )
+        return {one.plan.visual_tokens for one in told if isinstance(one, Description)}
+
+    short, words = ("Why?", Options()), "Why? " * 40
+    (most,) = tokens([short])
+    (fewer,) = tokens([short, (words, Options())])
+    (later,) = tokens([short], longest=words)
+    (long_answer,) = tokens([short, ("Why?", Options(max_new_tokens=200))])
+    assert most > fewer == later
+    assert long_answer < most

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import overlay_cases as cases
 import pytest
 
 from llava_video.engine.settings import EngineSettings
@@ -13,12 +14,13 @@ from llava_video.fitting import (
     GPU_WORKSPACE_BYTES,
     device_kind,
     set_up,
+    set_up_spec,
     with_cache_limit,
     with_spare,
 )
-from llava_video.model.spec import read_spec
+from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.planning.geometry import Geometry
-from llava_video.planning.memory import Setup, cache_bytes
+from llava_video.planning.memory import Setup, cache_bytes, weights_bytes
 from llava_video.planning.settings import MemorySettings
 
 pytest_plugins = ["planning_fixtures"]
@@ -104,3 +106,70 @@ def test_a_spec_may_leave_cache_free(tiny_folder: Path):
 def test_it_needs_no_torch():
     code = "import sys; import llava_video.fitting; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def adapted(tiny_folder: Path, tmp_path: Path) -> ModelSpec:
+    """Return the tiny model with an adapter of rank 4 on a layer of 64 x 64."""
+    pairs = {cases.Q_PROJ: cases.low_rank(4, 64, 64, 1)}
+    folder = cases.write_adapter(tiny_folder, tmp_path / "adapter", pairs)
+    return read_spec(tiny_folder, adapter=folder, dtype="float32")
+
+
+ADAPTER_BYTES = 4 * (64 + 64) * 4  # A and B in float32
+
+
+@pytest.mark.parametrize(
+    ("quantize", "merge", "is_merged"),
+    [
+        ("plain", None, True),
+        ("int4", None, False),
+        ("plain", False, False),
+        ("int8", True, True),
+    ],
+)
+def test_an_adapter_is_weights_where_it_is_not_merged(
+    adapted: ModelSpec, quantize: str, merge: bool | None, is_merged: bool
+):
+    asked = MemorySettings(quantize=quantize)
+    spec = set_up_spec(adapted, asked, EngineSettings(), kind="cpu", merge_adapter=merge)
+    assert spec.sources.is_merged == is_merged
+    own = weights_bytes(spec.geometry, quantize) - weights_bytes(adapted.geometry, quantize)
+    assert own == (0 if is_merged else ADAPTER_BYTES)
+    told = [reason for reason in spec.setup.reasons if "stands beside" in reason]
+    assert told == [] if is_merged else "takes 2.0 KiB" in told[0]
+
+
+def format_in(spec: ModelSpec, num_bytes: int, merge: bool | None) -> str | None:
+    """Return how weights are kept in so much memory; None where nothing fits."""
+    asked = MemorySettings(memory=num_bytes)
+    try:
+        made = set_up_spec(spec, asked, EngineSettings(), kind="cpu", merge_adapter=merge)
+    except BudgetError:
+        return None
+    return made.setup.weight_format
+
+
+def test_plain_weights_that_fit_take_the_adapter_in(adapted: ModelSpec):
+    """In the least memory that plain weights alone fit, they stay plain; with a byte less, not."""
+    low, high = 2**16, 2**30
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if format_in(adapted, middle, True) == "plain" else (middle, high)
+    assert format_in(adapted, high, None) == "plain"
+    assert format_in(adapted, low, None) != "plain"
+    assert format_in(adapted, high, False) != "plain"
+    assert format_in(adapted, high + ADAPTER_BYTES, False) == "plain"
+
+
+def test_an_adapter_that_is_not_fetched_is_said_not_to_be_counted(adapted: ModelSpec):
+    (adapted.folder / "adapter_model.bin").unlink()
+    spec = set_up_spec(adapted, MemorySettings(quantize="int8"), EngineSettings(), kind="cpu")
+    assert weights_bytes(spec.geometry, "int8") == weights_bytes(adapted.geometry, "int8")
+    assert "is not counted" in spec.setup.reasons[-1]
+
+
+def test_the_place_of_an_adapter_that_is_not_there_is_no_choice(tiny_folder: Path):
+    spec = read_spec(tiny_folder)
+    with pytest.raises(ConfigError, match="has no adapter"):
+        set_up_spec(spec, MemorySettings(), EngineSettings(), kind="cpu", merge_adapter=True)

@@ -6,12 +6,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import BudgetError, CheckpointError, ConfigError
 from llava_video.fitting import set_up
-from llava_video.inputs import Picture
+from llava_video.inputs import OpenedPicture, Picture
+from llava_video.model.card import ModelCard
 from llava_video.model.prompt import Turn
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.options import settings_of
@@ -95,6 +97,37 @@ def test_a_picture_is_planned_too(tiny_folder: Path, tmp_path: Path) -> None:
     assert plan.visuals[0].kind == "image"
     assert "describe this image" in plan.prompt
     assert "located at" not in plan.prompt
+
+
+@pytest.mark.usefixtures("demo_checkpoint")
+def test_the_demo_model_looks_as_it_was_trained_to() -> None:
+    """Twice a second, 24 times at most; what is asked for comes first. 20 tokens: 4 x (4 + 1)."""
+    second = np.zeros((10, 48, 64, 3), np.uint8)
+
+    def plan_of(num_s: int, **options: int) -> tuple[int, tuple[float, ...], int]:
+        video = (np.concatenate([second] * num_s), [0.1 * i for i in range(10 * num_s)])
+        plan = plan_video(video, "Why?", model="demo", **options)
+        (visual,) = plan.visuals
+        return visual.num_frames, visual.times_s[:3], plan.visual_tokens
+
+    assert plan_of(7) == (14, (0.0, 0.5, 1.0), 14 * 20)
+    assert plan_of(12) == (24, (0.0, 0.5, 1.0), 24 * 20)
+    frames, times_s, _ = plan_of(20)
+    assert (frames, times_s[0]) == (24, 0.0)
+    assert times_s[2] > 1.5  # spread over 20 s, no longer twice a second
+    assert plan_of(7, fps=1) == (7, (0.0, 1.0, 2.0), 7 * 20)
+    assert plan_of(7, num_frames=2)[0] == 2
+    assert plan_of(7, max_frames=5)[0] == 5
+
+
+def test_a_description_is_asked_for_in_words_that_the_model_was_taught() -> None:
+    picture = OpenedPicture(frame=np.zeros((8, 8, 3), np.uint8), name="a", identity="a")
+    card = ModelCard(name="toy", describe="What is there?")
+    assert turns_of(None, (picture,), card) == (Turn("user", "What is there?"),)
+    own = (Turn("user", "Please describe this image in detail."),)
+    assert turns_of(None, (picture,), ModelCard(name="toy")) == own
+    assert turns_of(None, (picture,)) == own
+    assert turns_of("Why?", (picture,), card) == (Turn("user", "Why?"),)
 
 
 def test_an_unknown_model_is_a_checkpoint_error(tiny_clip: Path) -> None:

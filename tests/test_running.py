@@ -10,8 +10,10 @@ import pytest
 from llava_video.api import LlavaVideo
 from llava_video.engine.request import Answer, Event, Failed, Finished, Request, TextPiece
 from llava_video.errors import ConfigError, DecodeError, SourceError
-from llava_video.exchange import Exchange
-from llava_video.running import Stream, answer_one, descriptions_in_order
+from llava_video.exchange import Exchange, open_exchange
+from llava_video.model.prompt import Turn
+from llava_video.options import settings_of
+from llava_video.running import Stream, answer_each, answer_one, descriptions_in_order
 from llava_video.values import Description
 
 ANSWER = Answer(
@@ -172,3 +174,26 @@ def test_many_questions_share_what_they_can(
         reused = [answer.usage.reused_tokens > 0 for answer in answers[1:]]
         assert reused == [shares, shares]
     assert mini_model.engine.arena.used_tokens == 0  # type: ignore[attr-defined]  # the scheduler's
+
+
+def test_an_answer_that_fails_stands_alone_and_the_next_one_looks(
+    tiny_model: LlavaVideo, tiny_clip: Path
+) -> None:
+    """The first is no choice this engine can read, one in the middle leaves no room."""
+    base: Any = {"num_frames": 4, "max_new_tokens": 6, "loop_guard": False}
+    room = tiny_model.spec.geometry.context_tokens
+    own: list[Any] = [
+        {"response_format": ["a choice of more than six tokens", "b"]},
+        {"response_format": ["yes", "no"]},
+        {"max_new_tokens": room},
+        {},
+    ]
+    asked = [((Turn("user", "Why?"),), settings_of({**base, **one})) for one in own]
+    with open_exchange(tiny_model.spec, tiny_clip, "Why?", settings_of(base)) as shared:
+        answers = list(answer_each(tiny_model.engine, shared, asked))
+    assert [isinstance(answer, Exception) for answer in answers] == [True, False, True, False]
+    chosen, free = cast("list[Description]", [answers[1], answers[3]])
+    assert chosen.text in ("yes", "no")
+    # All but the prompt's last token is there: the question is the same.
+    assert free.usage.reused_tokens == chosen.plan.tokens - 1
+    assert free.text == tiny_model.ask(tiny_clip, "Why?", **base).text

@@ -14,7 +14,8 @@ from typing import Literal
 
 from llava_video import __version__, backends
 from llava_video.backends import BACKENDS, Backend
-from llava_video.errors import BackendMissingError, LlavaVideoError
+from llava_video.errors import BackendMissingError, CheckpointError, LlavaVideoError
+from llava_video.model.packaged import demo_folder
 from llava_video.ops.native import native_words
 from llava_video.video.decoder import open_decoder
 from llava_video.video.settings import BackendName
@@ -40,6 +41,7 @@ _COSTS = {
     "pyarrow": "Without it `eval` reads no Parquet files; JSON, CSV and TSV are read.",
     "peft": "Without it stages train whole weights only, no low-rank changes (LoRA).",
     "deepspeed": "Without it a stage that names a DeepSpeed file is refused.",
+    "tensorboard": "Without it a run's metrics are lines of JSON alone.",
     "torchao": "Without it int4 weights are slow on a GPU that has no Triton.",
 }
 _NEEDED = frozenset({"torch", "av"})
@@ -92,6 +94,22 @@ def _check_program() -> Iterator[Finding]:
     python = f"{platform.python_version()} on {platform.system()}, {platform.machine()}"
     yield Finding(group="program", name="llava_video", state="ok", found=__version__)
     yield Finding(group="program", name="Python", state="ok", found=python)
+    yield _check_demo_model()
+
+
+def _check_demo_model() -> Finding:
+    try:
+        found = str(demo_folder())
+    except CheckpointError as error:
+        return Finding(
+            group="program",
+            name="demo model",
+            state="absent",
+            found=error.message,
+            cost='Without it `llava-video demo` and model="demo" do not work.',
+            remedy=error.hint,
+        )
+    return Finding(group="program", name="demo model", state="ok", found=found)
 
 
 def _check_package(backend: Backend) -> Finding:

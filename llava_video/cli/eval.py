@@ -65,10 +65,10 @@ def eval(
 ) -> int:
     """Ask a benchmark's questions and score the answers.
 
-    TASK is questions (this library's own files), videomme, mvbench, nextqa, nextqa-open,
-    activitynetqa, mlvu, longvideobench, mmbench or seedbench; DIR holds a local copy as it is
-    published, files of questions and videos. Nothing is downloaded. Answers are greedy; questions
-    with choices are answered with one of them.
+    TASK is questions (this library's own files), world or world-captions (a folder of `llava-video
+    world`), videomme, mvbench, nextqa, nextqa-open, activitynetqa, mlvu, longvideobench, mmbench or
+    seedbench; DIR holds a local copy as it is published, files of questions and videos. Nothing is
+    downloaded. Answers are greedy; questions with choices are answered with one of them.
     """  # fmt: skip
     from llava_video.eval.records import RecordFile
     from llava_video.eval.report_table import report_lines

@@ -74,7 +74,7 @@ def _unscanned(keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 def _known_of(model: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is known of a model before it is loaded; memory counts where the device is."""
-    names = ["model", "revision", "base", "vision_tower", "template"]
+    names = ["model", "revision", "base", "vision_tower", "adapter", "merge_adapter", "template"]
     if model.get("device", "auto") != "auto":
         names += ["device", "dtype", "memory", "quantize"]
     return {name: model[name] for name in names if model.get(name) is not None}

@@ -29,9 +29,9 @@ COMMANDS = {
     "models": "List known checkpoints, or say what a folder is.",
     "convert": "Write a checkpoint in the other layout.",
     "eval": "Ask a benchmark's questions and score the answers.",
-    "train": "Train one stage, or check its data.",
+    "train": "Train stages, or check their data.",
     "world": "Write clips of a small world whose truth is known.",
-    "demo": "Run the whole path on a made-up clip.",
+    "demo": "Describe a clip whose truth is known.",
 }
 _INTERRUPTED = 130
 

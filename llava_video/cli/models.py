@@ -26,6 +26,7 @@ from llava_video.model.known_models import KnownModel, find_known
 from llava_video.model.matching import match_tensors
 from llava_video.model.members import MEMBERS, Member, member_of
 from llava_video.model.names import num_parameters, parameter_shapes
+from llava_video.model.packaged import DEMO_MODEL
 from llava_video.model.shards import read_header
 from llava_video.model.sources import find_local
 from llava_video.model.spec import ModelSpec, read_spec
@@ -56,6 +57,7 @@ _NOTES = (
     "*        trained on single pictures only: frames are given as pictures",
     "+        put together with the weights it is over as it loads: --base",
     f"default  {DEFAULT_MODEL}",
+    f"{DEMO_MODEL}     in the package; knows a small made-up world alone: llava-video models demo",
 )
 _LAYOUTS = {"original": "the authors' layout", "hf": "the layout of transformers"}
 _KINDS = {
@@ -175,6 +177,7 @@ class _Facts:
             "geometry": to_mapping(spec.geometry),
             "vision": to_mapping(config.vision),
             "text": to_mapping(config.text),
+            "card": None if spec.card is None else to_mapping(spec.card),
         }
 
     def weights_bytes(self) -> dict[str, int]:
@@ -203,7 +206,9 @@ class _Facts:
         sentences = self._identity() | self._sizes() | self._visuals()
         if str(self.spec.folder) == self.spec.name:
             del sentences["folder"]
-        return (f"{heading:<9} {words}" for heading, words in sentences.items())
+        yield from (f"{heading:<9} {words}" for heading, words in sentences.items())
+        if self.spec.card is not None:
+            yield f"\n{self.spec.card}"
 
     def _identity(self) -> dict[str, str]:
         spec = self.spec

@@ -106,13 +106,18 @@ def model_options(*, with_weights: bool) -> Callable[[F], F]:
     """
     made = [
         option("--model", "-m", section=MODEL, default=DEFAULT_MODEL, show_default=True,
-               metavar="NAME|DIR", help="A hub id, or a folder with a checkpoint."),
+               metavar="NAME|DIR", help="A hub id, a folder, or demo, the packaged one."),
         option("--revision", section=MODEL, metavar="NAME",
                help="Branch, tag or commit of a hub id."),
         option("--base", section=MODEL, metavar="NAME|DIR",
                help="What an adapter, a projector or a delta is over.  [default: what it names]"),
         option("--vision-tower", section=MODEL, metavar="NAME|DIR",
                help="Of a checkpoint that holds none.  [default: the one it names]"),
+        option("--adapter", section=MODEL, metavar="NAME|DIR",
+               help="A LoRA adapter over the model."),
+        option("--merge-adapter/--no-merge-adapter", section=MODEL, default=None,
+               help="Add it to the weights, or keep it beside them.  [default: beside quantised "
+               "weights alone]"),
         option("--template", section=MODEL, type=click.Choice(tuple(TEMPLATES)), metavar="NAME",
                help=f"Of the conversation: {', '.join(TEMPLATES)}.  [default: the checkpoint's]"),
         _option_of("memory", MODEL, MemorySettings),

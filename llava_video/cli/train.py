@@ -81,9 +81,10 @@ def _train(console: Console, stage: StageSettings, as_json: bool, *, is_one: boo
 
     def show(line: Mapping[str, Any]) -> None:
         console.progress.on_step(line["step"], line["steps"])
-        console.note(
-            f"step {line['step']}: loss {line['loss']:.4f}, {line['tokens_per_s']:,.0f} tokens/s"
-        )
+        text = f"step {line['step']}: loss {line['loss']:.4f}, {line['tokens_per_s']:,.0f} tokens/s"
+        if "reward_accuracy" in line:
+            text += f", {line['reward_accuracy']:.0%} of pairs right"
+        console.note(text)
 
     done = run_stage(stage, show)
     console.progress.close()

@@ -19,6 +19,8 @@ MODEL_NAMES = (
     "revision",
     "base",
     "vision_tower",
+    "adapter",
+    "merge_adapter",
     "device",
     "dtype",
     "attn",

@@ -17,6 +17,7 @@ from llava_video.cli.console import Console
     help="train, val, heldout, long or monitor; they share no clip.  [default: train]",
 )
 @option("--config", metavar="FILE", help="YAML: what clips are like, instead of the split's own.")
+@option("--preferences", is_flag=True, help="Write pairs of a right and a wrong answer too.")
 @option("--workers", "num_workers", type=int, default=1, help="Processes.  [default: 1]")
 @progress_option()
 @click.pass_obj
@@ -28,6 +29,7 @@ def world(
     seed: int,
     split: str,
     config: str | None,
+    preferences: bool,
     num_workers: int,
 ) -> int:
     """Write clips of a small world whose truth is known.
@@ -37,6 +39,7 @@ def world(
     """
     from llava_video.config import read_yaml  # a tenth of a second that `--help` need not pay
     from llava_video.world.dataset import read_records, write_world
+    from llava_video.world.preference import write_preferences
     from llava_video.world.settings import WorldSettings
 
     path = write_world(
@@ -54,4 +57,7 @@ def world(
         num_records += 1
         num_turns += len(record["answers"])
     click.echo(f"{path}: {num_clips:,} clips, {num_records:,} records, {num_turns:,} answers.")
+    if preferences:
+        pairs_path, num_pairs = write_preferences(path)
+        click.echo(f"{pairs_path}: {num_pairs:,} pairs.")
     return 0

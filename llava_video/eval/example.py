@@ -18,6 +18,21 @@ from llava_video.eval.tables import Row
 Truth = str | int | float | bool | None
 
 
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One share that an answer adds to, where it is more than right or wrong.
+
+    Attributes:
+        name: of what: "objects named".
+        part: counted.
+        whole: out of so many; 0 where there is nothing to count.
+    """
+
+    name: str
+    part: int
+    whole: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """One question about one video or picture.
@@ -34,6 +49,8 @@ class Example:
         tolerance: how far a number may be off, in its own unit.
         groups: what it is counted with: kind of group → name. The first kind is the question's
             type, by which a guess is made.
+        measure: what else is counted of an answer's text, "" of one that failed; None for nothing.
+        max_new_tokens: the longest answer where no option says so; None for a short one.
         fault: why it cannot be asked.
     """
 
@@ -46,6 +63,8 @@ class Example:
     other_answers: tuple[str, ...] = ()
     tolerance: float = 0.0
     groups: Mapping[str, str] = field(default_factory=dict)
+    measure: Callable[[str], tuple[Measure, ...]] | None = field(default=None, compare=False)
+    max_new_tokens: int | None = None
     fault: LlavaVideoError | None = None
 
     @property
@@ -61,7 +80,8 @@ class Example:
         """
         span = (self.footage.start_s, self.footage.end_s) if self.footage else None
         asked = (self.id, self.prompt, self.choices, self.answer, self.other_answers)
-        return digest_of([*asked, self.tolerance, span])
+        longest = [] if self.max_new_tokens is None else [self.max_new_tokens]
+        return digest_of([*asked, self.tolerance, span, *longest])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import IO, Any, Literal, Self
 
 from llava_video.config import from_mapping, to_mapping
 from llava_video.errors import ConfigError, LlavaVideoError
-from llava_video.eval.example import Truth
+from llava_video.eval.example import Measure, Truth
 
 View = Literal["video", "noise"]
 
@@ -99,6 +99,7 @@ class Record:
         exact: whether it was right without normalisation.
         confidence: probability of the choice among the choices; None of free answers.
         judged: a judge's word on a free answer; None without judge.
+        measures: what else was counted of the answer.
         prompt_hash: of the whole prompt, template and time sentence included.
         shown: the visuals as planned.
         text_tokens: of the prompt.
@@ -130,6 +131,7 @@ class Record:
     exact: bool | None = None
     confidence: float | None = None
     judged: Judged | None = None
+    measures: tuple[Measure, ...] = ()
     prompt_hash: str = ""
     shown: tuple[Shown, ...] = ()
     text_tokens: int = 0

@@ -6,7 +6,7 @@ and are counted as failures only. Knows no model.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -51,6 +51,21 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureScore:
+    """A share that answers add to, over all of a group: "objects named".
+
+    Attributes:
+        name: of what.
+        share: all parts over all wholes; n counts what the wholes do, not answers.
+        noise: the same with noise for frames; None where it was not asked.
+    """
+
+    name: str
+    share: Proportion
+    noise: Proportion | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupScore:
     """The score of one group of examples.
 
@@ -64,6 +79,7 @@ class GroupScore:
         judged: answers a judge holds for right, over those it decided; None without.
         majority: what the commonest right answer would reach, of each type by itself.
         noise: accuracy with noise for frames; None where it was not asked.
+        measures: what else was counted of the answers, nothing being left out for failing.
         num_failed: examples without an answer.
         num_unknown: examples whose right answer the benchmark keeps to itself; in no accuracy.
         facts: what decided it.
@@ -77,6 +93,7 @@ class GroupScore:
     judged: Proportion | None
     majority: float | None
     noise: Proportion | None
+    measures: tuple[MeasureScore, ...]
     num_failed: int
     num_unknown: int
     facts: Facts
@@ -168,6 +185,7 @@ def _group_score(
         judged=_share(decided, _is_judged_right, settings.level),
         majority=_majority(known),
         noise=_share(blind, _is_right, settings.level),
+        measures=tuple(_measures(members, blind, settings.level)),
         num_failed=sum(record.failure is not None for record in members),
         num_unknown=sum(r.answer is None and r.failure is None for r in members),
         facts=_facts(members),
@@ -181,6 +199,28 @@ def _share(
         return None
     clusters = [record.cluster for record in records]
     return proportion([is_right(record) for record in records], clusters, level)
+
+
+def _measures(
+    members: Sequence[Record], blind: Sequence[Record], level: float
+) -> Iterator[MeasureScore]:
+    names = dict.fromkeys(measure.name for record in members for measure in record.measures)
+    for name in names:
+        share = _measured(members, name, level)
+        if share is not None:
+            yield MeasureScore(name=name, share=share, noise=_measured(blind, name, level))
+
+
+def _measured(records: Sequence[Record], name: str, level: float) -> Proportion | None:
+    """Return one share over all records: as if each thing counted were an answer of its own."""
+    outcomes: list[bool] = []
+    clusters: list[str] = []
+    for record in records:
+        for measure in record.measures:
+            if measure.name == name:
+                outcomes += [idx < measure.part for idx in range(measure.whole)]
+                clusters += [record.cluster] * measure.whole
+    return proportion(outcomes, clusters, level) if outcomes else None
 
 
 def _is_right(record: Record) -> bool:

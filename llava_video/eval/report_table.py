@@ -13,6 +13,9 @@ def report_lines(report: Report) -> Iterator[str]:
     yield from _table(report)
     yield ""
     yield from _notes(report)
+    if any(score.measures for score in report.scores):
+        yield ""
+        yield from _measures(report)
     if report.calibration is not None:
         yield ""
         yield from _reliability(report)
@@ -93,6 +96,22 @@ def _range(spread: Spread) -> str:
     if spread.least == spread.greatest:
         return f"{spread.least:,}"
     return f"{spread.least:,} to {spread.greatest:,} (middle {spread.middle:,g})"
+
+
+def _measures(report: Report) -> Iterator[str]:
+    """Yield a line for every share that answers add to, of the whole and of every group."""
+    rows = [["counted", "n", "videos", "share", "interval", "noise"]]
+    for score in report.scores:
+        name = report.task if score.kind == "all" else f"  {score.kind}: {score.name}"
+        for one in score.measures:
+            found = one.share
+            interval = f"{100 * found.low:.1f} to {100 * found.high:.1f}"
+            counts = [f"{found.num_examples:,}", f"{found.num_clusters:,}"]
+            shares = [_percent(found.value), interval, _share(one.noise)]
+            rows.append([f"{name}, {one.name}", *counts, *shares])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield _line(row, widths)
 
 
 def _reliability(report: Report) -> Iterator[str]:

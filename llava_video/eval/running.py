@@ -7,13 +7,15 @@ is in, which is then begun again behind it. Knows no benchmark.
 
 import itertools
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import llava_video
 from llava_video.api import LlavaVideo
+from llava_video.asking import ask_each
 from llava_video.errors import ConfigError, LlavaVideoError
 from llava_video.eval.baselines import blinded
 from llava_video.eval.example import Example, digest_of
@@ -66,17 +68,19 @@ def evaluate(
     settings = settings or EvalSettings()
     _check(examples, options)
     asked = examples[: settings.limit]
-    asking: dict[str, Any] = {"max_new_tokens": SHORT_TOKENS, **options}
-    run = run_digest(model, task, asking)
+    asking: dict[str, Any] = {**options}
+    run = run_digest(model, task, {"max_new_tokens": SHORT_TOKENS, **asking})
     seed = settings.noise_seed
     views: dict[str, tuple[View, LlavaVideo]] = {run: ("video", model)}
     if settings.noise:
         views[digest_of([run, "noise", seed])] = ("noise", blinded(model, seed))
+    longest = _longest_prompts(model, examples)
     num_all, num_done = len(asked) * len(views), 0
     found: list[Record] = []
     with RecordFile(None if records is None else Path(records)) as file:
         for own_run, (view, seen_by) in views.items():
-            asker = _Asker(seen_by, own_run, view, asking, judge if view == "video" else None)
+            own_judge = judge if view == "video" else None
+            asker = _Asker(seen_by, own_run, view, asking, own_judge, longest)
             for record in _all(asker, asked, file, retry_failed=settings.retry_failed):
                 found.append(record)
                 num_done += 1
@@ -98,6 +102,15 @@ def _check(examples: Sequence[Example], options: Options) -> None:
         if example.id in seen:
             raise ConfigError(f"two examples are called {example.id!r}.", "give each its own id.")
         seen.add(example.id)
+
+
+def _longest_prompts(model: LlavaVideo, examples: Sequence[Example]) -> dict[str, str]:
+    """Return the longest prompt about each video."""
+    prompts: defaultdict[str, list[str]] = defaultdict(list)
+    for example in examples:
+        prompts[example.cluster].append(example.prompt)
+    count = model.spec.tokenizer.num_text_tokens
+    return {cluster: max(texts, key=count) for cluster, texts in prompts.items()}
 
 
 def _all(
@@ -130,6 +143,8 @@ class _Asker:
         view: what the model is shown.
         options: of every question.
         judge: of free answers, or None.
+        longest: video → the longest question about it, asked now or before: what frames are planned
+            for does not depend on where a run was stopped.
     """
 
     def __init__(
@@ -139,9 +154,10 @@ class _Asker:
         view: View,
         options: Mapping[str, Any],
         judge: Judge | None,
+        longest: Mapping[str, str],
     ) -> None:
         self.model, self.run, self.view = model, run, view
-        self._options, self._judge = options, judge
+        self._options, self._judge, self._longest = options, judge, longest
 
     def answers(self, examples: Sequence[Example]) -> Iterator[Record]:
         """Yield a record of every example, in their order."""
@@ -152,7 +168,7 @@ class _Asker:
     def _given(self, examples: Sequence[Example]) -> Iterator[Description | Exception]:
         """Yield what becomes of every example: an answer, or the error in its place.
 
-        The first question about a video is asked by itself: the others then begin with its cache.
+        Neighbours about one video share one look at it; the others are asked several at once.
         """
         singles: list[Example] = []
         for _, group in itertools.groupby(examples, lambda example: example.footage):
@@ -160,22 +176,21 @@ class _Asker:
             if len(members) == 1 and not _is_heavy(members[0]):
                 singles += members
                 continue
-            yield from self._together(singles)
+            yield from self._restarted(self._together, singles)
             singles = []
-            yield self._alone(members[0])
-            if _is_heavy(members[0]):
-                yield from map(self._alone, members[1:])
-            else:
-                yield from self._together(members[1:])
-        yield from self._together(singles)
+            yield from self._restarted(self._of_one_video, members)
+        yield from self._restarted(self._together, singles)
 
-    def _together(self, examples: Sequence[Example]) -> Iterator[Description | Exception]:
-        """Ask several at once."""
+    def _restarted(
+        self,
+        ask: Callable[[Sequence[Example]], Iterator[Description | Exception]],
+        examples: Sequence[Example],
+    ) -> Iterator[Description | Exception]:
+        """Ask several in one go, and where that breaks, begin again behind the one waited for."""
         start = 0
         while start < len(examples):
             try:
-                requests = map(self._request, examples[start:])
-                for answer in self.model.batch(requests, on_error="return"):
+                for answer in ask(examples[start:]):
                     start += 1
                     yield answer
             except Exception as error:
@@ -187,6 +202,23 @@ class _Asker:
                 start += 1
                 yield self._alone(examples[start - 1])
 
+    def _together(self, examples: Sequence[Example]) -> Iterator[Description | Exception]:
+        """Ask about several videos at once."""
+        return self.model.batch(map(self._request, examples), on_error="return")
+
+    def _of_one_video(self, examples: Sequence[Example]) -> Iterator[Description | Exception]:
+        """Ask everything about one video: opened, decoded, encoded and prefilled once."""
+        footage = examples[0].footage
+        return ask_each(
+            self.model.spec,
+            self.model.engine,
+            None if footage is None else footage.load(),
+            [(example.prompt, self._answer_options(example)) for example in examples],
+            options=cast("Options", self._options),
+            longest=self._longest.get(examples[0].cluster, ""),
+            on_event=self.model.on_event,
+        )
+
     def _alone(self, example: Example) -> Description | Exception:
         try:
             request = self._request(example)
@@ -196,8 +228,17 @@ class _Asker:
 
     def _request(self, example: Example) -> dict[str, Any]:
         visual = None if example.footage is None else example.footage.load()
-        choices = {"response_format": list(example.choices)} if example.choices else {}
-        return {"video": visual, "prompt": example.prompt, **self._options, **choices}
+        own = self._answer_options(example)
+        return {"video": visual, "prompt": example.prompt, **self._options, **own}
+
+    def _answer_options(self, example: Example) -> Options:
+        """Return the options of one example's answer."""
+        own: Options = {}
+        if example.choices:
+            own["response_format"] = list(example.choices)
+        if "max_new_tokens" not in self._options:
+            own["max_new_tokens"] = example.max_new_tokens or SHORT_TOKENS
+        return own
 
     def _record(self, example: Example, answer: Description | Exception) -> Record:
         record = Record(
@@ -217,8 +258,9 @@ class _Asker:
             library=llava_video.__version__,
             commit=commit_of_library(),
         )
+        measure = example.measure or (lambda _: ())
         if isinstance(answer, Exception):
-            return replace(record, failure=Failure.of(answer))
+            return replace(record, failure=Failure.of(answer), measures=measure(""))
         given = answer.text if answer.parsed is None else str(answer.parsed)
         scored = score(example, given)
         return replace(
@@ -228,6 +270,7 @@ class _Asker:
             exact=scored.exact,
             confidence=answer.confidence,
             judged=self._judged(example, given),
+            measures=measure(given),
             prompt_hash=digest_of(answer.plan.prompt),
             shown=_shown(answer.plan),
             text_tokens=answer.usage.text_tokens,

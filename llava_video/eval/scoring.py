@@ -31,7 +31,8 @@ class Score:
 
     Attributes:
         correct: None where the right answer is not known.
-        exact: whether it is right as it stands, not only after normalisation.
+        exact: whether it is right as it stands, not only after normalisation; a number, whether it
+            is that number, not only near it.
     """
 
     correct: bool | None
@@ -52,6 +53,8 @@ def score(example: Example, given: str) -> Score:
         return Score(same, same)
     truths = (example.answer, *example.other_answers)
     correct = any(is_same(truth, given, example.tolerance) for truth in truths)
+    if isinstance(example.answer, float) or example.tolerance:
+        return Score(correct, correct and any(is_same(truth, given) for truth in truths))
     exact = given.strip() in {str(truth) for truth in truths}
     return Score(correct, exact and correct)
 

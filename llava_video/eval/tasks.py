@@ -7,6 +7,7 @@ from llava_video.eval.example import Task
 from llava_video.eval.open_answers import read_activitynetqa, read_nextqa_open
 from llava_video.eval.own_questions import read_questions
 from llava_video.eval.picture_choices import read_mmbench, read_seedbench
+from llava_video.eval.small_world import read_captions, read_world
 from llava_video.eval.video_choices import (
     read_longvideobench,
     read_mlvu,
@@ -28,6 +29,8 @@ TASKS = {
         Task("longvideobench", "LongVideoBench, without subtitles", read_longvideobench),
         Task("mmbench", "MMBench, pictures", read_mmbench),
         Task("seedbench", "SEED-Bench, pictures and videos", read_seedbench),
+        Task("world", "questions about clips of the small world", read_world),
+        Task("world-captions", "captions of clips of the small world", read_captions),
     )
 }
 

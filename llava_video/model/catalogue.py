@@ -114,10 +114,11 @@ def video_words(geometry: Geometry) -> str:
     if side:
         rate = f"{geometry.fps:g} a second, " if geometry.fps else ""
         return f"frames, {rate}of {side} x {side} tokens, fused with the prompt"
+    rate = f"{geometry.fps:g} frames a second, at most " if geometry.fps else ""
     trained = "" if geometry.is_video_trained else "not trained on video: frames as pictures; "
     pooled = f"{geometry.pool_mode} pooling of {geometry.pool_of}, stride {geometry.pool_stride}"
     return (
-        f"{trained}{geometry.max_frames} frames unless asked for more; "
+        f"{trained}{rate}{geometry.max_frames} frames unless asked for more; "
         f"{pooled if geometry.pool_stride > 1 else 'not pooled'}; "
         f"{_NEWLINES[geometry.newline]}; "
         f"{'told' if geometry.time_instruction else 'not told'} the times"

@@ -8,18 +8,20 @@ One tensor at a time, in float32, so that nothing of the base is held twice. Kno
 finds no folder, and opens a file only to read a tensor of it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from llava_video.model.shards import Shard, ShardReader
+from llava_video.model.adapters import is_beside
+from llava_video.model.shards import Place, ShardReader
+from llava_video.ops.weight_format import quantise_weight
+from llava_video.values import WeightFormat
 
 EMBEDDING = "language_model.embed_tokens.weight"
 HEAD = "language_model.lm_head.weight"
 
-Place = tuple[Shard, str]  # a tensor: its file, and its name there
 Shape = tuple[int, ...]
 
 
@@ -57,23 +59,38 @@ class Change:
 class LowRank(Change):
     """A LoRA adapter: W + scale * B A.
 
+    Where it was trained over integers, W is what these stand for, in all linear layers of the
+    decoder: so the sum is the model that was trained.
+
     Attributes:
         pairs: the parameter's name → where A (r, in) and B (out, r) are.
         scale: alpha / r, or alpha / sqrt(r).
+        rounded: how the decoder was stored where it was trained.
     """
 
     pairs: Mapping[str, tuple[Place, Place]]
     scale: float
+    rounded: WeightFormat = "plain"
     _reader: ShardReader = field(default_factory=ShardReader)
 
     def apply(self, ours: str, tensor: Tensor, device: torch.device) -> Tensor:
         """Add the adapter's product, in float32."""
+        if self.rounded != "plain" and is_beside(ours) and tensor.dim() == 2:
+            stored = quantise_weight(tensor.to(device), self.rounded)
+            tensor = stored.plain(torch.float32)
         if ours not in self.pairs:
             return tensor
-        down, up = (
-            self._reader.read(*place).to(device, torch.float32) for place in self.pairs[ours]
-        )
+        down, up = (side.to(device, torch.float32) for side in self.read(ours))
         return torch.addmm(tensor.to(device, torch.float32), up, down, alpha=self.scale)
+
+    def read(self, ours: str) -> tuple[Tensor, Tensor]:
+        """Return A and B of a parameter that changes, mapped."""
+        down, up = self.pairs[ours]
+        return self._reader.read(*down), self._reader.read(*up)
+
+    def without(self, names: Collection[str]) -> "LowRank":
+        """Return the same adapter with some of its changes left out."""
+        return replace(self, pairs={n: pair for n, pair in self.pairs.items() if n not in names})
 
     def close(self) -> None:
         """Let the adapter's file go."""

@@ -4,7 +4,8 @@ The model is built without memory; then each shard is mapped, its tensors are co
 in the asked dtype, and the shard is let go. Main memory therefore holds at most the weights that
 stay in it and one mapped shard; of an overlay, one of the base and one of its own. A weight that is
 to be quantised is merged and quantised on its device as soon as it is there, so a device holds at
-most one of them plain. Knows no prompt and no video.
+most one of them plain. An adapter is merged, or put beside weights that are loaded already. Knows
+no prompt and no video.
 """
 
 import contextlib
@@ -16,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from llava_video.errors import CapacityError, CheckpointError
-from llava_video.model.changes import Change
+from llava_video.model.adapters import is_beside
+from llava_video.model.changes import Change, LowRank
 from llava_video.model.export import (
     DEFAULT_SHARD_BYTES,
     TOKENIZER_FILES,
     write_checkpoint,
 )
 from llava_video.model.llava import LlavaModel
+from llava_video.model.low_rank import has_change_beside, put_beside
 from llava_video.model.matching import Part, match_tensors
 from llava_video.model.memory import is_out_of_memory
 from llava_video.model.model_config import FileFormat, ModelConfig
@@ -96,10 +99,13 @@ def load_model(
     device_of = place(model, device, dtype)
     try:
         with contextlib.closing(source.change) as change:
+            merged, beside = _divided(change, weights, is_merged=folder.is_merged)
             for idx, part in enumerate(tensor_map.parts):
-                _load_part(model, part, change, device_of, dtype)
+                _load_part(model, part, merged, device_of, dtype)
                 if progress:
                     progress(idx + 1, len(tensor_map.parts))
+            if isinstance(change, LowRank):
+                put_beside(model, beside, change.read, change.scale)
         for name, tensor in given.items():
             _assign(model, name, tensor, device_of(name), dtype)
     except (MemoryError, RuntimeError) as cause:  # torch.OutOfMemoryError is a RuntimeError
@@ -137,14 +143,19 @@ def save_model(
         The folder.
 
     Raises:
-        CheckpointError: the target is not empty or cannot be written, or the model's weights are
-            quantised; nothing is left behind.
+        CheckpointError: the target is not empty or cannot be written, the model's weights are
+            quantised, or an adapter stands beside them; nothing is left behind.
     """
     if format_of(model) != "plain":
         raise CheckpointError(
             f"the model's decoder weights are stored as {format_of(model)}, which a checkpoint of "
             "this layout cannot hold.",
             "load it with plain weights and save that; quantising is done again at every load.",
+        )
+    if has_change_beside(model):
+        raise CheckpointError(
+            "an adapter stands beside the model's weights, which a checkpoint cannot hold.",
+            "load it merged (merge_adapter=True), or use `llava-video convert`.",
         )
     tensors = dict(model.named_parameters())
     is_tied = "language_model.lm_head.weight" not in tensors
@@ -159,6 +170,16 @@ def save_model(
     return write_checkpoint(
         folder, tensors=tensors, config=names, layout=layout, shard_bytes=shard_bytes, files=files
     )
+
+
+def _divided(change: Change, weights: WeightFormat, *, is_merged: bool) -> tuple[Change, list[str]]:
+    """Return what of a change is merged, and the weights that another part stands beside."""
+    if is_merged or not isinstance(change, LowRank):
+        return change, []
+    if change.rounded == weights:  # quantised from the files' own numbers, as in training
+        change = replace(change, rounded="plain")
+    beside = [ours for ours in change.pairs if is_beside(ours)]
+    return change.without(beside), beside
 
 
 def _load_part(

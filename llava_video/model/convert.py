@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from llava_video.errors import CheckpointError
-from llava_video.model.changes import EMBEDDING, HEAD
+from llava_video.model.card import CARD_FILE
+from llava_video.model.changes import EMBEDDING, HEAD, Change, LowRank
 from llava_video.model.conversion_goal import TEXT_ROWS, Goal, goal_of
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.export import (
@@ -133,7 +134,7 @@ def convert_checkpoint(
         num_tensors=len(entries),
         num_bytes=sum(entry.num_bytes for entry in entries),
         num_files=len(paths),
-        notes=(*_merged(sources), *goal.notes),
+        notes=(*_merged(sources), *_rounded(weights.change), *goal.notes),
     )
 
 
@@ -261,6 +262,9 @@ def _write_beside(folder: Path, sources: Sources, goal: Goal, entries: list[Entr
     )
     for name, content in files.items():
         (folder / name).write_bytes(content)
+    card = sources.folder / CARD_FILE
+    if sources.kind == "whole" and card.is_file():  # the same weights, as well measured
+        (folder / CARD_FILE).write_bytes(card.read_bytes())
 
 
 def _check_whole(folder: Path, config: ModelConfig) -> None:
@@ -277,6 +281,8 @@ def _check_whole(folder: Path, config: ModelConfig) -> None:
         "context_tokens",
         "has_mark_ends",
         "time_instruction",
+        "max_frames",
+        "fps",
     )
     changed = [name for name in facts if getattr(again, name) != getattr(config, name)]
     if changed:
@@ -291,3 +297,11 @@ def _merged(sources: Sources) -> Iterator[str]:
         yield f"{_WORDS[sources.kind]} {sources.base}."
     if sources.tower is not None:
         yield f"the vision tower of {sources.tower} was taken in."
+
+
+def _rounded(change: Change) -> Iterator[str]:
+    if isinstance(change, LowRank) and change.rounded != "plain":
+        yield (
+            f"it was trained over {change.rounded} weights: those of the decoder are the numbers "
+            "that these stand for."
+        )

@@ -12,7 +12,15 @@ from llava_video.errors import CheckpointError
 from llava_video.model.dimensions import VisionConfig
 from llava_video.model.hf_classes import ARCHITECTURES, HF_CLASSES, TEXT_DEFAULTS, HfClass
 from llava_video.model.json_fields import JsonFields
-from llava_video.model.members import MEMBER_KEY, TEMPLATE_KEY, Backbone, backbone_of, member_of
+from llava_video.model.members import (
+    FPS_KEY,
+    MAX_FRAMES_KEY,
+    MEMBER_KEY,
+    TEMPLATE_KEY,
+    Backbone,
+    backbone_of,
+    member_of,
+)
 from llava_video.model.tower_config import (
     CLIP_L,
     CLIP_L_336,
@@ -37,6 +45,8 @@ _KEPT = (
     "_name_or_path",
     MEMBER_KEY,
     TEMPLATE_KEY,
+    FPS_KEY,
+    MAX_FRAMES_KEY,
     "mm_patch_merge_type",
     "mm_newline_position",
     "mm_pooling_position",

@@ -1,7 +1,8 @@
 """A checkpoint's name → a local folder with its files.
 
-A folder is used as it is; a hub id is fetched through `huggingface_hub`, whose cache, token and
-offline mode (`HF_HUB_OFFLINE=1`) apply. Code in a repository is never fetched. Reads no file.
+A folder is used as it is, "demo" is in the package; a hub id is fetched through `huggingface_hub`,
+whose cache, token and offline mode (`HF_HUB_OFFLINE=1`) apply. Code in a repository is never
+fetched. Reads no file.
 """
 
 import errno
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 from llava_video.backends import require
 from llava_video.errors import CheckpointError
+from llava_video.model.packaged import DEMO_MODEL, demo_folder
 
 _CONFIG_PATTERNS = ("*.json", "merges.txt", "tokenizer.model", "chat_template*")
 # The small files beside an adapter or instead of a model have no twin as safetensors.
@@ -32,14 +34,19 @@ def resolve_checkpoint(
     Weights as `.bin` are fetched only of a repository that has none as safetensors.
 
     Args:
-        name_or_path: a folder, or a hub id like "lmms-lab/LLaVA-Video-7B-Qwen2".
+        name_or_path: a folder, a hub id like "lmms-lab/LLaVA-Video-7B-Qwen2", or "demo".
         revision: branch, tag or commit of the hub id; None for its default branch.
         files: "config" leaves the weights where they are: enough for a plan.
 
     Raises:
-        CheckpointError: no such folder, unknown or gated id, unknown revision, no network, no room.
+        CheckpointError: no such folder, unknown or gated id, unknown revision, no network, no room,
+            an installation without the demo model.
         BackendMissingError: `huggingface_hub` is absent.
     """
+    if name_or_path == DEMO_MODEL:  # no Path is: Path("demo") is a folder of the user's
+        folder = demo_folder()
+        _refuse_revision(folder, revision)
+        return folder
     name = os.fspath(name_or_path)
     folder = Path(name).expanduser()
     if name and folder.is_dir():  # an empty name would mean the working folder

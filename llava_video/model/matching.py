@@ -116,8 +116,7 @@ def match_tensors(
             f"the weights in {weights.place} do not fit its config.json. Of the tensors, "
             + "; ".join(found)
             + ".",
-            (_look_alike(names, dimensions) if unknown or missing else "")
-            + "check that config.json belongs to these weights and that the download is complete.",
+            (_look_alike(names, dimensions) if unknown or missing else "") + weights.advice,
         )
     return TensorMap(dimensions=dimensions, parts=parts)
 

@@ -19,6 +19,9 @@ Backbone = Literal["qwen2", "llama", "mistral"]
 # What this library writes into config.json: some of it is told by nothing but a folder's name.
 MEMBER_KEY: Final = "llava_video_member"
 TEMPLATE_KEY: Final = "llava_video_template"
+# How a checkpoint was trained to look at a video, where that is not its line's way.
+FPS_KEY: Final = "llava_video_fps"
+MAX_FRAMES_KEY: Final = "llava_video_max_frames"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

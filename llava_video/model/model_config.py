@@ -17,7 +17,14 @@ from llava_video.model.dimensions import ModelDimensions, Spare, TextConfig, Vis
 from llava_video.model.hf_config import original_from_hf
 from llava_video.model.json_fields import JsonFields, read_json_object
 from llava_video.model.known_files import find_record
-from llava_video.model.members import MEMBERS, Member, member_of, trained_template
+from llava_video.model.members import (
+    FPS_KEY,
+    MAX_FRAMES_KEY,
+    MEMBERS,
+    Member,
+    member_of,
+    trained_template,
+)
 from llava_video.model.names import num_parameters
 from llava_video.model.original_config import (
     READ_KEYS,
@@ -39,6 +46,7 @@ from llava_video.values import Fit
 # How a checkpoint's files are spelled: lmms-lab's own, or transformers'.
 FileFormat = Literal["original", "hf"]
 
+_MOST_FPS = 1000  # as a user may ask for
 _VALUE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -84,6 +92,8 @@ class ModelConfig:
         context_tokens: positions the model accepts: `max_position_embeddings` x linear position
             scaling, with SigLIP at most `tokenizer_model_max_length`.
         time_instruction: whether videos come with a time sentence.
+        max_frames: frames of a video when nothing else is asked for; None where it does not say.
+        fps: frames per second when nothing else is asked for; None where it does not say.
         padding_side: where the reference pads a batch; nothing is padded here.
         stored_dtype: dtype of the weights as the file states it, "bfloat16".
         generation: generation defaults.
@@ -99,6 +109,8 @@ class ModelConfig:
     visual: VisualLayout
     context_tokens: int
     time_instruction: bool
+    max_frames: int | None = None
+    fps: float | None = None
     padding_side: Literal["left", "right"]
     stored_dtype: str
     generation: GenerationDefaults
@@ -197,7 +209,8 @@ def with_overrides(config: ModelConfig, overrides: Mapping[str, Any]) -> ModelCo
 def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
     """Return what the planner must know of a model.
 
-    The frame limit is the one of the known checkpoint of this name, for others that of the member.
+    The frame limit is the one config.json states, else the one of the known checkpoint of this
+    name, else that of the member.
 
     Args:
         config: what was read.
@@ -216,6 +229,7 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
         MEMBERS[config.member],
         config.dimensions.fusion,
     )
+    usual_frames = known.max_frames if known else member.max_frames
     square_fit: Fit = "crop" if vision.kind == "clip" else "squeeze"
     return Geometry(
         model=model_name,
@@ -238,8 +252,8 @@ def geometry_of(config: ModelConfig, model_name: str, dtype: str) -> Geometry:
         slow_every=visual.slow_every,
         context_tokens=config.context_tokens,
         rope_scale=text.rope_scale,
-        max_frames=known.max_frames if known else member.max_frames or config.context_tokens,
-        fps=member.fps,
+        max_frames=config.max_frames or usual_frames or config.context_tokens,
+        fps=config.fps or member.fps,
         reference_rule=member.reference_rule,
         is_video_trained=member.is_video_trained,
         stretches=member.stretches,
@@ -320,11 +334,22 @@ def _parse(original: Mapping[str, Any], layout: FileFormat, name: str) -> ModelC
         visual=visual_layout_of(fields, dimensions.vision.image_px, member),
         context_tokens=context_of(fields, dimensions.text),
         time_instruction=fields.flag("add_time_instruction", False),
+        max_frames=fields.integer(MAX_FRAMES_KEY) if fields.has(MAX_FRAMES_KEY) else None,
+        fps=_stated_rate(fields),
         padding_side="left" if side == "left" else "right",
         stored_dtype=stored.removeprefix("torch."),
         generation=GenerationDefaults(),
         values=dict(original),
     )
+
+
+def _stated_rate(fields: JsonFields) -> float | None:
+    if not fields.has(FPS_KEY):
+        return None
+    rate = fields.number(FPS_KEY)
+    if rate > _MOST_FPS:
+        raise fields.wrong(FPS_KEY, rate, f"at most {_MOST_FPS} frames a second")
+    return rate
 
 
 def _generation(values: Mapping[str, Any], original: Mapping[str, Any]) -> GenerationDefaults:

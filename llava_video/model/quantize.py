@@ -48,6 +48,8 @@ class QuantLinear(nn.Module):
             replaces ours.
 
     Attributes:
+        in_features: channels in.
+        out_features: channels out.
         kernel: what multiplies few rows: "triton", "torchao", or "torch"; None before `store`.
     """
 
@@ -64,6 +66,7 @@ class QuantLinear(nn.Module):
         kernel: WeightKernel = "auto",
     ) -> None:
         super().__init__()
+        self.in_features, self.out_features = in_features, out_features
         self.weight_format = weight_format
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
         self.kernel: Kernel | None = None
@@ -77,6 +80,11 @@ class QuantLinear(nn.Module):
         if self.codes is None or self.scales is None:
             raise ValueError("torchao holds this weight.")
         return StoredWeight(self.codes, self.scales)
+
+    @property
+    def qweight(self) -> torch.Tensor | None:
+        """The codes, by the name that PEFT knows integers by: its changes go to their device."""
+        return self.codes
 
     def store(self, weight: torch.Tensor, dtype: torch.dtype) -> None:
         """Take a plain weight: quantise it where it is, and choose the product.

@@ -42,12 +42,14 @@ class Shard:
         shapes: the shape of every tensor in it, by name.
         dtypes: the dtype of every tensor, as safetensors spells it ("BF16").
         stored: the name in the file of a tensor that goes by another name here.
+        notes: texts that a safetensors file holds beside its tensors.
     """
 
     path: Path
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
     stored: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
     def renamed(self, rename: Callable[[str], str | None]) -> "Shard":
         """Return the same file with its tensors under other names.
@@ -63,6 +65,9 @@ class Shard:
             dtypes={new: self.dtypes[name] for name, new in kept.items()},
             stored={new: self.stored.get(name, name) for name, new in kept.items()},
         )
+
+
+Place = tuple[Shard, str]  # a tensor: its file, and its name there
 
 
 class ShardReader:
@@ -174,9 +179,10 @@ def read_header(path: Path) -> Shard:
             slices: dict[str, Any] = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - no mapping
             shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
             dtypes = {name: str(one.get_dtype()) for name, one in slices.items()}
+            notes: dict[str, str] = dict(tensors.metadata() or {})
     except (OSError, SafetensorError) as cause:
         raise _damaged(path, cause) from cause
-    return Shard(path=path, shapes=shapes, dtypes=dtypes)
+    return Shard(path=path, shapes=shapes, dtypes=dtypes, notes=notes)
 
 
 def shortened(names: list[str], most: int = 4) -> str:

@@ -22,6 +22,7 @@ from llava_video.model.final_norm import final_norm_size
 from llava_video.model.hub import resolve_checkpoint
 from llava_video.model.json_fields import read_json_object
 from llava_video.model.members import MEMBER_KEY
+from llava_video.model.packaged import DEMO_MODEL
 from llava_video.model.shards import has_weights, read_header, weight_paths
 
 Kind = Literal["whole", "adapter", "projector", "delta"]
@@ -51,12 +52,15 @@ class Sources:
         base: what an adapter, a projector or a delta is over; None for a whole checkpoint.
         tower: where the vision tower's weights are; None when one of the other folders holds them,
             or when weights were not asked for.
+        is_merged: whether an adapter's changes are added to its base's weights as they are read;
+            else those of the decoder's layers stand beside them.
     """
 
     kind: Kind
     folder: Path
     base: Path | None = None
     tower: Path | None = None
+    is_merged: bool = True
 
     @property
     def config_folder(self) -> Path:
@@ -72,6 +76,11 @@ class Sources:
     def tokenizer_folder(self) -> Path:
         """Where the tokenizer is: an overlay without its own has its base's."""
         return self._holding(*_TOKENIZERS)
+
+    @property
+    def has_own_files(self) -> bool:
+        """Whether an adapter's weights are here yet."""
+        return any((self.folder / name).is_file() for name in ADAPTER_FILES)
 
     def own_files(self) -> tuple[Path, ...]:
         """List the weight files of the checkpoint's own folder.
@@ -113,25 +122,31 @@ def find_sources(
     revision: str | None = None,
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    adapter: str | Path | None = None,
     files: Files = "all",
 ) -> Sources:
     """Find the folders of a checkpoint, and fetch those that are not here.
 
     Args:
-        name_or_path: a folder or a hub id.
+        name_or_path: a folder, a hub id or "demo".
         revision: of the hub id.
         base: a folder or hub id that the checkpoint is over; None for the one it names itself.
         vision_tower: a folder or hub id with the tower of a checkpoint that holds none; None for
             the one its configuration names. A tower in the checkpoint keeps its weights: the given
             one then only says its sizes.
+        adapter: a folder or hub id of a LoRA adapter over `name_or_path`, which is its base
+            whatever it names itself.
         files: "config" leaves all weights where they are, and the tower out.
 
     Raises:
         CheckpointError: one of them cannot be found, or is given and not needed.
     """
     folder = resolve_checkpoint(name_or_path, revision=revision, files=files)
-    kind = _kind_of(folder, os.fspath(name_or_path))
-    sources = Sources(kind=kind, folder=folder, base=_base_of(kind, folder, base, files))
+    if adapter is None:
+        kind = _kind_of(folder, os.fspath(name_or_path))
+        sources = Sources(kind=kind, folder=folder, base=_base_of(kind, folder, base, files))
+    else:
+        sources = _over(folder, name_or_path, adapter, base)
     if vision_tower is not None and "text_config" in _config_of(sources.config_folder):
         raise CheckpointError(
             f"vision_tower = {os.fspath(vision_tower)!r} was given, but {folder} is in "
@@ -170,7 +185,7 @@ def look_up(folder: Path, name: str | Path, *, what: str, keyword: str, files: F
     Raises:
         CheckpointError: it is nowhere; the places are named.
     """
-    local = find_local(folder, name)
+    local = None if name == DEMO_MODEL else find_local(folder, name)
     if local is not None:
         return local
     try:
@@ -189,6 +204,25 @@ def name_of(folder: Path) -> str:
     parts = folder.absolute().parts
     is_snapshot = len(parts) > 2 and parts[-2] == "snapshots"
     return parts[-3].rpartition("--")[2] if is_snapshot else parts[-1]
+
+
+def _over(folder: Path, name: str | Path, adapter: str | Path, base: str | Path | None) -> Sources:
+    """Return the folders of an adapter over a model; it is small, so it is fetched whole."""
+    if base is not None:
+        raise CheckpointError(
+            f"base = {os.fspath(base)!r} and adapter = {os.fspath(adapter)!r} were both given.",
+            "with adapter=, the model that is named first is the base; merge an overlay with its "
+            "own base first, by `llava-video convert --base`.",
+        )
+    own = resolve_checkpoint(adapter, files="all")
+    if not (own / ADAPTER_CONFIG).is_file():
+        raise CheckpointError(
+            f"{own} is no adapter: it holds no {ADAPTER_CONFIG}.",
+            "name the folder that PEFT or LLaVA's LoRA training wrote; anything else over a base "
+            "is named as the model, with base=.",
+        )
+    _check_whole(folder, name, own)
+    return Sources(kind="adapter", folder=own, base=folder)
 
 
 def _kind_of(folder: Path, name: str) -> Kind:
@@ -240,12 +274,16 @@ def _base_of(kind: Kind, folder: Path, given: str | Path | None, files: Files) -
             "for all by `llava-video convert --base`.",
         )
     found = look_up(folder, named, what="base model", keyword="base", files=files)
-    if _kind_of(found, os.fspath(named)) != "whole":
-        raise CheckpointError(
-            f"the base {found} of {folder} is itself an adapter, a projector or a delta.",
-            "pass base= with a model that holds all its weights.",
-        )
+    _check_whole(found, named, folder)
     return found
+
+
+def _check_whole(base: Path, name: str | Path, overlay: Path) -> None:
+    if _kind_of(base, os.fspath(name)) != "whole":
+        raise CheckpointError(
+            f"the base {base} of {overlay} is itself an adapter, a projector or a delta.",
+            "name a base that holds all its weights; `llava-video convert` makes one of several.",
+        )
 
 
 _WORDS = {

@@ -7,6 +7,7 @@ so a plan costs no start-up time.
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from llava_video.model.card import ModelCard, read_card
 from llava_video.model.model_config import ModelConfig, geometry_of, read_model_config
 from llava_video.model.prompt import stop_strings, template_of
 from llava_video.model.sources import Files, Sources, find_sources
@@ -20,7 +21,7 @@ class ModelSpec:
     """A checkpoint, weights aside.
 
     Attributes:
-        name: as the user gave it.
+        name: as the user gave it; with an adapter "model + adapter".
         sources: the folders it consists of.
         revision: the hub revision asked for; None for the default or a folder.
         config: what its config.json says.
@@ -28,6 +29,7 @@ class ModelSpec:
         tokenizer: its tokenizer.
         setup: how it is set up to run: the precision of its weights, chunks, the memory it may
             take. Of facts that were only read: no limit, plain weights.
+        card: what its makers say it knows; None where nothing is said.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ModelSpec:
     geometry: Geometry
     tokenizer: Tokenizer
     setup: Setup = field(default_factory=Setup)
+    card: ModelCard | None = None
 
     @property
     def folder(self) -> Path:
@@ -80,17 +83,19 @@ def read_spec(
     revision: str | None = None,
     base: str | Path | None = None,
     vision_tower: str | Path | None = None,
+    adapter: str | Path | None = None,
     files: Files = "config",
     dtype: str = "bfloat16",
 ) -> ModelSpec:
     """Read a checkpoint's configuration and tokenizer.
 
     Args:
-        name_or_path: a folder or a hub id.
+        name_or_path: a folder, a hub id or "demo".
         revision: hub revision.
         base: a folder or hub id that an adapter, a projector or a delta is over; None for the one
             it names itself.
         vision_tower: a folder or hub id of the vision tower, where the checkpoint only names one.
+        adapter: a folder or hub id of a LoRA adapter over the checkpoint.
         files: "config" fetches only the small files of a hub id, "all" its weights too.
         dtype: the dtype the memory estimate counts weights and cache in.
 
@@ -99,16 +104,26 @@ def read_spec(
     """
     name = str(name_or_path)
     sources = find_sources(
-        name, revision=revision, base=base, vision_tower=vision_tower, files=files
+        name_or_path,
+        revision=revision,
+        base=base,
+        vision_tower=vision_tower,
+        adapter=adapter,
+        files=files,
     )
     config = read_model_config(
         sources.config_folder, tower=vision_tower, generation_folder=sources.generation_folder
     )
+    geometry = geometry_of(config, name, dtype)
+    if adapter is not None:
+        name = f"{name} + {adapter}"
+        geometry = replace(geometry, model=name)
     return ModelSpec(
         name=name,
         sources=sources,
         revision=revision,
         config=config,
-        geometry=geometry_of(config, name, dtype),
+        geometry=geometry,
         tokenizer=Tokenizer(sources.tokenizer_folder),
+        card=read_card(sources.folder),
     )

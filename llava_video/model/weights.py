@@ -1,26 +1,15 @@
 """The folders of a checkpoint → the shards to load, in order, and the change they go through.
 
-An adapter's tensors get the names that what they change has in a whole checkpoint. Reads headers
-only.
+Reads headers only, and of an adapter's base one row of each weight that it changes.
 """
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 from llava_video.errors import CheckpointError
-from llava_video.model.changes import (
-    EMBEDDING,
-    HEAD,
-    Change,
-    Difference,
-    LastRows,
-    LowRank,
-    Place,
-)
+from llava_video.model.adapters import OTHER_BASE, Adapter, check_numbers, read_adapter, unwrapped
+from llava_video.model.changes import EMBEDDING, HEAD, Change, Difference, LastRows, LowRank
 from llava_video.model.dimensions import ModelDimensions
-from llava_video.model.json_fields import JsonFields, read_json_object
 from llava_video.model.names import (
     is_beside_tower,
     is_ignored,
@@ -28,14 +17,8 @@ from llava_video.model.names import (
     our_names,
     parameter_shapes,
 )
-from llava_video.model.shards import Shard, find_shards, read_header, shortened
-from llava_video.model.sources import ADAPTER_CONFIG, Sources
-
-_LOW_RANK = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
-# How the module that an adapter wraps is spelled in its file; the first that gives a known name.
-_WRAPPERS = ("base_model.model.", "base_model.", "model.", "")
-
-_OTHER_BASE = "check that the adapter and its base belong together, or name the right one by base=."
+from llava_video.model.shards import Place, Shard, find_shards, read_header, shortened
+from llava_video.model.sources import Sources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +30,16 @@ class Weights:
         shards: in the order they are loaded.
         over: shards whose tensors take the place of those in `shards`.
         change: what the tensors go through.
+        advice: what to do when they are not those of the configuration.
     """
 
     place: str
     shards: tuple[Shard, ...]
     over: tuple[Shard, ...] = ()
     change: Change = field(default_factory=Change)
+    advice: str = (
+        "check that config.json belongs to these weights and that the download is complete."
+    )
 
 
 def open_weights(sources: Sources, dimensions: ModelDimensions) -> Weights:
@@ -75,35 +62,26 @@ def open_weights(sources: Sources, dimensions: ModelDimensions) -> Weights:
         delta = find_shards(sources.folder)
         change: Change = _difference(base, delta, dimensions)
         return Weights(place=place, shards=(*delta, *tower), change=change)
-    own = [_unwrapped(read_header(path), dimensions) for path in sources.own_files()]
+    own = [unwrapped(read_header(path), dimensions) for path in sources.own_files()]
     if sources.kind == "adapter":
-        change, over = _low_rank(sources.folder, own[0], dimensions), tuple(own[1:])
+        adapter = read_adapter(sources.folder, own[0], dimensions)
+        check_numbers(sources, adapter, base, dimensions)
+        change, over = _low_rank(adapter), tuple(own[1:])
     else:
         change, over = _without_rows(own[0], dimensions)
     for shard in over:
         _check_projector(shard, dimensions, is_needed=sources.kind == "projector")
-    return Weights(place=place, shards=(*base, *tower), over=over, change=change)
+    weights = Weights(place=place, shards=(*base, *tower), over=over, change=change)
+    return replace(weights, advice=OTHER_BASE) if sources.kind == "adapter" else weights
+
+
+def _low_rank(adapter: Adapter) -> LowRank:
+    return LowRank(adapter.pairs, adapter.scale, adapter.base_weights)
 
 
 def _tower_alone(shard: Shard) -> Shard:
     """Return a shard of a tower's own folder without the text model beside it."""
     return shard.renamed(lambda name: None if is_beside_tower(name) else name)
-
-
-def _unwrapped(shard: Shard, dimensions: ModelDimensions) -> Shard:
-    """Return a shard with its tensors under the names they have without the adapter's wrapper."""
-    known = our_names(dimensions)
-
-    def rename(name: str) -> str:
-        found = _LOW_RANK.fullmatch(name)
-        target = f"{found['module']}.weight" if found else name
-        for wrapper in _WRAPPERS:
-            bare = target.removeprefix(wrapper)
-            if target.startswith(wrapper) and bare in known:
-                return f"{bare} lora_{found['side']}" if found else bare
-        return name
-
-    return shard.renamed(rename)
 
 
 def _check_projector(shard: Shard, dimensions: ModelDimensions, *, is_needed: bool) -> None:
@@ -119,66 +97,6 @@ def _check_projector(shard: Shard, dimensions: ModelDimensions, *, is_needed: bo
             f"a projector; missing: {shortened([names[ours] for ours in lacking])}.",
             "fetch the whole file.",
         )
-
-
-def _low_rank(folder: Path, adapter: Shard, dimensions: ModelDimensions) -> LowRank:
-    values = JsonFields(read_json_object(folder / ADAPTER_CONFIG), ADAPTER_CONFIG)
-    _check_plain(folder, values)
-    rank = values.integer("r")
-    known, expected = our_names(dimensions), parameter_shapes(dimensions)
-    places: dict[str, dict[str, Place]] = {}
-    strange, wrong = [], []
-    for name, shape in adapter.shapes.items():
-        target, _, side = name.partition(" lora_")
-        if not side:
-            strange.append(name)
-            continue
-        height, width = expected[known[target]]
-        fits = (rank, width) if side == "A" else (height, rank)
-        if shape != fits:
-            wrong.append(f"{adapter.stored[name]} is {list(shape)}, needed {list(fits)}")
-        places.setdefault(known[target], {})[side] = (adapter, name)
-    single = [ours for ours, pair in places.items() if len(pair) == 1]
-    complaints = (
-        ("meet no weight of the model", strange),
-        ("are of another size", wrong),
-        ("lack their other half", single),
-    )
-    found = [f"{len(names)} {what}: {shortened(names)}" for what, names in complaints if names]
-    if found or not places:
-        raise CheckpointError(
-            f"the adapter {adapter.path} does not fit its base. Of its tensors "
-            + ("; ".join(found) or "none is a change of a weight")
-            + ".",
-            _OTHER_BASE,
-        )
-    divisor = rank**0.5 if values.flag("use_rslora", False) else rank
-    scale = values.number("lora_alpha") / divisor
-    return LowRank({ours: (pair["A"], pair["B"]) for ours, pair in places.items()}, scale)
-
-
-def _check_plain(folder: Path, values: JsonFields) -> None:
-    """Refuse the kinds of adapter whose formula is another one."""
-    allowed: dict[str, tuple[object, ...]] = {
-        "peft_type": ("LORA",),
-        "bias": (None, "none"),
-        "fan_in_fan_out": (None, False),
-        "use_dora": (None, False),
-        "rank_pattern": (None, {}),
-        "alpha_pattern": (None, {}),
-        "modules_to_save": (None, []),
-        "use_qalora": (None, False),
-        "layer_replication": (None, []),
-        # The others ("pissa", "olora", …) take the base apart before they begin.
-        "init_lora_weights": (None, False, "gaussian", True),
-    }
-    for key, fits in allowed.items():
-        if values.values.get(key) not in fits:
-            raise CheckpointError(
-                f"{ADAPTER_CONFIG} of {folder} has {key} = {values.values.get(key)!r}; only plain "
-                f"LoRA is merged, which has {fits[-1]!r}.",
-                "merge the adapter with the library that made it, and load the merged folder.",
-            )
 
 
 def _without_rows(shard: Shard, dimensions: ModelDimensions) -> tuple[Change, tuple[Shard, ...]]:

@@ -7,6 +7,9 @@ inputs:
 Codes are exact in every dtype, so the products are summed before anything is rounded.
 Shapes: x (..., K), weight N x K, bias (N,) -> (..., N).
 
+The weight does not learn: of the gradients there is dx = dy W' alone, and what is kept for it are
+the codes. Under autocast the rows are cast as torch's own product casts them.
+
 Few rows read the codes themselves: on a GPU a Triton kernel for one row and another for 2 to 64, on
 a CPU in bfloat16 torch's `_weight_int8pack_mm`. More rows make the weight plain first, a block of
 outputs at a time, and use the normal product. Bytes that one row of the 7B's 18,944 x 3584 reads:
@@ -25,10 +28,11 @@ On a CPU in float32 a stored weight saves memory, not time (AMD EPYC, AVX-512, o
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 import functools
-from typing import Final
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from llava_video.ops.dequantise_weight import (
     dequantise_weight_into,
@@ -255,11 +259,65 @@ def quant_linear(
     Returns:
         (..., N), contiguous.
     """
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):  # as it does to the arguments of torch's own product
+        x = x.to(torch.get_autocast_dtype(kind))
+        bias = None if bias is None else bias.to(x.dtype)
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
     if torch.is_grad_enabled() and x.requires_grad:
-        return quant_linear_reference(x, weight, bias)
-    rows = x.reshape(-1, x.shape[-1])
-    y = _product(rows.contiguous(), weight, bias)
+        y: torch.Tensor = _FrozenProduct.apply(rows, weight.codes, weight.scales)  # type: ignore[no-untyped-call]  # torch's
+        y = y if bias is None else y + bias
+    else:
+        y = _product(rows, weight, bias)
     return y.view(*x.shape[:-1], weight.num_outputs)
+
+
+def input_gradient_reference(dy: torch.Tensor, weight: StoredWeight) -> torch.Tensor:
+    """Return dx = dy W' (..., K) of y = x W'^T by making the whole weight plain.
+
+    Args:
+        dy: (..., N), the gradient of y.
+        weight: N x K.
+    """
+    return dy @ weight.plain(dy.dtype)
+
+
+def input_gradient(dy: torch.Tensor, weight: StoredWeight) -> torch.Tensor:
+    """Return dx = dy W' (M, K) of dy (M, N), the weight made plain a block of outputs at a time."""
+    wide = torch.promote_types(dy.dtype, torch.float32)
+    step = _outputs_at_once(weight, dy.device, dy.itemsize)
+    if step == weight.num_outputs:
+        plain = torch.empty((step, weight.num_inputs), dtype=dy.dtype, device=dy.device)
+        dequantise_weight_into(weight, plain)
+        return dy @ plain
+    step = _outputs_at_once(weight, dy.device, wide.itemsize)
+    plain = torch.empty((step, weight.num_inputs), dtype=wide, device=dy.device)
+    total = torch.zeros((dy.shape[0], weight.num_inputs), dtype=wide, device=dy.device)
+    for start in range(0, weight.num_outputs, step):
+        stop = min(start + step, weight.num_outputs)
+        block = plain[: stop - start]
+        dequantise_weight_into(weight.part(start, stop), block)
+        total.addmm_(dy[:, start:stop].to(wide), block)
+    return total.to(dy.dtype)
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """x W'^T of a weight that does not learn; backward it gives dx alone.
+
+    It keeps the codes: torch's own product would hold a plain weight of every layer until then.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(codes, scales)
+        return _product(x, StoredWeight(codes, scales), None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return input_gradient(dy, StoredWeight(*ctx.saved_tensors)), None, None
 
 
 def _product(x: torch.Tensor, weight: StoredWeight, bias: torch.Tensor | None) -> torch.Tensor:
@@ -274,9 +332,8 @@ def _product(x: torch.Tensor, weight: StoredWeight, bias: torch.Tensor | None) -
 
 def _in_blocks(x: torch.Tensor, weight: StoredWeight, bias: torch.Tensor | None) -> torch.Tensor:
     """Return the product of (M, K) rows, the weight made plain a block of outputs at a time."""
-    block_bytes = CPU_BLOCK_BYTES if x.device.type == "cpu" else GPU_BLOCK_BYTES
     num_outputs, num_inputs = weight.num_outputs, weight.num_inputs
-    step = min(num_outputs, max(1, block_bytes // max(1, num_inputs * x.itemsize)))
+    step = _outputs_at_once(weight, x.device, x.itemsize)
     plain = torch.empty((step, num_inputs), dtype=x.dtype, device=x.device)
     if step == num_outputs:
         dequantise_weight_into(weight, plain)
@@ -288,6 +345,13 @@ def _in_blocks(x: torch.Tensor, weight: StoredWeight, bias: torch.Tensor | None)
         dequantise_weight_into(weight.part(start, stop), block)
         out[:, start:stop] = linear(x, block)
     return out if bias is None else out.add_(bias)
+
+
+def _outputs_at_once(weight: StoredWeight, device: torch.device, itemsize: int) -> int:
+    """Return how many outputs are made plain at a time."""
+    block_bytes = CPU_BLOCK_BYTES if device.type == "cpu" else GPU_BLOCK_BYTES
+    most = max(1, block_bytes // max(1, weight.num_inputs * itemsize))
+    return min(weight.num_outputs, most)
 
 
 def _suits_int8pack(x: torch.Tensor, weight: StoredWeight) -> bool:

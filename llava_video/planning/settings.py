@@ -73,8 +73,8 @@ class SamplingSettings:
     )
     fps: float | None = setting(
         None,
-        "frames per second of video; over the cap they are spread evenly instead. None: 1 for "
-        "LLaVA-Mini, evenly spread for the others",
+        "frames per second of video; over the cap they are spread evenly instead. None: what "
+        "the checkpoint states, 1 for LLaVA-Mini, evenly spread for the others",
         unit="frames/s",
         above=0,
         at_most=1000,

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llava_video.model.labels import IGNORED
 from llava_video.model.llava import LlavaModel
 from llava_video.train.forward import TrainingModel
 from llava_video.train.packing import Share
@@ -140,12 +141,15 @@ class DenseTraining(TrainingModel):
         """
         visuals = self.visuals(plans, tiles, frames)
         settings, parts = self.settings, {}
+        # Of a step that is cut into batches and processes, which sums their losses: a mean too.
+        num_own = (labels != IGNORED).sum()
+        share = 1.0 if num_items_in_batch is None else num_own / num_items_in_batch
         if settings.looks:
-            parts["looks"] = _loss(self.looks(torch.cat(visuals)), looks, LOOKS)
+            parts["looks"] = share * _loss(self.looks(torch.cat(visuals)), looks, LOOKS)
         if settings.story or settings.answers:
             hidden = self.hidden_rows(self.spliced(ids, visuals), shares)
             if settings.story:
-                parts["story"] = _loss(self.story(hidden[visual_rows]), story, STORY)
+                parts["story"] = share * _loss(self.story(hidden[visual_rows]), story, STORY)
             if settings.answers:
                 parts["answers"] = self.answer_loss(hidden, labels, num_items_in_batch)
         self.parts = {name: loss.detach() for name, loss in parts.items()}
@@ -155,11 +159,16 @@ class DenseTraining(TrainingModel):
 def right_shares(
     logits: torch.Tensor, labels: torch.Tensor, questions: dict[str, int]
 ) -> dict[str, float]:
-    """Return the share of right classes of each question that is asked at all."""
+    """Return the share of right classes of each question that is asked at all.
+
+    Args:
+        logits: (V, sum of classes) of one of the readers.
+        labels: (V, questions) int8.
+        questions: `LOOKS` or `STORY`.
+    """
     found: dict[str, float] = {}
-    for idx, (name, part) in enumerate(
-        zip(questions, logits.split([*questions.values()], dim=1), strict=True)
-    ):
+    parts = torch.split(logits, [*questions.values()], dim=1)
+    for idx, (name, part) in enumerate(zip(questions, parts, strict=True)):
         asked = labels[:, idx] != UNKNOWN
         if asked.any():
             is_right = part[asked].argmax(dim=1) == labels[asked, idx]
@@ -170,7 +179,7 @@ def right_shares(
 def _loss(logits: torch.Tensor, labels: torch.Tensor, questions: dict[str, int]) -> torch.Tensor:
     """Return the mean over the questions of the mean over the rows each is asked of."""
     losses = []
-    for idx, part in enumerate(logits.float().split([*questions.values()], dim=1)):
+    for idx, part in enumerate(torch.split(logits.float(), [*questions.values()], dim=1)):
         own = labels[:, idx].long()
         total = F.cross_entropy(part, own, ignore_index=UNKNOWN, reduction="sum")
         losses.append(total / (own != UNKNOWN).sum().clamp(min=1))

@@ -20,7 +20,7 @@ from llava_video.model.labels import IGNORED, Labelled, label_conversation
 from llava_video.model.preprocess import make_levels
 from llava_video.model.prompt import Turn, place_marks
 from llava_video.model.spec import ModelSpec
-from llava_video.model.tokenizer import IMAGE_MARK, MARK_ID
+from llava_video.model.tokenizer import IMAGE_MARK
 from llava_video.planning.planner import ImageItem, VideoItem, plan_request
 from llava_video.planning.settings import PlanningSettings, SamplingSettings
 from llava_video.planning.time_note import TimeNote, time_note
@@ -103,7 +103,7 @@ class ExampleMaker:
         return self._with_opened(record, self._decoded)
 
     def _with_opened(self, record: Record, use: Callable[["Written", Sequence[Opened]], T]) -> T:
-        turns, media = record.conversation()
+        said, media = self._conversations(record)
         for one in media:
             if "://" not in one.path and not Path(one.path).exists():
                 raise record.error(f"shows {one.path}, which is not there", "missing file")
@@ -113,7 +113,7 @@ class ExampleMaker:
                 stack.callback(close_all, opened)
                 for one in media:
                     opened.append(self._opened(record, one))
-                written = self.written(turns, self.plans([visual.item for visual in opened]))
+                written = self._put_together(said, self.plans([one.item for one in opened]))
                 self._check(record, written.measure())
                 return use(written, opened)
         except ExampleError:
@@ -122,6 +122,11 @@ class ExampleMaker:
             raise record.error(cause.message.rstrip("."), "conversation", cause.hint) from cause
         except LlavaVideoError as cause:
             raise record.error(cause.message.rstrip("."), "unreadable file", cause.hint) from cause
+
+    def _conversations(self, record: Record) -> tuple[Sequence[Sequence[Turn]], tuple[Media, ...]]:
+        """Return what is said after the same beginning, and what each mark shows."""
+        turns, media = record.conversation()
+        return _said(turns, len(media), shares=self._shares), media
 
     def _opened(self, record: Record, media: Media) -> Opened:
         if media.kind == "image":
@@ -178,21 +183,29 @@ class ExampleMaker:
                 what the settings say.
         """
         shares = self._shares if shares is None else shares
+        return self._put_together(_said(turns, len(plans), shares=shares), plans)
+
+    def _put_together(
+        self, said: Sequence[Sequence[Turn]], plans: tuple[VisualPlan, ...]
+    ) -> "Written":
+        """Return conversations, each learned as alone, with what they begin with there once."""
         notes = [time_note(plan) for plan in plans]
         sentences = [note.sentence() if note else None for note in notes]
-        pairs = _pairs_after_marks(turns, len(plans)) if shares else []
-        if len(pairs) < 2:
-            labelled = self._labelled(turns, sentences)
-            return Written(labelled.ids, labelled.labels, plans)
-        apart = [self._labelled(pair, sentences) for pair in pairs]
-        ids = list(apart[0].ids)
-        begun = _num_shared(apart)
-        labels, tails = list(apart[0].labels), [begun]
-        for one in apart[1:]:
+        apart = [self._labelled(turns, sentences) for turns in said]
+        if len(apart) == 1:
+            return Written(apart[0].ids, apart[0].labels, plans)
+        begun = _num_shared(apart, [self._first_learned(one.labels) for one in apart])
+        ids, labels = list(apart[0].ids[:begun]), [IGNORED] * begun
+        tails: list[int] = []
+        for one in apart:
             tails.append(len(ids))
             ids += one.ids[begun:]
             labels += one.labels[begun:]
         return Written(tuple(ids), tuple(labels), plans, tuple(tails))
+
+    def _first_learned(self, labels: Sequence[int]) -> int:
+        """Return where that begins which one of several conversations learns apart."""
+        return next(idx for idx, label in enumerate([*labels, 0]) if label != IGNORED)
 
     def _labelled(self, turns: Sequence[Turn], sentences: Sequence[str | None]) -> Labelled:
         config = self._spec.config
@@ -261,12 +274,17 @@ class Written:
         )
 
 
-def _num_shared(apart: Sequence[Labelled]) -> int:
+def _num_shared(apart: Sequence[Labelled], learned: Sequence[int]) -> int:
     """Return how many first ids all conversations share, up to what any of them learns."""
-    learned = [next(i for i, x in enumerate([*one.labels, 0]) if x != IGNORED) for one in apart]
     most = min(learned) - 1  # what is learned is led to by a row of its own
     columns = zip(*(one.ids[:most] for one in apart), strict=True)
     return next((i for i, column in enumerate(columns) if len(set(column)) > 1), most)
+
+
+def _said(turns: Sequence[Turn], num_visuals: int, *, shares: bool) -> Sequence[Sequence[Turn]]:
+    """Return a conversation, or each of its questions by itself where they share their visuals."""
+    pairs = _pairs_after_marks(turns, num_visuals) if shares else []
+    return pairs if len(pairs) > 1 else [turns]
 
 
 def _pairs_after_marks(turns: Sequence[Turn], num_visuals: int) -> list[tuple[Turn, Turn]]:

@@ -64,8 +64,9 @@ class Batch(TypedDict):
 
     ids (L',) int64 with -200 at every visual; labels (L,) int64, one per row of the sequence, a
     row's label being the token that stands there; tiles (N, 3, px, px) as an example's; plans of
-    all visuals; shares of the L rows. Of clips of the small world also their frames, and where cells are asked:
-    looks and story (V, questions) int8 of the V visual rows, which stand at visual_rows (V,).
+    all visuals; shares of the L rows. Of clips of the small world also their frames, and where
+    cells are asked: looks and story (V, questions) int8 of the V visual rows, which stand at
+    visual_rows (V,).
     """
 
     ids: torch.Tensor
@@ -228,17 +229,34 @@ class TrainingModel(nn.Module):
         Raises:
             ConfigError: nothing is learned.
         """
+        logits, targets = self.learned_logits(hidden, labels)
+        num_learned = len(targets) if num_items_in_batch is None else num_items_in_batch
+        total = F.cross_entropy(logits, targets, reduction="sum")
+        return self.reaching(total / num_learned)
+
+    def learned_logits(
+        self, hidden: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scores (n, vocab_size) of the n learned tokens' places, and these tokens (n,).
+
+        Args:
+            hidden: (L, D) of `hidden_rows`.
+            labels: (L,) of the batch.
+
+        Raises:
+            ConfigError: nothing is learned.
+        """
         is_learned = labels[1:] != IGNORED
-        num_learned = is_learned.sum() if num_items_in_batch is None else num_items_in_batch
         targets = labels[1:][is_learned]
         if not len(targets):
             raise ConfigError("a batch has no learned token.", "leave such examples out.")
-        language = self.model.language_model
-        logits = language.logits(hidden[:-1][is_learned.to(hidden.device)])
-        total = F.cross_entropy(logits, targets.to(logits.device), reduction="sum")
-        loss = total / num_learned
+        logits = self.model.language_model.logits(hidden[:-1][is_learned.to(hidden.device)])
+        return logits, targets.to(logits.device)
+
+    def reaching(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return a loss that leads to what learns, also of text alone where no part of it does."""
         if torch.is_grad_enabled() and not loss.requires_grad:
-            loss = loss + self._nothing_seen().to(loss)  # text alone, where no part of it learns
+            return loss + self._nothing_seen().to(loss)
         return loss
 
     def spliced(self, ids: torch.Tensor, visuals: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,10 +1,12 @@
 """Low-rank changes of the decoder through PEFT, and the folder they are saved as.
 
 The folder is LLaVA's released one: `adapter_config.json`, the changes, `non_lora_trainables.bin`
-with the other parts that learned, and the model's own `config.json`. `load` merges it with its base
-as it reads. Needs the `peft` package (extra `train`).
+with the other parts that learned, and the model's own `config.json`; texts in it say which base's
+numbers it was trained over, and whether as integers (QLoRA). `load` merges it with its base as it
+reads, or keeps it beside. Needs the `peft` package (extra `train`).
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,12 @@ from safetensors.torch import save_file
 
 from llava_video import backends
 from llava_video.errors import CheckpointError, ConfigError
+from llava_video.model.adapters import TRAINED_OVER, base_digest
 from llava_video.model.export import config_values, new_folder, write_json
 from llava_video.model.llava import LlavaModel
 from llava_video.model.names import file_names
+from llava_video.model.quantize import QuantLinear, format_of
+from llava_video.model.shards import find_shards
 from llava_video.model.sources import ADAPTER_CONFIG, ADAPTER_FILES, BESIDE_ADAPTER
 from llava_video.model.spec import ModelSpec
 from llava_video.train.settings import LoraSettings
@@ -43,7 +48,11 @@ def add_lora(model: LlavaModel, settings: LoraSettings, seed: int) -> None:
         target_modules=list(settings.modules),
         bias="none",
     )
-    with torch.random.fork_rng():
+    # PEFT's way for layers it does not know: its own one for linear layers does, since it calls
+    # what it wraps and looks at no weight.
+    config._register_custom_module({QuantLinear: peft.tuners.lora.Linear})
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unsupported layer type", UserWarning)
         torch.manual_seed(seed)
         peft.inject_adapter_in_model(config, model.language_model)
 
@@ -81,20 +90,25 @@ def save_adapter(
     names = file_names(spec.config.dimensions, "original")
     changes: dict[str, torch.Tensor] = {}
     others: dict[str, torch.Tensor] = {}
+    changed: set[str] = set()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         tensor = parameter.detach().cpu().contiguous()
         module, is_change, side = name.partition(".lora_")
         if is_change:
+            changed.add(f"{module}.weight")
             stored = names[f"{module}.weight"].removesuffix(".weight")
             changes[f"{_WRAPPER}{stored}.lora_{side.replace(_NAMED, '')}"] = tensor
         else:
             others[_WRAPPER + names[name]] = tensor
     if not changes:
         raise CheckpointError("the model has no low-rank changes to save.")
+    base = find_shards(spec.sources.folder)
+    digest = base_digest(changed, base, spec.config.dimensions)
+    notes = {TRAINED_OVER: f"{format_of(model)} {digest}"}
     with new_folder(folder) as unfinished:
-        save_file(changes, unfinished / ADAPTER_FILES[0])
+        save_file(changes, unfinished / ADAPTER_FILES[0], notes)
         if others:
             torch.save(others, unfinished / BESIDE_ADAPTER)
         write_json(unfinished / ADAPTER_CONFIG, _adapter_values(spec, settings))

@@ -57,11 +57,12 @@ class Record:
 
     @property
     def num_words(self) -> int:
-        """Words of its conversation: what is known of its length before anything is opened."""
+        """Words of what is said: what is known of its length before anything is opened."""
         said = self.values.get("conversations")
         texts = (
             [str(one.get("value", "")) for one in said if isinstance(one, Mapping)] if said else []
         )
+        texts += [str(self.values.get(key, "")) for key in ("prompt", "chosen", "rejected")]
         return sum(len(text.split()) for text in texts)
 
     def conversation(self) -> tuple[tuple[Turn, ...], tuple[Media, ...]]:
@@ -75,7 +76,9 @@ class Record:
         """
         said = self.values.get("conversations")
         if not isinstance(said, list) or not all(isinstance(one, Mapping) for one in said):
-            raise self.error("has no list of conversations", "conversation")
+            is_pair = "chosen" in self.values
+            hint = "pairs of answers want `dpo: {}` in the stage." if is_pair else ""
+            raise self.error("has no list of conversations", "conversation", hint)
         media = tuple(self._media_of(said))
         marked = [_with_image_marks(one) for one in said] if media else said
         try:

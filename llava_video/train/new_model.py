@@ -1,7 +1,8 @@
-"""Sizes and texts → a checkpoint that has learned nothing: the folder that a first stage begins with.
+"""Sizes and texts → a checkpoint that has learned nothing: what a first stage begins with.
 
-Weights are drawn as for training, not as `model/tiny.py` draws them for tests: narrow, norms at one,
-and the layers that write into the residual stream narrower the deeper the model is (source: GPT-2).
+Weights are drawn as for training, not as `model/tiny.py` draws them for tests: narrow, norms at
+one, and the layers that write into the residual stream narrower the deeper the model is (source:
+GPT-2).
 The tokenizer is byte-level BPE learned from the texts; every digit is a token of its own, so that a
 number never seen is read like any other.
 """
@@ -23,7 +24,6 @@ from llava_video.model.model_config import parse_model_config
 from llava_video.model.names import parameter_shapes
 from llava_video.model.tiny import byte_tokenizer
 from llava_video.model.tiny_spec import (
-    NUM_BYTES,
     TinySpec,
     special_tokens,
     tiny_generation,

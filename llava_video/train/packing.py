@@ -22,7 +22,6 @@ from llava_video.ops.kv_format import StoredKv
 from llava_video.ops.rope import rotate_reference
 from llava_video.ops.rotation import make_rotation
 
-
 _SIZES = 64  # beginnings and tails side by side are of a multiple of so many rows
 # Not cuDNN's: it builds a plan for every new size, which takes longer than a step.
 _BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -152,9 +151,8 @@ class PaddedShares:
         """Return the attention of every row (L, Hq, d), of q (L, Hq, d) and k, v (L, Hkv, d)."""
         with sdpa_kernel(_BACKENDS):
             # Rows that fill up come behind a beginning: nothing real sees them.
-            first = F.scaled_dot_product_attention(
-                *(self.prefixes.of(x).transpose(1, 2) for x in _alike(q, k, v)), is_causal=True
-            )
+            queries, keys, values = (self.prefixes.of(x).transpose(1, 2) for x in _alike(q, k, v))
+            first = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
             outs = [first.transpose(1, 2).flatten(0, 1)]
             if self.seen.numel():
                 keys, values = (self.every.of(x).transpose(1, 2) for x in _alike(q, k, v)[1:])

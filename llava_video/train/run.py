@@ -1,7 +1,7 @@
 """A stage's settings → a trained checkpoint: load, freeze, train or go on, save in both layouts.
 
-A run's folder holds `stage.yaml` (what was asked), `metrics.jsonl`, the last checkpoints to resume
-from, and at the end one folder per layout.
+A run's folder holds `stage.yaml` (what was asked), `metrics.jsonl`, perhaps `tensorboard`, the last
+checkpoints to resume from, and at the end one folder per layout.
 """
 
 import json
@@ -14,7 +14,7 @@ import torch
 
 from llava_video import backends
 from llava_video.config import read_yaml, to_mapping, to_yaml
-from llava_video.errors import ConfigError
+from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.checkpoint import load_model, save_model
 from llava_video.model.convert import convert_checkpoint
 from llava_video.model.llava import LlavaModel
@@ -30,6 +30,8 @@ from llava_video.train.lora import add_lora, check_base, save_adapter
 from llava_video.train.mixture import read_mixture
 from llava_video.train.new_model import world_texts, write_new_model
 from llava_video.train.parts import compute_again, draw, run_in_bfloat16, set_learning
+from llava_video.train.preference_loss import PreferenceModel, frozen_copy
+from llava_video.train.preferences import PairMaker
 from llava_video.train.settings import StageSettings
 from llava_video.train.small_world import WorldExamples
 
@@ -39,6 +41,7 @@ SETTINGS = "stage.yaml"
 _FREE = (
     "name",
     "log_every",
+    "metrics",
     "save_every",
     "keep",
     "layouts",
@@ -74,11 +77,17 @@ def check_stage(
         progress: as `check_data`.
 
     Raises:
-        CheckpointError: the model cannot be found. ConfigError: the mixture cannot be read.
+        CheckpointError: the model cannot be found. ConfigError: the mixture cannot be read, or the
+            data are no files.
     """
+    if stage.data.world is not None:
+        raise ConfigError(
+            "the small world's clips are drawn while a stage runs: there is no file to check.",
+            "leave --check out; max_steps=1 tries a stage.",
+        )
     spec = _spec_of(stage, weights=False)
     records = read_mixture(stage.data.sources, stage.seed)
-    return check_data(ExampleMaker(spec, stage.data), records, progress)
+    return check_data(_maker_of(stage, spec), records, progress)
 
 
 def train(
@@ -91,34 +100,35 @@ def train(
         on_line: called with every line of metrics.
 
     Raises:
-        BackendMissingError: the stage wants PEFT or DeepSpeed, which is not here.
+        BackendMissingError: the stage wants PEFT, DeepSpeed or TensorBoard, which is not here.
         CheckpointError: the model cannot be loaded or saved.
         ConfigError: the folder holds another stage, whose difference is named; the mixture cannot
             be read.
         ExampleError: an example breaks, where the settings say that this is the end.
     """
+    from llava_video.train.preference_trainer import PreferenceTrainer
     from llava_video.train.trainer import StageTrainer, last_checkpoint, training_arguments
 
-    for name in ("peft" if stage.lora else "", "deepspeed" if stage.deepspeed else ""):
-        if name:
+    for name, is_used in (
+        ("peft", stage.lora is not None),
+        ("deepspeed", stage.deepspeed is not None),
+        ("tensorboard", "tensorboard" in stage.metrics),
+    ):
+        if is_used:
             backends.require(name)
     _check_folder(stage)
-    folder = _begin(stage)
-    stage = with_model(stage)
+    asked, stage = stage, with_model(stage)
     spec = _spec_of(stage, weights=True)
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
     examples = _examples_of(stage, spec)
-    model = _model_of(stage, spec)
-    if bf16 and not stage.deepspeed and spec.config.stored_dtype == "bfloat16":
-        run_in_bfloat16(model)
-    if stage.keep_features_mb:
-        keep_features(model, stage.keep_features_mb * 10**6)
+    net = _model_of(stage, spec, bf16=bf16)
+    folder = _begin(asked)
     arguments = training_arguments(stage, bf16=bf16)
-    learner = _learner_of(stage, model)
-    trainer = StageTrainer(learner, examples, stage, arguments, on_line)
+    loop = StageTrainer if stage.dpo is None else PreferenceTrainer
+    trainer = loop(net, examples, stage, arguments, on_line)
     begun = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
-    folders = _save(stage, spec, model) if trainer.is_world_process_zero() else {}
+    folders = _save(stage, spec, net.model) if trainer.is_world_process_zero() else {}
     logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     return Trained(
         folders=folders,
@@ -137,9 +147,13 @@ def with_model(stage: StageSettings) -> StageSettings:
     """Make the new model of a stage, where it has one, and name it."""
     if stage.new is None:
         return stage
-    folder = Path(stage.output) / "new"
+    folder = _begin(stage) / "new"
     if not folder.exists():
-        write_new_model(folder, stage.new, world_texts(stage.new.clips))
+        try:
+            write_new_model(folder, stage.new, world_texts(stage.new.clips))
+        except CheckpointError:
+            if not folder.exists():
+                raise  # else another process of this stage was faster, with the same bytes
     return replace(stage, model=str(folder), new=None)
 
 
@@ -194,21 +208,38 @@ def _spec_of(stage: StageSettings, *, weights: bool) -> ModelSpec:
     return replace(spec, sources=sources)
 
 
-def _model_of(stage: StageSettings, spec: ModelSpec) -> LlavaModel:
-    """Load the model on the CPU in float32, and say what of it learns."""
-    model = load_model(spec.sources, config=spec.config, device="cpu", dtype=torch.float32)
-    set_learning(model, stage.learn)
-    draw(model, stage.fresh, stage.seed)
+def _model_of(stage: StageSettings, spec: ModelSpec, *, bf16: bool) -> TrainingModel:
+    """Load the model on the CPU in float32, but for a quantised decoder; say what of it learns."""
     if stage.lora is not None:
         check_base(spec)
+    model = load_model(
+        spec.sources,
+        config=spec.config,
+        device="cpu",
+        dtype=torch.float32,
+        weights=stage.quantize or "plain",
+    )
+    set_learning(model, stage.learn)
+    draw(model, stage.fresh, stage.seed)
+    if bf16 and not stage.deepspeed and spec.config.stored_dtype == "bfloat16":
+        run_in_bfloat16(model)
+    if stage.keep_features_mb:
+        keep_features(model, stage.keep_features_mb * 10**6)
+    reference = None if stage.dpo is None else frozen_copy(model)
+    if stage.lora is not None:
         add_lora(model, stage.lora, stage.seed)
     if stage.checkpointing:
         compute_again(model)
-    return model
+    return _learner_of(stage, model, reference)
+
+
+def _maker_of(stage: StageSettings, spec: ModelSpec) -> ExampleMaker:
+    maker = ExampleMaker if stage.dpo is None else PairMaker
+    return maker(spec, stage.data)
 
 
 def _examples_of(stage: StageSettings, spec: ModelSpec) -> Examples | WorldExamples:
-    maker = ExampleMaker(spec, stage.data)
+    maker = _maker_of(stage, spec)
     if stage.data.world is None:
         records = read_mixture(stage.data.sources, stage.seed)
         return Examples(maker, records, stage.data)
@@ -221,7 +252,12 @@ def _examples_of(stage: StageSettings, spec: ModelSpec) -> Examples | WorldExamp
     )
 
 
-def _learner_of(stage: StageSettings, model: LlavaModel) -> TrainingModel:
+def _learner_of(
+    stage: StageSettings, model: LlavaModel, reference: LlavaModel | None
+) -> TrainingModel:
+    """Say how a model learns: from answers, from pairs of them, or cell by cell too."""
+    if stage.dpo is not None and reference is not None:
+        return PreferenceModel(model, reference, stage.dpo)
     if stage.dense is None:
         return TrainingModel(model)
     with torch.random.fork_rng():

@@ -217,6 +217,25 @@ class NewModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DpoSettings:
+    """Learning which of two answers is better, instead of what to answer (DPO)."""
+
+    beta: float = setting(
+        0.1, "a reward is so many times the rise of an answer's log-probability", above=0
+    )
+    label_smoothing: float = setting(
+        0.0, "share of pairs that are thought to be the wrong way round", at_least=0, at_most=0.49
+    )
+    chosen_weight: float = setting(
+        0.0, "how much learning to write the chosen answer counts besides; published: 0", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageSettings:
     """One stage of training."""
 
@@ -275,19 +294,38 @@ class StageSettings:
     dtype: Literal["float32", "bfloat16", "float16"] | None = setting(
         None, "of the result's weights; None: the model's own"
     )
+    metrics: tuple[Literal["jsonl", "tensorboard"], ...] = setting(
+        ("jsonl",), "where metrics are written: metrics.jsonl, and curves for TensorBoard"
+    )
     layouts: tuple[Literal["original", "hf"], ...] = setting(
         ("original",), "layouts of the result: the authors', always, and 'hf' of transformers"
     )
     lora: LoraSettings | None = setting(None, "low-rank changes instead of the decoder's weights")
+    quantize: Literal["int8", "int4"] | None = setting(
+        None, "integers that the frozen decoder's linear weights are kept as beneath `lora` (QLoRA)"
+    )
     deepspeed: str | None = setting(None, "a DeepSpeed configuration, as the real models need")
+    dpo: DpoSettings | None = setting(
+        None, "the data are pairs of answers, and the model learns which one is better"
+    )
 
     def __post_init__(self) -> None:
         """Check every field, and that they fit together."""
         check(self)
+        self._check_dpo()
+        self._check_data()
+        self._check_learning()
         if not self.output:
             raise ConfigError("the stage says no output.", "output: a folder")
         if bool(self.model) == (self.new is not None):
             raise ConfigError("the stage says no model, or two.", "model: a folder; or new: {}")
+
+    def rate_of(self, part: str) -> float:
+        """Return a part's learning rate."""
+        own: float | None = getattr(self.part_rates, part)
+        return self.learning_rate if own is None else own
+
+    def _check_data(self) -> None:
         if bool(self.data.sources) == (self.data.world is not None):
             raise ConfigError(
                 "the data has no sources, or both files and the small world.",
@@ -298,7 +336,10 @@ class StageSettings:
                 "dense losses are of the small world, whose truth is known to the pixel.",
                 "leave dense out, or train on data: {world: …}.",
             )
-        if not self.learn or len(set(self.learn)) != len(self.learn):
+
+    def _check_learning(self) -> None:
+        is_idle = not self.learn and self.lora is None
+        if is_idle or len(set(self.learn)) != len(self.learn):
             raise ConfigError(f"learn = {list(self.learn)}.", f"each once of: {', '.join(PARTS)}.")
         idle = [p for p in PARTS if getattr(self.part_rates, p) is not None and p not in self.learn]
         if idle:
@@ -321,8 +362,24 @@ class StageSettings:
                 "lora and language_model in learn: one of them changes the decoder.",
                 "leave language_model out of learn.",
             )
+        if self.quantize is not None and self.lora is None:
+            raise ConfigError(
+                f"quantize = {self.quantize!r} without lora: integers do not learn.",
+                "add lora: {r: 64, alpha: 16}, or leave quantize out.",
+            )
 
-    def rate_of(self, part: str) -> float:
-        """Return a part's learning rate."""
-        own: float | None = getattr(self.part_rates, part)
-        return self.learning_rate if own is None else own
+    def _check_dpo(self) -> None:
+        given = {
+            "fresh": bool(self.fresh),
+            "template: plain": self.template == "plain",
+            "data.share_visuals": self.data.share_visuals,
+            "data.world": self.data.world is not None,
+        }
+        unfit = [name for name, is_given in given.items() if is_given]
+        if self.dpo is not None and unfit:
+            raise ConfigError(
+                f"dpo and {', '.join(unfit)}.",
+                "leave it out: pairs are read from files (llava-video world --preferences), share "
+                "their beginning anyway, are answers in a conversation, and are compared with the "
+                "model that the stage begins with.",
+            )

@@ -7,7 +7,7 @@ that goes on sees the clips an unbroken one would.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import numpy as np
@@ -68,6 +68,11 @@ class WorldExamples(Dataset[Made]):
         self._plan_of = lru_cache(maxsize=4096)(self._planned)
         self._beginning_of = lru_cache(maxsize=4096)(self._begun)
         self._end_of = lru_cache(maxsize=65_536)(self._ended)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how a worker makes the same; what was kept for later stays behind."""
+        kinds = {"is_dense": self._is_dense, "tiles_here": self._tiles_here}
+        return partial(WorldExamples, self._maker, self._source, self._vision, **kinds), ()
 
     def __len__(self) -> int:
         """Return the clips of one epoch."""

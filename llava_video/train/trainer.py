@@ -8,7 +8,7 @@ the others come from the model it began with.
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from llava_video.errors import CheckpointError
 from llava_video.train.batches import Examples, Made, collate
+from llava_video.train.curves import FOLDER, Curves
 from llava_video.train.forward import TrainingModel
 from llava_video.train.parts import parameter_groups
 from llava_video.train.settings import StageSettings
@@ -58,7 +59,7 @@ class StageTrainer(Trainer):
             args=arguments,
             train_dataset=examples,
             data_collator=collate,  # type: ignore[arg-type]  # of our own examples
-            callbacks=[Metrics(self, Path(stage.output) / METRICS, on_line)],
+            callbacks=[Metrics(self, Path(stage.output), stage.metrics, on_line)],
         )
         self.remove_callback(PrinterCallback)
 
@@ -150,27 +151,35 @@ class StageTrainer(Trainer):
 
 
 class Metrics(TrainerCallback):
-    """One line of JSON per `log_every` steps.
+    """One line of metrics per `log_every` steps.
 
     Args:
         trainer: counts.
-        path: the file; lines of steps that are done again are taken out.
+        folder: the run's; lines of steps that are done again are taken out.
+        kinds: "jsonl" for lines of JSON, "tensorboard" for its event files.
         on_line: called with every line.
     """
 
     def __init__(
         self,
         trainer: StageTrainer,
-        path: Path,
+        folder: Path,
+        kinds: Sequence[str] = ("jsonl",),
         on_line: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
-        self._trainer, self._path, self._on_line = trainer, path, on_line
+        self._trainer, self._on_line = trainer, on_line
+        self._path = folder / METRICS if "jsonl" in kinds else None
+        self._curves = Curves(folder / FOLDER) if "tensorboard" in kinds else None
         self._since_s = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Drop the lines that a killed run wrote after its last checkpoint."""
         self._since_s = time.perf_counter()
-        if not state.is_world_process_zero or not self._path.is_file():
+        if not state.is_world_process_zero:
+            return
+        if self._curves:
+            self._curves.begin(state.global_step)
+        if not self._path or not self._path.is_file():
             return
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if _step_of(line) <= state.global_step]
@@ -188,6 +197,7 @@ class Metrics(TrainerCallback):
             "steps": state.max_steps,
             "epoch": round(state.epoch or 0.0, 4),
             "loss": logs["loss"],
+            **{name: value for name, value in logs.items() if name.startswith("reward_")},
             "grad_norm": logs.get("grad_norm"),
             **self._trainer.loss_parts(),
             "learning_rate": logs.get("learning_rate"),
@@ -196,10 +206,18 @@ class Metrics(TrainerCallback):
             "broken": dict(self._trainer.broken),
         }
         counted.update(tokens=0, wait_s=0.0)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if self._path:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        if self._curves:
+            self._curves.write(line)
         if self._on_line:
             self._on_line(line)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Let the event file go."""
+        if self._curves:
+            self._curves.close()
 
 
 def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments:
@@ -240,6 +258,7 @@ def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments
         log_level_replica="error",
         deepspeed=stage.deepspeed,
         ddp_find_unused_parameters=True,
+        ddp_broadcast_buffers=False,  # none changes; a quantised decoder's are gigabytes
     )
 
 

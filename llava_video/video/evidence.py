@@ -4,7 +4,7 @@ Passes every clip through unchanged. Knows neither where clips come from nor whe
 at most 64 thumbnails and one frame.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,8 @@ _THUMBNAIL_WIDTH_PX = 160
 _BLACK_LEVEL = 16
 # A still picture after compression differs by this much from frame to frame, not more.
 _STILL_LEVELS = 2
+
+Judge = Callable[[Frame], str]
 
 
 class Evidence:
@@ -80,6 +82,13 @@ class Evidence:
             found.append(f"All {num_seen} frames show the same picture.")
         return tuple(found)
 
+    def verdict(self, judge: Judge) -> str:
+        """Return what a judge says of the thumbnails, "" without any; it looks at them once."""
+        if judge not in self._verdicts:
+            thumbnails = self.thumbnails
+            self._verdicts[judge] = "" if thumbnails is None else judge(thumbnails)
+        return self._verdicts[judge]
+
     def coverage(
         self, planned_idxs: Sequence[int], planned_times_s: Sequence[float], end_s: float
     ) -> tuple[Segment, ...]:
@@ -108,6 +117,7 @@ class Evidence:
         self._frames: list[FrameRef] = []
         self._thumbnails: list[Frame] = []
         self._thumbnail_times_s: list[float] = []
+        self._verdicts: dict[Judge, str] = {}
         self._first: Frame | None = None
         self._all_black = self._all_same = True
 

@@ -140,7 +140,8 @@ def _draw_thing(
         for t in times_s
     ]
     x_px, y_px, radius_px = np.array(list(looks)).T * unit_px
-    half = int(radius_px.max() * MOST_REACH) + 2
+    # Of its whole life, so that a frame is the same whichever others are drawn with it.
+    half = int(max(thing.radius.values) * unit_px * MOST_REACH) + 2
     left, top = np.floor(x_px) - half, np.floor(y_px) - half
     along = np.arange(2 * half + 1) + 0.5
     covers = cover(

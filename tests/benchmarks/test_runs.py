@@ -6,6 +6,7 @@ from pathlib import Path
 
 import decoding
 import harness
+import lora_memory
 import memory
 import numpy as np
 import pytest
@@ -89,6 +90,19 @@ def test_training_loader_runs(capsys):
     assert row["tokens_per_s"] > 0
     found = row["example_ms"]
     assert found["opened, planned and labelled again"] < found["made, its video seen again"]
+
+
+@pytest.mark.slow  # three processes that import torch and PEFT
+@pytest.mark.skipif(not harness.can_measure_memory(), reason="needs /proc")
+def test_memory_of_low_rank_training_runs(capsys):
+    pytest.importorskip("peft")
+    assert lora_memory.main(["--check"]) == 0
+    row = row_of(capsys.readouterr().out)
+    sizes = {name: own["decoder_bytes"] for name, own in row["formats"].items()}
+    assert sizes["int4"] < sizes["int8"] < sizes["plain"]
+    # Two layers of 36,864 weights and 512 outputs: four bytes each, or one and two a scale.
+    assert sizes["plain"] - sizes["int8"] == 2 * (36_864 * 3 - 2 * 512)
+    assert all(own["peak_bytes"] >= own["loaded_bytes"] > 0 for own in row["formats"].values())
 
 
 def test_sandbox_runs(capsys):

@@ -1,5 +1,7 @@
 """What works on this machine, found out by trying."""
 
+from pathlib import Path
+
 import pytest
 
 from llava_video import backends
@@ -76,6 +78,16 @@ def test_without_torch_nothing_is_described(monkeypatch) -> None:
 def test_without_the_hub_there_is_no_cache(monkeypatch) -> None:
     without(monkeypatch, "huggingface_hub")
     assert find(check_everything(), "machine", "model cache").state == "absent"
+
+
+def test_the_packaged_model_is_looked_for(demo_checkpoint: Path, monkeypatch, tmp_path) -> None:
+    found = checks._check_demo_model()
+    assert (found.state, found.found) == ("ok", str(demo_checkpoint))
+    monkeypatch.setattr("llava_video.model.packaged.packaged_folder", lambda: tmp_path)
+    found = checks._check_demo_model()
+    assert (found.state, found.is_fatal) == ("absent", False)
+    assert "lacks config.json" in found.found
+    assert "llava-video demo" in found.cost
 
 
 def test_every_reader_is_tried(findings: list[Finding]) -> None:

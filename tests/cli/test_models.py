@@ -4,8 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from llava_video.model.known_models import known_models
 from llava_video.model.members import MEMBERS
+from llava_video.model.spec import read_spec
 from llava_video.model.tiny import write_tiny_checkpoint
 from llava_video.preview import DEFAULT_MODEL
 
@@ -167,3 +170,11 @@ def test_a_known_id_is_told_without_its_files(run, monkeypatch) -> None:
     assert "is not in the local cache" in told.err
     facts = json.loads(run("models", "liuhaotian/llava-v1.5-7b", "--json").out)
     assert (facts["family"], facts["template"]) == ("LLaVA-1.5", "vicuna_v1")
+
+
+@pytest.mark.usefixtures("demo_checkpoint")
+def test_what_its_makers_say_of_it_is_shown(run) -> None:
+    out = run("models", "demo").out
+    assert out.startswith("model     demo\n")
+    assert out.rstrip().endswith(str(read_spec("demo").card).rstrip())
+    assert json.loads(run("models", "demo", "--json").out)["card"]["world"] == "small"

@@ -88,6 +88,15 @@ def test_base_and_tower_belong_to_the_model() -> None:
     assert not {"base", "vision_tower"} & set(request)
 
 
+def test_an_adapter_belongs_to_the_model() -> None:
+    named, request = split_options(everything.main(["--adapter", "a/b"], standalone_mode=False))
+    assert (named["adapter"], named["merge_adapter"]) == ("a/b", None)
+    assert not {"adapter", "merge_adapter"} & set(request)
+    for flag, expected in (("--merge-adapter", True), ("--no-merge-adapter", False)):
+        given = everything.main(["--adapter", "a/b", flag], standalone_mode=False)
+        assert split_options(given)[0]["merge_adapter"] is expected
+
+
 def test_memory_and_weights_belong_to_the_model() -> None:
     given = everything.main(["--memory", "24GiB", "--quantize", "int8"], standalone_mode=False)
     named, request = split_options(given)

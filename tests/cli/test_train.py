@@ -55,6 +55,31 @@ def test_what_was_made_as_json(run, config: Path, tmp_path: Path):
     assert (values["num_steps"], values["resumed_from"]) == (1, 0)
 
 
+def test_stages_are_run_in_turn_and_those_that_are_done_are_left(run, config: Path, tmp_path: Path):
+    second = tmp_path / "second.yaml"
+    text = config.read_text().replace("name: toy", "name: next")
+    model, output = (line.split(": ")[1] for line in text.splitlines()[1:3])
+    text = text.replace(model, f"{output}/original").replace(
+        f"output: {output}", f"output: {output}2"
+    )
+    second.write_text(text)
+    both = ("--config", config, "--config", second, "--set", "max_steps=1")
+    outcome = run("train", *both)
+    assert outcome.status == 0, outcome
+    assert [line.partition(":")[0] for line in outcome.out.splitlines()] == [
+        "toy",
+        "  original",
+        "next",
+        "  original",
+    ]
+    before = (tmp_path / "run" / "metrics.jsonl").stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "run2")
+    again = run("train", *both)
+    assert again.status == 0, again
+    assert again.out.startswith("next: 1 steps")
+    assert (tmp_path / "run" / "metrics.jsonl").stat().st_mtime_ns == before
+
+
 def test_the_data_is_checked_and_nothing_is_trained(run, config: Path, tmp_path: Path):
     outcome = run("train", "--config", config, "--check")
     assert outcome.status == 0, outcome
@@ -72,6 +97,16 @@ def test_the_data_is_checked_and_nothing_is_trained(run, config: Path, tmp_path:
     assert "4 broken: 3 too long, 1 marks." in outcome.out
 
 
+def test_pairs_are_checked_as_pairs(run, config: Path, tmp_path: Path):
+    given = ("train", "--config", config, "--set", "dpo.beta=0.2")
+    assert "4 broken: 4 preference." in run(*given, "--check").out
+    pairs = [{"prompt": f"{idx}?", "chosen": "Yes", "rejected": "No"} for idx in range(4)]
+    (tmp_path / "data.json").write_text(json.dumps(pairs))
+    outcome = run(*given, "--set", LEARN)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith("toy: 2 steps; loss 0.69")
+
+
 def test_bad_input_is_refused(refused, config: Path, tmp_path: Path):
     assert "--config" in refused("train")
     assert "cannot read" in refused("train", "--config", tmp_path / "none.yaml")
@@ -80,4 +115,6 @@ def test_bad_input_is_refused(refused, config: Path, tmp_path: Path):
     assert "did you mean max_frames" in refused(*given, "data.max_frame=1")
     assert "names no place" in refused(*given, "learning_rate")
     assert "at_least" not in refused(*given, "batch_size=0")
+    world = (*given, "data.sources=[]", "--set", "data.world={}")
+    assert "no file to check" in refused(*world, "--check")
     assert "none.json" in refused(*given, f"data.sources.0.path={tmp_path / 'none.json'}")

@@ -26,6 +26,14 @@ def test_a_split_has_its_own_file(run, tmp_path: Path) -> None:
     assert (tmp_path / "a" / "val.jsonl").is_file()
 
 
+def test_pairs_of_answers_beside_it(run, tmp_path: Path) -> None:
+    outcome = run("world", tmp_path, "--clips", "1", "--split", "val", "--preferences")
+    pairs = (tmp_path / "val_preferences.jsonl").read_text().splitlines()
+    assert outcome.out.splitlines()[1] == (
+        f"{tmp_path / 'val_preferences.jsonl'}: {len(pairs)} pairs."
+    )
+
+
 def test_bad_input_is_refused(refused, run, tmp_path: Path) -> None:
     new = ("world", tmp_path / "new")
     assert "heldout" in refused(*new, "--split", "heldot")

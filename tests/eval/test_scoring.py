@@ -30,6 +30,14 @@ def test_exact_and_normalised_are_told_apart() -> None:
     assert score(asked, "red balls").correct is False
 
 
+def test_exact_of_a_number_is_that_number() -> None:
+    """Not the same letters: "2.5 s" says 2.5, and "2.0 s" is only near it."""
+    when = example(answer=2.5, tolerance=0.5)
+    assert (score(when, "2.5 s").correct, score(when, "2.5 s").exact) == (True, True)
+    assert (score(when, "2.0 s").correct, score(when, "2.0 s").exact) == (True, False)
+    assert (score(when, "9 s").correct, score(when, "9 s").exact) == (False, False)
+
+
 @pytest.mark.parametrize(
     ("truth", "given", "right"),
     [

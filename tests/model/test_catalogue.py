@@ -1,10 +1,13 @@
 """The catalogue's numbers are the ones a plan and the published sizes give."""
 
+from pathlib import Path
+
 import pytest
 
-from llava_video.model.catalogue import by_member, catalogue, usual_video
+from llava_video.model.catalogue import by_member, catalogue, usual_video, video_words
 from llava_video.model.known_models import known_geometry, known_models
 from llava_video.model.members import MEMBERS
+from llava_video.model.spec import read_spec
 
 ENTRIES = {entry.known.name: entry for entry in catalogue()}
 
@@ -73,3 +76,8 @@ def test_the_plan_says_so_of_image_models() -> None:
     geometry = known_geometry("liuhaotian/llava-v1.5-7b")
     assert geometry is not None
     assert any("not trained on video" in reason for reason in usual_video(geometry).reasons)
+
+
+def test_a_rate_of_the_checkpoints_own_is_told(demo_checkpoint: Path) -> None:
+    words = video_words(read_spec(demo_checkpoint).geometry)
+    assert words.startswith("2 frames a second, at most 24 frames unless asked for more; ")

@@ -89,6 +89,15 @@ def test_what_only_a_name_told_is_written_down(tmp_path: Path, config, tensors, 
     assert (again.member, again.template) == ("LLaVA-Critic", "qwen_2_5")
 
 
+@pytest.mark.parametrize("layout", ["original", "hf"])
+def test_the_frames_it_was_trained_with_are_kept(tmp_path: Path, config, tensors, layout):
+    values = {**config.values, "llava_video_fps": 2.5, "llava_video_max_frames": 24}
+    own = replace(config, values=values)
+    folder = write_checkpoint(tmp_path / "mine", tensors=tensors, config=own, layout=layout)
+    again = read_model_config(folder)
+    assert (again.fps, again.max_frames) == (2.5, 24)
+
+
 @pytest.mark.parametrize(
     ("member", "decoder", "stated"),
     [

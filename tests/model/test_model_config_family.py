@@ -212,6 +212,21 @@ def test_the_member_and_the_template_of_the_file_win():
             parse_model_config({**LLAVA_NEXT, key: "foo"})
 
 
+def test_frames_that_the_file_states_win():
+    """Over its line's own (8 spread, of pictures) and over a known checkpoint's of the name."""
+    plain = parse_model_config(LLAVA_15)
+    assert (plain.max_frames, plain.fps) == (None, None)
+    assert geometry_of(plain, "mine", "float32").max_frames == 8
+    stated = {"llava_video_fps": 2, "llava_video_max_frames": 24}
+    config = parse_model_config({**LLAVA_15, **stated})
+    for name in ("mine", "liuhaotian/llava-v1.5-7b"):
+        geometry = geometry_of(config, name, "float32")
+        assert (geometry.max_frames, geometry.fps) == (24, 2.0)
+    for key, wrong in (("fps", 0), ("fps", 1e9), ("max_frames", 2.5), ("max_frames", 0)):
+        with pytest.raises(CheckpointError, match=f"llava_video_{key} = {wrong}, expected "):
+            parse_model_config({**LLAVA_15, f"llava_video_{key}": wrong})
+
+
 def test_a_tower_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder, fetched = write(tmp_path / "a" / "model", NAMED), write(tmp_path / "cache", TOWER)
     asked: list[tuple[str, str]] = []

@@ -229,6 +229,34 @@ def test_an_overlay_is_no_base(base: Path, adapter: Path, tmp_path: Path):
     assert "holds all its weights" in caught.value.hint
 
 
+def test_an_adapter_over_the_model_that_is_named_first(base: Path, adapter: Path, tmp_path: Path):
+    other = Path(shutil.copytree(base, tmp_path / "other"))
+    found = find_sources(other, adapter=adapter)  # which itself names `base`
+    assert (found.kind, found.folder, found.base) == ("adapter", adapter, other)
+    assert found.is_merged
+    assert found.has_own_files
+    assert (found.config_folder, found.tokenizer_folder) == (adapter, other)
+    (adapter / "config.json").unlink()  # PEFT writes none
+    assert find_sources(base, adapter=adapter, files="config").config_folder == base
+
+
+def test_an_adapter_that_is_none_or_over_none_is_refused(
+    base: Path, adapter: Path, projector: Path
+):
+    with pytest.raises(
+        CheckpointError, match=r"is no adapter: it holds no adapter_config\.json"
+    ) as e:
+        find_sources(base, adapter=projector)
+    assert "with base=" in e.value.hint
+    for overlay in (adapter, projector):
+        with pytest.raises(CheckpointError, match="is itself an adapter, a projector"):
+            find_sources(overlay, adapter=adapter)
+    with pytest.raises(CheckpointError, match="both given"):
+        find_sources(base, base=base, adapter=adapter)
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        find_sources(base, adapter=base.parent / "missing")
+
+
 def test_what_is_not_needed_is_refused(base: Path):
     with pytest.raises(CheckpointError, match=r"base = 'x' was given.*needs none"):
         find_sources(base, base="x")

@@ -8,7 +8,12 @@ from weight_mutants import mutants
 from llava_video.ops import dispatch
 from llava_video.ops import quant_linear as module
 from llava_video.ops.dequantise_weight import group_bytes
-from llava_video.ops.quant_linear import FEW_ROWS, quant_linear, quant_linear_reference
+from llava_video.ops.quant_linear import (
+    FEW_ROWS,
+    input_gradient_reference,
+    quant_linear,
+    quant_linear_reference,
+)
 from llava_video.ops.weight_format import StoredWeight, quantise_weight
 
 FORMATS = ["int8", "int4"]
@@ -155,11 +160,61 @@ def test_axes_gaps_and_no_rows(weight_format):
     assert quant_linear(x[:0], stored, bias).shape == (0, 40)
 
 
-def test_gradients_flow_to_the_rows():
-    x, stored, _ = inputs(3, 40, 896, "int4")
+@pytest.mark.parametrize("weight_format", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("block_bytes", [1, 40_000, 2**23])
+def test_the_gradient_of_the_rows(
+    dtype: torch.dtype, weight_format, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(module, "CPU_BLOCK_BYTES", block_bytes)
+    x, stored, bias = inputs(6, 40, 896, weight_format, dtype)
+    dy = noise(6, 40, seed=9).div(16).to(dtype)
     x.requires_grad_()
-    quant_linear(x, stored).sum().backward()
-    assert torch.allclose(x.grad, stored.plain(torch.float32).sum(0).expand(3, 896), atol=1e-5)
+    bias.requires_grad_()
+    y = quant_linear(x.view(2, 3, 896), stored, bias)
+    y.backward(dy.view(2, 3, 40))
+    wide = input_gradient_reference(dy.float(), stored)
+    limit = limit_of(wide, input_gradient_reference(dy, stored))
+    assert x.grad.dtype is dtype
+    assert error_of(x.grad, wide) <= limit
+    assert error_of(bias.grad, dy.float().sum(0)) <= 0.01
+    for name, mutant in mutants(stored).items():
+        if name != "steps 3 % too large":  # which is within half precision's rounding
+            assert error_of(input_gradient_reference(dy, mutant), wide) > limit, name
+
+
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_no_plain_weight_is_kept_for_the_gradient(weight_format):
+    """Kept are codes and scales: torch's own product would keep 40 x 896 floating numbers."""
+    x, stored, _ = inputs(3, 40, 896, weight_format)
+    x.requires_grad_()
+
+    def kept_by(product) -> int:
+        sizes: list[int] = []
+        pack = lambda tensor: sizes.append(tensor.nbytes) or tensor  # noqa: E731  # one expression
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            product(x, stored)
+        return sum(sizes)
+
+    assert kept_by(quant_linear) == stored.num_bytes
+    assert kept_by(quant_linear_reference) >= 40 * 896 * 4
+
+
+@pytest.mark.parametrize("has_gradient", [False, True])
+def test_autocast_casts_the_rows_as_torchs_own_product_does(has_gradient: bool):
+    x, stored, bias = inputs(3, 40, 896, "int8")
+    half = quant_linear(x.bfloat16(), stored, bias.bfloat16())
+    x.requires_grad_(has_gradient)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = quant_linear(x, stored, bias)
+        assert found.dtype is torch.nn.functional.linear(x, stored.plain(torch.float32)).dtype
+    assert found.dtype is torch.bfloat16
+    assert error_of(found, half.float()) <= 2**-8 * half.abs().max()
+    if has_gradient:
+        found.sum().backward()
+        assert x.grad.dtype is torch.float32
+        expected = stored.plain(torch.float32).sum(0).expand(3, 896)
+        assert error_of(x.grad, expected) <= 2**-7 * expected.abs().max()
 
 
 @interpreted

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from llava_video.model.spec import ModelSpec, read_spec
+from llava_video.train.new_model import world_texts, write_new_model
+from llava_video.train.settings import NewModel
 
 
 def said(*texts: str) -> list[dict[str, str]]:
@@ -57,3 +59,30 @@ def data_file(media: Path, good_entries: list[dict[str, Any]]) -> Path:
     path = media / "data.json"
     path.write_text(json.dumps(good_entries), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def new_model() -> NewModel:
+    """Return the sizes of a model that trains in no time; its tiles have 4 x 4 patches."""
+    return NewModel(
+        tile_px=56,
+        patch_px=14,
+        vision_hidden_size=32,
+        vision_intermediate_size=64,
+        vision_num_layers=2,
+        vision_num_heads=4,
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        vocab_size=480,
+        clips=20,
+    )
+
+
+@pytest.fixture(scope="session")
+def new_folder(tmp_path_factory: pytest.TempPathFactory, new_model: NewModel) -> Path:
+    """Return a checkpoint of these sizes that has learned nothing; read only."""
+    texts = world_texts(new_model.clips)
+    return write_new_model(tmp_path_factory.mktemp("new") / "model", new_model, texts)

@@ -8,7 +8,8 @@ import pytest
 
 from llava_video.config import from_mapping, read_yaml, to_mapping
 from llava_video.errors import ConfigError
-from llava_video.train.settings import LoraSettings, SourceSettings, StageSettings
+from llava_video.train.settings import DpoSettings, LoraSettings, SourceSettings, StageSettings
+from llava_video.world.splits import split_settings
 
 STAGE: dict[str, Any] = {
     "model": "m",
@@ -47,6 +48,8 @@ def test_a_stage_comes_back_as_it_was():
         ({"learn": ["projector"], "part_rates": {"vision_tower": 1e-6}}, "does not learn"),
         ({"lora": {}}, "one of them changes the decoder"),
         ({"learn": ["projector"], "lora": {"modules": ["q"]}}, "q_proj"),
+        ({"learn": ["projector"], "quantize": "int4"}, "integers do not learn"),
+        ({"learn": ["projector"], "lora": {}, "quantize": "nf4"}, "'int4'"),
         ({"learn": ["projector"], "fresh": ["learned_tokens"]}, "fresh names learned_tokens"),
         ({"fresh": ["language_model"]}, "fresh names language_model"),
         ({"learn": ["vision_tower"], "keep_features_mb": 1}, "and vision_tower learns"),
@@ -55,6 +58,24 @@ def test_a_stage_comes_back_as_it_was():
         ({"data": {}}, "no sources"),
         ({"learning_rate": 0}, "above 0"),
         ({"warmup_ratio": 2}, "at most 0.99"),
+        ({"dpo": {"betta": 1}}, "did you mean beta"),
+        ({"dpo": {"beta": 0}}, "above 0"),
+        ({"dpo": {"label_smoothing": 0.5}}, "at most 0.49"),
+        ({"dpo": {}, "fresh": ["projector"]}, "dpo and fresh"),
+        ({"dpo": {}, "template": "plain"}, "dpo and template: plain"),
+        ({"dpo": {}, "data": {"sources": [{"path": "a"}], "share_visuals": True}}, "share_visuals"),
+        ({"dpo": {}, "data": {"world": {}}}, "dpo and data.world"),
+        ({"new": {}}, "no model, or two"),
+        ({"data": {"sources": [{"path": "a"}], "world": {}}}, "both files and the small world"),
+        ({"dense": {}}, "dense losses are of the small world"),
+        (
+            {"data": {"world": {}}, "dense": {"looks": 0, "story": 0, "answers": 0}},
+            "no loss counts",
+        ),
+        ({"data": {"world": {"question": 3}}}, "did you mean questions"),
+        ({"data": {"world": {"captions": 4}}}, "at most 3"),
+        ({"data": {"world": {"settings": {"sizes": []}}}}, "did you mean sizes_px"),
+        ({"new": {"vocab_size": 258}}, "at least 259"),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, Any], words: str):
@@ -111,6 +132,54 @@ def test_the_real_stages_are_the_published_ones(stages: dict[str, StageSettings]
     assert made.checkpointing
 
 
+# Parts, schedule, pairs of a step on 8 GPUs, epochs, frames and their stride.
+PREFERENCES = {
+    "llava_next_video_dpo": (("vision_tower", "language_model"), "linear", 128, 3, 10, 2),
+    "onevision_critic_dpo": (EVERYTHING, "cosine", 64, 1, None, None),
+}
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_the_stages_of_preferences_are_the_published_ones(
+    stages: dict[str, StageSettings], name: str
+):
+    made = stages[name]
+    batch = made.batch_size * made.accumulate * 8
+    frames = (made.data.max_frames, made.data.pool_stride)
+    assert (made.learn, made.schedule, batch, made.epochs, *frames) == PREFERENCES[name]
+    assert made.dpo == DpoSettings(beta=0.1, label_smoothing=0.0, chosen_weight=0.0)
+    assert (made.learning_rate, made.warmup_ratio, made.weight_decay) == (5e-7, 0.1, 0.0)
+    assert made.part_rates.vision_tower is None
+    assert made.data.max_tokens == 32_768
+    assert made.checkpointing
+
+
+def test_low_rank_changes_may_learn_alone():
+    assert stage(learn=[], lora={}).learn == ()
+
+
+def test_the_demo_model_is_made_of_the_small_world_in_two_stages(stages: dict[str, StageSettings]):
+    first, second = stages["demo_1_tower"], stages["demo_2_questions"]
+    assert first.new is not None
+    assert second.model == f"{first.output}/original"
+    assert first.learn == second.learn == EVERYTHING
+    for made in (first, second):
+        assert made.dense is not None
+        world = made.data.world
+        assert world is not None
+        assert made.max_steps is not None
+        assert world.clips >= made.max_steps * made.batch_size  # no clip comes twice
+        assert made.data.share_visuals
+        # Sizes, rates and lengths that the held-out clips have are never trained on.
+        held_out = split_settings("heldout")
+        assert world.settings is not None
+        for name in ("sizes_px", "rates_hz", "lengths_s", "palette"):
+            assert not {*getattr(world.settings, name)} & {*getattr(held_out, name)}, name
+    # The decoder is not run where only what a cell shows is learned.
+    assert first.dense is not None
+    assert (first.dense.story, first.dense.answers) == (0, 0)
+
+
 def test_stages_follow_one_another(stages: dict[str, StageSettings]):
     made_here = {f"{stage.output}/original" for stage in stages.values()}
     begun = {stage.model for stage in stages.values() if stage.model.startswith("runs/")}
@@ -121,6 +190,7 @@ def test_stages_follow_one_another(stages: dict[str, StageSettings]):
         "small_15_knowledge",
         "small_2_single_image",
         "small_3_video",
+        "small_4_preferences",
     }
 
 

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from llava_video.config import from_mapping
 from llava_video.train.batches import Examples, Made
+from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import Example
 from llava_video.train.mixture import Record
 from llava_video.train.settings import DataSettings, StageSettings
@@ -51,8 +52,8 @@ class Noughts(Examples):
     """Four examples of nothing but text."""
 
     def __init__(self) -> None:
-        self.records = [Record(name=str(idx), values={}, folder="") for idx in range(4)]
-        self._data = DataSettings()
+        records = [Record(name=str(idx), values={}, folder="") for idx in range(4)]
+        super().__init__(cast("ExampleMaker", None), records, DataSettings())
 
     def __getitem__(self, idx: int) -> Made:
         none = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
@@ -98,14 +99,16 @@ def state(step: int) -> Any:
 
 def test_a_line_of_metrics(tmp_path: Path):
     counting, path = trainer(), tmp_path / "metrics.jsonl"
-    Metrics(counting, path).on_log(None, state(2), None, logs={"loss": 1.5, "learning_rate": 0.1})
+    Metrics(counting, tmp_path).on_log(
+        None, state(2), None, logs={"loss": 1.5, "learning_rate": 0.1}
+    )
     line = json.loads(path.read_text())
     assert (line["step"], line["steps"], line["loss"]) == (2, 9, 1.5)
     assert line["tokens_per_s"] > 0
     assert line["broken"] == {"marks": 2}
     assert line["loss_answers"] == 1.25
     assert counting.counted == {"tokens": 0, "wait_s": 0.0}
-    Metrics(counting, path).on_log(None, state(3), None, logs={"train_runtime": 1.0})
+    Metrics(counting, tmp_path).on_log(None, state(3), None, logs={"train_runtime": 1.0})
     assert len(path.read_text().splitlines()) == 1
 
 
@@ -114,5 +117,12 @@ def test_lines_of_lost_steps_are_taken_out(tmp_path: Path, tail: str):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step}) + "\n" for step in (1, 2, 3)]
     path.write_text("".join(lines) + tail)
-    Metrics(trainer(), path).on_train_begin(None, state(2), None)
+    Metrics(trainer(), tmp_path).on_train_begin(None, state(2), None)
     assert path.read_text() == "".join(lines[:2])
+
+
+def test_no_line_where_none_is_wanted(tmp_path: Path):
+    seen: list[Any] = []
+    Metrics(trainer(), tmp_path, (), seen.append).on_log(None, state(2), None, logs={"loss": 1.5})
+    assert [line["loss"] for line in seen] == [1.5]
+    assert list(tmp_path.iterdir()) == []

@@ -133,3 +133,19 @@ def test_recalled_frames_have_neither_pictures_nor_doubts() -> None:
     assert evidence.frames == refs
     assert evidence.thumbnails is None
     assert evidence.warnings() == ()
+
+
+def test_a_judge_looks_at_the_thumbnails_once() -> None:
+    shown: list[int] = []
+
+    def judge(thumbnails: np.ndarray) -> str:
+        shown.append(len(thumbnails))
+        return "odd"
+
+    evidence = _watched([_lit(i * 20) for i in range(5)])
+    assert (evidence.verdict(judge), evidence.verdict(judge), shown) == ("odd", "odd", [5])
+    assert evidence.verdict(lambda thumbnails: f"of {thumbnails.shape[2]} px") == "of 160 px"
+    list(evidence.watch(_clips([_lit(9), _lit(99)])))
+    assert (evidence.verdict(judge), shown) == ("odd", [5, 2])
+    assert Evidence.recalled(evidence.frames).verdict(judge) == ""
+    assert shown == [5, 2]

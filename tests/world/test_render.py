@@ -18,12 +18,14 @@ from llava_video.world.render import (
     camera_offsets,
     iter_frames,
     render,
+    render_at,
     render_batch,
     sign_size,
 )
 from llava_video.world.scene import Sign, Wall
 from llava_video.world.settings import WorldSettings
 from llava_video.world.splits import SPLITS
+from llava_video.world.track import Track
 
 _DIGEST = """
 import hashlib
@@ -118,6 +120,26 @@ def test_pieces_are_the_whole(idx: int) -> None:
     made = compose(settings, "pieces", idx)
     assert made.num_frames == 160  # more than one piece
     assert np.array_equal(np.stack(list(iter_frames(made))), render(made))
+
+
+def test_some_frames_are_those_of_the_whole() -> None:
+    settings = WorldSettings(shake_share=1.0)
+    shaken = next(
+        made for made in (compose(settings, "some", idx) for idx in range(20)) if made.noise
+    )
+    whole = render(shaken)
+    idxs = [9, 2, 2, 15, 0]
+    assert np.array_equal(render_at(shaken, idxs), whole[idxs])
+    # Each frame has noise and an offset of its own: a wrong number would be seen.
+    assert not np.array_equal(whole[9], whole[2])
+
+
+def test_a_frame_alone_is_as_among_those_where_objects_have_grown() -> None:
+    size = Track((0.0, 1.3, 5.9), (0.09, 0.09, 0.144))
+    made = scene(thing("ring", x=Track((0.0, 7.0), (0.21, 0.83)), y=0.37, radius=size))
+    whole = render(made)
+    for idx in range(made.num_frames):
+        assert np.array_equal(render_at(made, [idx])[0], whole[idx])
 
 
 def test_a_batch_is_its_clips() -> None:
