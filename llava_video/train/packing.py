@@ -219,11 +219,12 @@ def _alike(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Ten
     return q, *(x.repeat_interleave(num_groups, dim=1) for x in (k, v))
 
 
-def padded_shares(shares: Sequence[Share]) -> PaddedShares:
+def padded_shares(shares: Sequence[Share], device: torch.device | None = None) -> PaddedShares:
     """Lay examples side by side.
 
     Args:
         shares: end to end from row 0.
+        device: of the result; what is large is made there.
     """
     num_tail = max(share.stop - share.prefix_stop for share in shares)
     num_first = max(share.prefix_stop - share.start for share in shares)
@@ -239,8 +240,9 @@ def padded_shares(shares: Sequence[Share]) -> PaddedShares:
         bounds = torch.tensor([*share.tails, share.stop])
         numbers = torch.arange(len(share.tails))
         tail_of[idx, :rest] = numbers.repeat_interleave(bounds.diff())
+    every, tail_of = every.to(device), tail_of.to(device)
     prefixes, tails = every[:, :num_first], every[:, num_first:]
-    places = torch.arange(num_tail)
+    places = torch.arange(num_tail, device=device)
     is_own = (tail_of[:, :, None] == tail_of[:, None]) & (places[:, None] >= places)
     is_first = (prefixes < num_rows)[:, None].expand(-1, num_tail, -1)
     results = torch.cat([prefixes.flatten(), tails.flatten()])
@@ -255,8 +257,8 @@ def padded_shares(shares: Sequence[Share]) -> PaddedShares:
 
 def _places(rows: torch.Tensor, num_rows: int) -> Places:
     """Turn rows (B, n), `num_rows` where nothing stands, into places."""
-    back = torch.full((num_rows + 1,), rows.numel())
-    back[rows.flatten()] = torch.arange(rows.numel())
+    back = torch.full((num_rows + 1,), rows.numel(), device=rows.device)
+    back[rows.flatten()] = torch.arange(rows.numel(), device=rows.device)
     return Places(rows.clamp(max=num_rows - 1), back[:num_rows])
 
 
@@ -291,7 +293,7 @@ def packed_keys(
     )
     # Of one example there is nothing to gain.
     is_padded = device.type == "cuda" and len(shares) > 1
-    padded = padded_shares(shares).to(device) if is_padded else None
+    padded = padded_shares(shares, device) if is_padded else None
     return PackedKeys(tuple(shares), *rotation.tables(), padded)
 
 
