@@ -76,7 +76,7 @@ def _train(console: Console, stage: StageSettings, as_json: bool, *, is_one: boo
     from llava_video.train.run import train as run_stage
 
     if not is_one and is_done(stage):
-        console.note(f"{stage.name}: done before.")
+        click.echo(f"{stage.name}: done before.")
         return 0
 
     def show(line: Mapping[str, Any]) -> None:

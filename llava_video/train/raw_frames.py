@@ -87,7 +87,8 @@ def tiles_of_frames(raw: RawFrames, plan: VisualPlan, vision: VisionConfig) -> t
     px, num_frames = vision.image_px, sum(map(len, raw["groups"]))
     tiles = raw["groups"][0].new_empty(num_frames, 3, px, px, dtype=torch.float32)
     for frames, steps, places in zip(raw["groups"], raw["steps"], raw["places"], strict=True):
-        seen = as_if_encoded(frames, steps)
+        with torch.autocast(frames.device.type, enabled=False):  # 8 bits of a level are no level
+            seen = as_if_encoded(frames, steps)
         mean, std = vision.pixel_mean, vision.pixel_std
         tiles[places] = tile_frames(seen, plan.fit, plan.grid, px, mean, std)
     return tiles

@@ -129,6 +129,7 @@ def train(
     begun = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
     folders = _save(stage, spec, net.model) if trainer.is_world_process_zero() else {}
+    trainer.accelerator.wait_for_everyone()  # a stage that follows reads what was saved
     logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     return Trained(
         folders=folders,
@@ -140,7 +141,10 @@ def train(
 
 def is_done(stage: StageSettings) -> bool:
     """Say whether a stage's folder holds its whole result."""
-    return all(one.exists() for one in _results(stage).values())
+    found = all(one.exists() for one in _results(stage).values())
+    if found:
+        _check_settings(stage)
+    return found
 
 
 def with_model(stage: StageSettings) -> StageSettings:
@@ -172,6 +176,17 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any], place: str = "") 
 def _check_folder(stage: StageSettings) -> None:
     """See that the run's folder is new, or this stage's and not finished."""
     folder = Path(stage.output)
+    if (folder / SETTINGS).is_file():
+        _check_settings(stage)
+    elif folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty, and no stage of training.", "name a new folder.")
+    if is_done(stage):
+        raise ConfigError(f"{folder} holds the whole result of this stage.", "name a new folder.")
+
+
+def _check_settings(stage: StageSettings) -> None:
+    """See that a folder's stage was begun with these settings."""
+    folder = Path(stage.output)
     path = folder / SETTINGS
     if path.is_file():
         lines = difference(to_mapping(read_yaml(StageSettings, path)), to_mapping(stage))
@@ -180,10 +195,6 @@ def _check_folder(stage: StageSettings) -> None:
                 f"{folder} holds a stage with other settings: {'; '.join(lines)}.",
                 "name a new output folder, or give the settings it was begun with.",
             )
-    elif folder.exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} is not empty, and no stage of training.", "name a new folder.")
-    if is_done(stage):
-        raise ConfigError(f"{folder} holds the whole result of this stage.", "name a new folder.")
 
 
 def _begin(stage: StageSettings) -> Path:

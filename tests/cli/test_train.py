@@ -76,7 +76,10 @@ def test_stages_are_run_in_turn_and_those_that_are_done_are_left(run, config: Pa
     shutil.rmtree(tmp_path / "run2")
     again = run("train", *both)
     assert again.status == 0, again
-    assert again.out.startswith("next: 1 steps")
+    assert again.out.startswith("toy: done before.\nnext: 1 steps")
+    changed = run("train", *both, "--set", "learning_rate=5e-3")
+    assert changed.status == 1
+    assert "with other settings: learning_rate" in changed.err
     assert (tmp_path / "run" / "metrics.jsonl").stat().st_mtime_ns == before
 
 
