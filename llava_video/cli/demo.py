@@ -15,6 +15,7 @@ from llava_video.cli.console import Console
 from llava_video.cli.loading import load_model
 from llava_video.demo.compare import MarkedLine, compare_timed
 from llava_video.demo.sample import CAPTION_PROMPT, Sample, write_sample
+from llava_video.model.card import ModelCard
 from llava_video.model.packaged import DEMO_MODEL
 from llava_video.plan_table import plan_table
 from llava_video.preview import plan_video
@@ -24,6 +25,7 @@ from llava_video.world.question import Question
 _SHEET_FILE = "demo_frames.png"
 # The longest caption of a scene of this length has fewer tokens.
 _MOST_TOKENS = 256
+_EVERY = "all questions"  # of the card's results
 # The model is so small that a GPU would spend longer on its start than a processor on the answer,
 # and everybody gets the same words.
 _DEVICE = "cpu"
@@ -84,6 +86,8 @@ def _run(console: Console, sample: Sample, folder: Path, *, is_kept: bool) -> No
         _indent("\n".join(_answer_lines(question, answer)))
     _head("In all")
     _indent("\n".join(_sums(lines, list(zip(asked, answers, strict=True)), told)))
+    if model.card is not None:
+        _indent("\n".join(_measured(model.card)))
     sheet = folder / _SHEET_FILE
     told.contact_sheet(sheet)
     _indent(f"The frames it saw: {sheet}")
@@ -124,6 +128,14 @@ def _sums(
     )
 
 
+def _measured(card: ModelCard) -> Iterator[str]:
+    """Say how often the model is right: this is a clip that it does well on."""
+    for one in card.results:
+        if one.kind == _EVERY:
+            blind = "" if one.blind is None else f"; {one.blind:.0%} without seeing them"
+            yield f"Of other clips' questions it has {one.accuracy:.0%} right{blind}."
+
+
 def _next_commands(sample: Sample, *, is_kept: bool) -> Iterator[str]:
     rows = [
         ("llava-video models demo", "what this model knows, and how often it is right"),
@@ -136,7 +148,7 @@ def _next_commands(sample: Sample, *, is_kept: bool) -> Iterator[str]:
     width = max(len(left) for left, _ in rows)
     yield from (f"{left:<{width}}   {right}" for left, right in rows)
     if is_kept:
-        yield f"llava-video ask {sample.clip} 'Is there a purple square?' -m {DEMO_MODEL}"
+        yield f"llava-video ask {sample.clip} 'Is there a blue ring?' -m {DEMO_MODEL}"
 
 
 def _head(words: str) -> None:

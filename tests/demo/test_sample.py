@@ -24,7 +24,10 @@ def test_the_clip_shows_the_scene(tmp_path: Path) -> None:
         times_s = info.pts_s[::12].tolist()
         frames = np.concatenate([c.frames for c in decoder.clips_at(times_s, chunk_frames=3)])
     drawn = render(sample.example.scene)[::12]
-    assert np.abs(frames.astype(int) - drawn).mean() < 3  # what H.264 loses
+    # H.264 loses the grain of this clip, which the means of blocks of 8 x 8 do not have.
+    seen, meant = (x.reshape(9, 32, 8, 32, 8, 3).mean(axis=(2, 4)) for x in (frames, drawn))
+    assert np.abs(seen - meant).mean() < 2
+    assert np.abs(seen - np.roll(meant, 1, axis=0)).mean() > 4  # the frames one second apart
     assert unlike(looks_of(frames)) == ""
     trained = {size for split in ("train", "val") for size in split_settings(split).sizes_px}
     assert (256, 256) not in trained
@@ -35,12 +38,12 @@ def test_what_is_asked_has_an_answer(tmp_path: Path) -> None:
     assert CAPTION_PROMPT == "Describe the video with times."
     lines = sample.caption.splitlines()
     assert len(lines) == 7
-    assert lines[0] == "0.0 s: a cyan cross, a yellow diamond and a purple square."
-    assert lines[4] == "5.0 s: the yellow diamond moves down."
+    assert lines[0] == "0.0 s: a blue ring and a purple triangle."
+    assert lines[4] == "2.0 s: the purple triangle moves down."
     asked = [(question.text, question.answer) for question in sample.questions]
     assert asked == [
-        ("Which way does the yellow diamond go?", "down"),
-        ("Which does something first, the purple square or the yellow diamond?", "purple square"),
+        ("Which way does the purple triangle go?", "down"),
+        ("Which does something first, the blue ring or the blue cross?", "blue ring"),
     ]
     for question in sample.questions:
         assert question.answer in question.choices
