@@ -16,7 +16,7 @@ from llava_video.files import replacing
 
 ROWS: Final = "rows"
 _NAME: Final = re.compile(r"\d{5,}\.jsonl")
-_UNFINISHED: Final = re.compile(r"\.[0-9a-f]{16}\.(jsonl|parquet)")
+_UNFINISHED: Final = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")  # as `files.replacing` makes it
 
 
 class EndedRows(Protocol):
@@ -104,12 +104,9 @@ def sweep(folder: Path) -> int:
     Returns:
         Files deleted.
     """
-    rows = folder / ROWS
-    left = (
-        [path for path in rows.iterdir() if _UNFINISHED.fullmatch(path.name)]
-        if rows.is_dir()
-        else []
-    )
+    places = [folder, *(path for path in folder.iterdir() if path.is_dir())]
+    files = (path for place in places for path in place.iterdir())
+    left = [path for path in files if _UNFINISHED.fullmatch(path.name)]
     for path in left:
         path.unlink(missing_ok=True)
     return len(left)
