@@ -114,7 +114,7 @@ def failed_row(number: int, *, quarantined: bool = False, **item: Any) -> Row:
     trouble = UnitError(
         kind=kind, message="frame 7 cannot be decoded.", hint="mend the file.", position_s=0.25
     )
-    asked, maker = Asked(task="caption"), Maker(attempts=3, model="tiny")
+    asked, maker = Asked(task="caption"), Maker(attempts=3, model="tiny", revision="fa7e")
     return error_row(unit(number, **item), trouble, asked, maker, quarantined=quarantined)
 
 

@@ -132,7 +132,8 @@ def _again(row: Row, model: LlavaVideo, address: str | None) -> Row:
         name=video["name"],
     )
     asked = from_mapping(Asked, facts)
-    maker = Maker(model=model.spec.name, revision=row["provenance"]["revision"])
+    # The hash of a folder's weights has their dates in it, which a copy has others of.
+    maker = Maker(model=model.spec.name, revision=row["provenance"]["weights"])
     unit = Unit(key=row["key"], number=row["number"], item=item, content_hash=video["sha256"])
     try:
         if video["sha256"]:

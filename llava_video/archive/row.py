@@ -62,7 +62,7 @@ class Maker:
         worker: its name within the run.
         attempts: this one included.
         model: the checkpoint's name, of rows without an answer.
-        revision: its revision, of rows without an answer.
+        revision: hash of the model's weights, as the run's keys have it; None where nobody knows.
     """
 
     worker: str = ""
@@ -109,7 +109,7 @@ def make_row(
         "answers": [_answer(*one) for one in told],
         "summary": summary,
         "warnings": warnings,
-        "provenance": _provenance(descriptions[0]),
+        "provenance": _provenance(descriptions[0], maker),
         "timings": _sums([answer.timings for answer in descriptions]),
         "run": _run(maker, sum(answer.usage.reused_tokens for answer in descriptions)),
     }
@@ -226,7 +226,8 @@ def _base(unit: Unit, asked: Asked, maker: Maker) -> Row:
         "duplicate_of": None,
         "provenance": {
             "model": maker.model,
-            "revision": maker.revision,
+            "revision": None,
+            "weights": maker.revision or "",
             "seed": int(asked.options.get("seed", 0)),
             "reader": "",
             "reader_reason": "",
@@ -272,13 +273,14 @@ def _span(item: Item, answer: Description) -> Segment:
     return Segment(float(start_s), float(start_s if end_s is None else end_s))
 
 
-def _provenance(answer: Description) -> Row:
+def _provenance(answer: Description, maker: Maker) -> Row:
     facts = dict(answer.provenance)
     videos = facts.pop("videos", None) or [{}]
     model, revision, seed = (facts.pop(name, None) for name in ("model", "revision", "seed"))
     return {
         "model": model or "",
         "revision": revision,
+        "weights": maker.revision or "",
         "seed": seed or 0,
         "reader": videos[0].get("reader", ""),
         "reader_reason": videos[0].get("reason", ""),
