@@ -65,7 +65,7 @@ def test_answers_are_found_with_their_questions(folder: Path) -> None:
     (hit,) = search(folder, "CAFE chair")
     assert (hit.number, hit.kind, hit.prompt) == (1, "answer", "What else?")
     assert (hit.start_s, hit.end_s) == (0.0, 4.0)
-    for written in ("cafe\u0301", "ca\u0301fe", "caf\u00e9"):
+    for written in ("cafe\u0301", "ca\u0301fe", "c\u00e1fe"):
         assert search(folder, written) == search(folder, "cafe") != []
     assert found(folder, "animal") == []  # asked, never said
     assert found(folder, "dog_x") == [(1, "answer", 0.0)]
