@@ -120,6 +120,12 @@ def test_a_query_without_words_is_refused(folder: Path, query: str) -> None:
         search(folder, query)
 
 
+def test_the_best_comes_first_and_equals_in_the_order_of_inputs(tmp_path: Path) -> None:
+    texts = ["a dog " + "and so on " * 20, "a dog", "a dog", "a dog and a dog and a dog", "a cat"]
+    made.sealed_run(tmp_path, [made.caption_row(n, text) for n, text in enumerate(texts)])
+    assert [hit.number for hit in search(tmp_path, "dog")] == [3, 1, 2, 0]
+
+
 def test_the_limit_is_kept(folder: Path) -> None:
     assert len(search(folder, "red", limit=1)) == 1
     with pytest.raises(ConfigError, match="limit = 0"):
