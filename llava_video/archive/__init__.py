@@ -1,0 +1,1 @@
+"""Archives: many videos → rows of captions, answers and timelines, each worked exactly once."""
