@@ -4,7 +4,7 @@ Knows no ledger and no terminal: numbers in, numbers and one line of text out.
 """
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,11 +93,6 @@ class Meter:
         self._clock = clock
         self._began_s = clock()
         self._recent: deque[tuple[float, float]] = deque()  # (when, footage s)
-        self._failures: Counter[str] = Counter()
-
-    def count_failure(self, kind: str, count: int = 1) -> None:
-        """Count units that ended without a result, of earlier runs too."""
-        self._failures[kind] += count
 
     def note_end(self, footage_s: float) -> None:
         """Count a unit of this run that has ended, with what was looked at of its video, s."""
@@ -115,7 +110,6 @@ class Meter:
         rate = len(recent) / span_s if recent else None
         found = ArchiveProgress(
             **counts,
-            failures=dict(self._failures),
             elapsed_s=elapsed_s,
             videos_per_h=None if rate is None else rate * _HOUR_S,
             footage_rate=None if rate is None else sum(recent) / span_s,

@@ -69,9 +69,6 @@ class ArchiveSettings:
         1.0, "Wait before such an error's next try, doubled for each further one.", unit="s",
         at_least=0,
     )  # fmt: skip
-    crashes: int = setting(
-        2, "Decoding processes a unit may kill before it is quarantined.", at_least=1
-    )
     sandbox: bool = setting(
         True,
         "Whether videos are decoded in processes that a broken file can kill without harm; off, "
@@ -126,21 +123,20 @@ class ArchiveSettings:
             facts |= {name: getattr(self, name) for name in ("window_s", "overlap_s", "summary")}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def facts(self, options: Mapping[str, Any], model: str, revision: str) -> dict[str, Any]:
+    def facts(self, options: Mapping[str, Any], revision: str) -> dict[str, Any]:
         """Return what has to be the same for a run to go on in a folder, by name.
 
         Prompts are not among it: what has another one is another unit, and only that is done anew.
 
         Args:
             options: of every request.
-            model: name of the checkpoint.
-            revision: of its weights.
+            revision: of the model's weights.
         """
         names = ["task", "shard_units", "shard"]
         if self.task == "timeline":
             names += ["window_s", "overlap_s", "summary"]
         own = {name: value for name, value in to_mapping(self).items() if name in names}
-        return {**own, "options": plain_options(options), "model": model, "revision": revision}
+        return {**own, "options": plain_options(options), "revision": revision}
 
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:

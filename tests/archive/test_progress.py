@@ -42,10 +42,8 @@ def test_a_rate_of_long_ago_is_forgotten() -> None:
 
 
 def test_the_line_says_what_failed() -> None:
-    meter = Meter()
-    meter.count_failure("SourceError", 3)
-    meter.count_failure("DecodeError")
-    line = meter.progress(total=9, total_is_final=False, failed=4).line
+    failures = {"SourceError": 3, "DecodeError": 1}
+    line = Meter().progress(total=9, total_is_final=False, failed=4, failures=failures).line
     assert line == "4 of 9 or more videos, without result: 1 DecodeError, 3 SourceError"
 
 

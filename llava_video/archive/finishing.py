@@ -1,0 +1,77 @@
+"""Units that have ended, in the ledger → rows as the inputs are now, sealed shards and tracks.
+
+Knows no model.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from llava_video.archive.ledger import Ledger
+from llava_video.archive.ledger_view import Ended, LedgerView
+from llava_video.archive.row import Asked, Row, duplicate_row
+from llava_video.archive.shards import seal, sealed
+from llava_video.archive.tracks import write_tracks
+from llava_video.archive.unit import Unit
+
+
+def row_of(ended: Ended, asked: Asked) -> Row:
+    """Return the row of an entry: of what another entry asks for too, one that points there.
+
+    A row is stored when its unit ends; a file that was moved since has its new address in it.
+
+    Args:
+        ended: from the ledger.
+        asked: of the run.
+    """
+    unit = Unit(
+        key=ended.key,
+        number=ended.number,
+        item=ended.item,
+        content_hash=ended.row["video"]["sha256"],
+    )
+    pointer = duplicate_row(unit, ended.number, asked)
+    if ended.duplicate_of is not None:
+        return pointer | {"duplicate_of": ended.duplicate_of, "run": ended.row["run"]}
+    return ended.row | {"number": ended.number, "video": pointer["video"]}
+
+
+def rows_of(view: LedgerView, asked: Asked, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+    """Yield the rows of entries [start, stop) that have ended, in their order."""
+    for ended in view.rows(start, stop):
+        yield row_of(ended, asked)
+
+
+class Finisher:
+    """Seals shards as they fill.
+
+    Args:
+        ledger: of the run.
+        asked: of the run.
+        shard_units: entries in a shard.
+        has_tracks: whether a row's caption tracks are written beside its shard.
+    """
+
+    def __init__(
+        self, ledger: Ledger, asked: Asked, shard_units: int, *, has_tracks: bool
+    ) -> None:
+        self._ledger, self._asked, self._size = ledger, asked, shard_units
+        self._has_tracks = has_tracks
+
+    def seal_ready(self) -> list[Path]:
+        """Seal what can be: shards whose entries have all ended, behind those that are sealed.
+
+        Raises:
+            OSError: one cannot be written; those before it are.
+        """
+        folder, made = self._ledger.folder, []
+        for shard in self._ledger.sealable():
+            if shard > len(sealed(folder)):
+                break
+            start, stop = shard * self._size, (shard + 1) * self._size
+            if self._has_tracks:
+                for row in rows_of(self._ledger, self._asked, start, stop):
+                    write_tracks(folder, row)
+            rows = rows_of(self._ledger, self._asked, start, stop)
+            made.append(seal(folder, shard, rows, first=start, replace=True))
+            self._ledger.seal(shard)
+        return made
