@@ -105,3 +105,36 @@ class CheckpointError(LlavaVideoError, RuntimeError):
 
 class CapacityError(LlavaVideoError, RuntimeError):
     """There is no room now (memory, queue); the same request may succeed later."""
+
+
+class ManifestError(ConfigError):
+    """Inputs of an archive that cannot be worked as they are written.
+
+    Args:
+        message: how many and the first ones.
+        hint: what to do.
+        problems: a sentence each, with file and line; the first ones where there are many.
+    """
+
+    def __init__(self, message: str, hint: str = "", problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint)
+        self.args = (message, hint, problems)
+        self.problems = problems
+
+
+class ChangedFileError(SourceError):
+    """A file became another one while it was read."""
+
+
+class LedgerError(LlavaVideoError, OSError):
+    """The ledger of an archive cannot be read or written; what it held before is untouched."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        # OSError took the two arguments for an errno and its text.
+        self.errno = None
+        self.strerror = None
+
+
+class LedgerBusyError(LedgerError):
+    """Another process works on this run folder."""

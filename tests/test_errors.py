@@ -10,11 +10,15 @@ from llava_video.errors import (
     BackendMissingError,
     BudgetError,
     CapacityError,
+    ChangedFileError,
     CheckpointError,
     ConfigError,
     DecodeError,
     ExampleError,
+    LedgerBusyError,
+    LedgerError,
     LlavaVideoError,
+    ManifestError,
     SourceError,
 )
 
@@ -22,10 +26,14 @@ BUILT_IN = {
     BackendMissingError: ImportError,
     BudgetError: ValueError,
     CapacityError: RuntimeError,
+    ChangedFileError: OSError,
     CheckpointError: RuntimeError,
     ConfigError: ValueError,
     DecodeError: RuntimeError,
     ExampleError: ValueError,
+    LedgerBusyError: OSError,
+    LedgerError: OSError,
+    ManifestError: ValueError,
     SourceError: OSError,
 }
 MESSAGE = "60 frames need 11820 tokens, the budget is 8192."
@@ -55,6 +63,7 @@ ERRORS = [
     *(cls(MESSAGE, HINT) for cls in (*BUILT_IN, LlavaVideoError)),
     DecodeError(MESSAGE, HINT, pts_s=1.5),
     ExampleError(MESSAGE, HINT, kind="marks"),
+    ManifestError(MESSAGE, HINT, problems=("line 3: no video.",)),
     BudgetError(MESSAGE, HINT, need_tokens=11820, have_tokens=8192),
     BudgetError(MESSAGE, HINT, need_bytes=7 * 2**30, have_bytes=6 * 2**30),
 ]

@@ -1,0 +1,162 @@
+"""An address → the hash of the bytes there, remembered for as long as the file stays the same.
+
+Whether a file is the same is asked of its size, its inode and its times as they stand, never of
+the clock: times are compared for equality alone. Knows no unit.
+"""
+
+import hashlib
+import os
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from llava_video.errors import ChangedFileError, SourceError
+from llava_video.video.settings import FetchSettings
+from llava_video.video.source import open_source
+
+_CHUNK_BYTES = 2**20
+_DEFAULT_FETCH = FetchSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileStamp:
+    """What tells a file from another one, or from itself after a change.
+
+    Attributes:
+        path: absolute.
+        device: it lies on.
+        inode: its number there.
+        size_bytes: its length.
+        mtime_ns: when its bytes were changed, ns, by the clock of then.
+        ctime_ns: when anything of it was changed, its name too.
+    """
+
+    path: str
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: str | Path) -> "FileStamp":
+        """Look at a file.
+
+        Raises:
+            OSError: it is not there.
+        """
+        return cls._from(path, Path(path).stat())
+
+    @classmethod
+    def _from(cls, path: str | Path, status: os.stat_result) -> "FileStamp":
+        return cls(
+            path=str(Path(path).absolute()),
+            # SQLite's integers have a sign; some file systems use all 64 bits.
+            device=_signed(status.st_dev),
+            inode=_signed(status.st_ino),
+            size_bytes=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            ctime_ns=status.st_ctime_ns,
+        )
+
+
+class HashStore(Protocol):
+    """Where hashes are remembered; the ledger is one."""
+
+    def known_hash(self, stamp: FileStamp) -> str | None:
+        """Return the hash of a file that has not changed since it was kept."""
+
+    def keep_hash(self, stamp: FileStamp, content: str) -> None:
+        """Remember the hash of a file as it is."""
+
+
+def local_path(address: str) -> Path | None:
+    """Return the file an address names; None where its bytes have to be fetched."""
+    if address[:5].lower() == "data:":
+        return None
+    scheme, separator, _ = address.partition("://")
+    if not separator:
+        return Path(address)
+    if scheme.lower() != "file":
+        return None
+    return Path(urllib.request.url2pathname(urllib.parse.urlsplit(address).path))
+
+
+def content_hash(
+    address: str,
+    store: HashStore | None = None,
+    *,
+    fetch_settings: FetchSettings = _DEFAULT_FETCH,
+) -> str:
+    """Return the sha256 of the bytes at an address, as hex.
+
+    A file is read in pieces; what has to be fetched is fetched for it.
+
+    Args:
+        address: path or URL.
+        store: where hashes of files are remembered; None reads every file.
+        fetch_settings: whom a download may ask, and its limits.
+
+    Raises:
+        ChangedFileError: a file changed while it was read.
+        SourceError: it is not there, cannot be read, is empty or a folder.
+        BackendMissingError: an s3 or gs address without the package that reads it.
+    """
+    path = local_path(address)
+    if path is None:
+        return open_source(address, fetch_settings=fetch_settings).identity()
+    open_source(path)  # one place says what is wrong with a path
+    try:
+        before = FileStamp.of(path)
+        known = store.known_hash(before) if store else None
+        if known is not None:
+            return known
+        found, after = _hash_file(path)
+    except OSError as cause:
+        raise SourceError(f"{str(path)!r} cannot be read: {cause.strerror}.") from cause
+    if before != after or after != _stamp_now(path):
+        raise ChangedFileError(
+            f"{str(path)!r} changed while it was read.", "wait until it is written, then retry."
+        )
+    if store:
+        store.keep_hash(after, found)
+    return found
+
+
+def is_unchanged(address: str, content: str, store: HashStore) -> bool:
+    """Say whether a file is still the one whose hash was kept; True of what is fetched.
+
+    Asked after a video was decoded: a row about other bytes than its key says must not be kept.
+
+    Args:
+        address: path or URL.
+        content: the hash it had.
+        store: where it was kept.
+    """
+    path = local_path(address)
+    if path is None:
+        return True
+    now = _stamp_now(path)
+    return now is not None and store.known_hash(now) == content
+
+
+def _hash_file(path: Path) -> tuple[str, FileStamp]:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        after = FileStamp._from(path, os.fstat(file.fileno()))
+    return digest.hexdigest(), after
+
+
+def _stamp_now(path: Path) -> FileStamp | None:
+    try:
+        return FileStamp.of(path)
+    except OSError:
+        return None
+
+
+def _signed(number: int) -> int:
+    return number - 2**64 if number >= 2**63 else number
