@@ -37,7 +37,7 @@ def row_of(ended: Ended, asked: Asked) -> Row:
 
 def rows_of(view: LedgerView, asked: Asked, start: int = 0, stop: int | None = None) -> Iterator[Row]:
     """Yield the rows of entries [start, stop) that have ended, in their order."""
-    for ended in view.rows(start, stop):
+    for ended in view.ended(start, stop):
         yield row_of(ended, asked)
 
 

@@ -6,29 +6,35 @@ anew. Knows no unit.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from llava_video.api import LlavaVideo
 from llava_video.model.hub import commit_of
 
 
-def revision_of(model: LlavaVideo) -> str:
-    """Return the hash that names a model's weights and how they are run.
+def model_facts(model: LlavaVideo) -> dict[str, Any]:
+    """Return what names a model's weights and how they are run, in plain values.
 
     The engine's sizes of batches and chunks do not count: they change no answer in float32.
     """
     spec = model.spec
     commit = commit_of(spec.folder) or spec.revision
-    facts: dict[str, Any] = {
-        "weights": {"name": spec.name, "commit": commit} if commit else _files_of(model),
-        "format": spec.setup.weight_format,
+    return {
+        "weights": f"{spec.name} at {commit}" if commit else _files_of(model),
+        "weight_format": spec.setup.weight_format,
         "value_bytes": spec.geometry.value_bytes,
         "template": spec.config.template,
         "engine": type(model.engine).__name__,
     }
+
+
+def digest_of(facts: Mapping[str, Any]) -> str:
+    """Return the hash of plain values."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _files_of(model: LlavaVideo) -> list[tuple[str, int, int]]:
+def _files_of(model: LlavaVideo) -> str:
     stats = [(path.name, path.stat()) for path in sorted(model.spec.sources.weight_files())]
-    return [(name, status.st_size, status.st_mtime_ns) for name, status in stats]
+    files = [(name, status.st_size, status.st_mtime_ns) for name, status in stats]
+    return f"files {digest_of({'files': files})[:16]}"

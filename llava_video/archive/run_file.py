@@ -4,7 +4,7 @@ Knows no ledger: the file is for people, and for the next run's first look.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,11 +43,11 @@ def check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]
     Raises:
         ConfigError: they differ; with every difference.
     """
-    names = [*wanted, *(name for name in found if name not in wanted)]
+    theirs, ours = dict(_flat(found)), dict(_flat(wanted))
     differences = [
-        f"{name} = {found.get(name)!r}, not {wanted.get(name)!r}"
-        for name in names
-        if found.get(name) != wanted.get(name)
+        f"{name} = {theirs.get(name)!r}, not {ours.get(name)!r}"
+        for name in {**ours, **theirs}
+        if theirs.get(name) != ours.get(name)
     ]
     if differences:
         raise ConfigError(
@@ -70,3 +70,11 @@ def write_facts(folder: Path, same: Mapping[str, Any], more: Mapping[str, Any]) 
     text = json.dumps({"same": dict(same), **more}, indent=1, ensure_ascii=False)
     with replacing(folder / RUN_FILE) as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -5,8 +5,6 @@ decoded in processes of their own, and the engine batches whatever they ask at o
 the process, the next run goes on where the ledger says.
 """
 
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +19,8 @@ from llava_video.archive.feeding import Feeder
 from llava_video.archive.finishing import Finisher
 from llava_video.archive.items import items_of
 from llava_video.archive.ledger import Ledger
-from llava_video.archive.model_facts import revision_of
+from llava_video.archive.ledger_view import State
+from llava_video.archive.model_facts import digest_of, model_facts
 from llava_video.archive.progress import ArchiveProgress, Meter
 from llava_video.archive.room import Room, RoomyEngine
 from llava_video.archive.row import Maker, Row, error_row
@@ -181,7 +180,8 @@ class _Run:
         self._model = model
         self._options: dict[str, Any] = {**options}
         self._asked = asked_of(settings, options)
-        self._revision = revision_of(model)
+        self._model_facts = model_facts(model)
+        self._revision = digest_of(self._model_facts)
         self._hands = _Hands()
         self._meter = Meter()
 
@@ -216,20 +216,18 @@ class _Run:
         return RunSummary(folder=self._folder, progress=progress, interrupted=interrupted)
 
     def _facts(self) -> dict[str, Any]:
-        facts = self._settings.facts(self._options, self._revision)
+        facts = self._settings.facts(self._options, self._model_facts)
         return {"schema": SCHEMA_VERSION, **facts}
 
     def _open_ledger(self, same: Mapping[str, Any]) -> Ledger:
-        digest = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
-
-        def row(unit: Unit, error: UnitError, attempts: int) -> Row:
+        def row(unit: Unit, error: UnitError, attempts: int, state: State) -> Row:
             name, revision = self._model.spec.name, self._revision
             maker = Maker(attempts=attempts, model=name, revision=revision)
-            return error_row(unit, error, self._asked, maker, quarantined=error.kind == CRASH)
+            return error_row(unit, error, self._asked, maker, quarantined=state == "quarantined")
 
         return Ledger(
             self._folder,
-            settings_digest=digest,
+            settings_digest=digest_of(same),
             error_row=row,
             shard_units=self._settings.shard_units,
         )

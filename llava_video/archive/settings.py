@@ -123,20 +123,20 @@ class ArchiveSettings:
             facts |= {name: getattr(self, name) for name in ("window_s", "overlap_s", "summary")}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    def facts(self, options: Mapping[str, Any], revision: str) -> dict[str, Any]:
+    def facts(self, options: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
         """Return what has to be the same for a run to go on in a folder, by name.
 
         Prompts are not among it: what has another one is another unit, and only that is done anew.
 
         Args:
             options: of every request.
-            revision: of the model's weights.
+            model: what decides its answers.
         """
         names = ["task", "shard_units", "shard"]
         if self.task == "timeline":
             names += ["window_s", "overlap_s", "summary"]
         own = {name: value for name, value in to_mapping(self).items() if name in names}
-        return {**own, "options": plain_options(options), "revision": revision}
+        return {**own, "options": plain_options(options), "model": dict(model)}
 
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:

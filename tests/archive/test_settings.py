@@ -52,11 +52,11 @@ def test_a_timeline_is_of_its_windows_too() -> None:
 
 
 def test_a_run_goes_on_with_more_workers_and_not_with_other_frames() -> None:
-    facts = ArchiveSettings(in_flight=1).facts({"fps": 1.0}, "r")
-    assert ArchiveSettings(in_flight=2).facts({"fps": 1.0}, "r") == facts
-    assert ArchiveSettings(shard_units=5).facts({"fps": 1.0}, "r") != facts
-    assert ArchiveSettings().facts({"fps": 2.0}, "r") != facts
-    assert ArchiveSettings().facts({"fps": 1.0}, "s") != facts
+    facts = ArchiveSettings(in_flight=1).facts({"fps": 1.0}, {"w": 1})
+    assert ArchiveSettings(in_flight=2).facts({"fps": 1.0}, {"w": 1}) == facts
+    assert ArchiveSettings(shard_units=5).facts({"fps": 1.0}, {"w": 1}) != facts
+    assert ArchiveSettings().facts({"fps": 2.0}, {"w": 1}) != facts
+    assert ArchiveSettings().facts({"fps": 1.0}, {"w": 2}) != facts
 
 
 def test_options_become_plain_words() -> None:
