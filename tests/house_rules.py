@@ -16,7 +16,17 @@ MAX_FUNCTION_LINES = 60
 # A file imports from its own tower (its folder; on the floors of single files, the floor) or from
 # lower floors, never upward, never sideways.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "config", "values", "backends", "plan_table", "contact_sheet", "files", "verdicts"),
+    (
+        "errors",
+        "config",
+        "values",
+        "backends",
+        "plan_table",
+        "contact_sheet",
+        "files",
+        "tables",
+        "verdicts",
+    ),
     ("video", "planning", "ops", "world"),
     ("model",),
     ("engine",),

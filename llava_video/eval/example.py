@@ -13,7 +13,7 @@ from string import ascii_uppercase
 
 from llava_video.errors import ConfigError, LlavaVideoError
 from llava_video.eval.media import Footage
-from llava_video.eval.tables import Row
+from llava_video.tables import Row
 
 Truth = str | int | float | bool | None
 

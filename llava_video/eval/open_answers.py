@@ -11,7 +11,7 @@ from llava_video.errors import ConfigError
 from llava_video.eval.example import Example, examples_of
 from llava_video.eval.files import annotation_files
 from llava_video.eval.media import MediaIndex
-from llava_video.eval.tables import Row, read_rows
+from llava_video.tables import Row, read_rows
 
 BRIEFLY = "Answer the question using a single word or phrase."
 

@@ -25,7 +25,7 @@ from llava_video.errors import ConfigError
 from llava_video.eval.example import Example, Truth, examples_of
 from llava_video.eval.files import annotation_files
 from llava_video.eval.media import Footage, MediaIndex
-from llava_video.eval.tables import Row, read_rows
+from llava_video.tables import Row, read_rows
 
 YES_NO = ("yes", "no")
 _WHEN = "when"

@@ -13,8 +13,8 @@ from llava_video.errors import ConfigError
 from llava_video.eval.example import Example, examples_of, known_letter, lettered, letters
 from llava_video.eval.files import annotation_files
 from llava_video.eval.media import Footage, MediaIndex
-from llava_video.eval.tables import Row, read_rows
 from llava_video.eval.video_choices import DIRECTLY
+from llava_video.tables import Row, read_rows
 
 # Rows of one question whose choices change places carry its index plus a multiple of this.
 _CIRCLE = 1_000_000

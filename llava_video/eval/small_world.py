@@ -20,7 +20,7 @@ from llava_video.eval.example import Example, Measure, examples_of
 from llava_video.eval.files import annotation_files
 from llava_video.eval.media import MediaIndex
 from llava_video.eval.own_questions import read_questions
-from llava_video.eval.tables import Row, read_rows
+from llava_video.tables import Row, read_rows
 from llava_video.world.caption import STYLES, CaptionStyle
 from llava_video.world.question import ANSWERS, YES_NO
 from llava_video.world.scene import Scene

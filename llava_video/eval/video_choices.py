@@ -21,7 +21,7 @@ from llava_video.eval.example import (
 )
 from llava_video.eval.files import annotation_files
 from llava_video.eval.media import MediaIndex
-from llava_video.eval.tables import Row, read_rows
+from llava_video.tables import Row, read_rows
 
 DIRECTLY = "Answer with the option's letter from the given choices directly."
 

@@ -62,6 +62,38 @@ def fetch_object(url: str, settings: FetchSettings) -> IO[bytes]:
         raise _typed(cause, name) from cause
 
 
+def list_objects(url: str, settings: FetchSettings) -> list[str]:
+    """Return the addresses of all objects under a prefix, or that a pattern matches, by name.
+
+    Args:
+        url: s3://bucket/folder, or with *, ? or [ in the key; gs:// as well.
+        settings: the time limit.
+
+    Raises:
+        SourceError: not allowed, too slow, or the service cannot be reached.
+        BackendMissingError: the package for this kind of address is missing.
+    """
+    name, deadline = public_url(url), Deadline(settings.timeout_s)
+    scheme, _, place = url.partition("://")
+    if "::" in url or "@" in place.partition("/")[0] or not place.strip("/"):
+        raise SourceError(
+            f"{name} is not one bucket.",
+            f"write {scheme}://bucket/folder; credentials and endpoints are configured for fsspec.",
+        )
+    require(_PACKAGES[scheme.lower()])
+    try:
+        store = require("fsspec").filesystem(scheme.lower())
+        look = store.glob if any(sign in place for sign in "*?[") else store.find
+        found = _in_time(lambda: look(url), deadline)
+    except LlavaVideoError:
+        raise
+    except _Late:
+        raise too_slow(f"{name}: no answer", settings) from None
+    except Exception as cause:
+        raise _typed(cause, name) from cause
+    return sorted(f"{scheme}://{key.partition('://')[2] or key.lstrip('/')}" for key in found)
+
+
 class _Late(Exception):
     """The deadline passed while the service's client was at work."""
 

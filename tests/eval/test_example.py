@@ -16,7 +16,7 @@ from llava_video.eval.example import (
     letters,
 )
 from llava_video.eval.media import Footage
-from llava_video.eval.tables import Row
+from llava_video.tables import Row
 
 ROW = Row("t, row 2", {"q": "?"})
 CHOICES = ("cat", "dog", "cow")

@@ -1,7 +1,7 @@
-"""A file of annotations (JSON, JSON Lines, CSV, TSV or Parquet) → its rows, one by one.
+"""A table (JSON, JSON Lines, CSV, TSV or Parquet) → its rows, one by one.
 
 A file that cannot be read is an error; a row that cannot be read is a row that says so when a field
-of it is asked for, so that one bad line does not hide the others. Knows no benchmark.
+of it is asked for, so that one bad line does not hide the others. Knows no field's meaning.
 """
 
 import csv
@@ -150,7 +150,7 @@ def _json_rows(path: Path, key: str) -> Iterator[Row]:
         values = values.get(key)
     if not isinstance(values, list):
         named = f" with a list {key!r}" if key else ""
-        raise ConfigError(f"{path} holds no list of examples.", f"a list, or an object{named}.")
+        raise ConfigError(f"{path} holds no list of rows.", f"a list, or an object{named}.")
     for number, value in enumerate(values, 1):
         yield _row(f"{path.name}, item {number}", value)
 

@@ -8,7 +8,7 @@ import eval_copies
 import pytest
 
 from llava_video.errors import BackendMissingError, ConfigError
-from llava_video.eval.tables import Row, read_rows
+from llava_video.tables import Row, read_rows
 
 ROWS = [{"name": "a, b", "size": "3"}, {"name": 'say "x"\nagain', "size": ""}]
 
