@@ -36,9 +36,7 @@ def write_clips(folder: Path, num_clips: int) -> list[Path]:
     paths = [folder / f"{clip:03d}.mp4" for clip in range(num_clips)]
     for clip, path in enumerate(paths):
         frames = [paint_index(first_index(clip) + frame, 32, 64) for frame in range(FRAMES)]
-        write_clip(
-            path, frames, frame_rate_hz=Fraction(1), codec_options={"preset": "ultrafast"}
-        )
+        write_clip(path, frames, frame_rate_hz=Fraction(1), codec_options={"preset": "ultrafast"})
     return paths
 
 

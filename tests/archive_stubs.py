@@ -1,4 +1,4 @@
-"""What a decoding process of these tests opens videos with; imported there, so it needs no torch."""
+"""What the decoding processes of these tests open videos with."""
 
 import os
 import signal

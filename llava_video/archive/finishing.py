@@ -14,31 +14,29 @@ from llava_video.archive.tracks import write_tracks
 from llava_video.archive.unit import Unit
 
 
-def row_of(ended: Ended, asked: Asked) -> Row:
+def row_of(ended: Ended) -> Row:
     """Return the row of an entry: of what another entry asks for too, one that points there.
 
     A row is stored when its unit ends; a file that was moved since has its new address in it.
-
-    Args:
-        ended: from the ledger.
-        asked: of the run.
     """
+    row = ended.row
     unit = Unit(
         key=ended.key,
         number=ended.number,
         item=ended.item,
-        content_hash=ended.row["video"]["sha256"],
+        content_hash=row["video"]["sha256"],
     )
-    pointer = duplicate_row(unit, ended.number, asked)
-    if ended.duplicate_of is not None:
-        return pointer | {"duplicate_of": ended.duplicate_of, "run": ended.row["run"]}
-    return ended.row | {"number": ended.number, "video": pointer["video"]}
+    asked = Asked(**{**row["asked"], "prompts": tuple(row["asked"]["prompts"])})
+    place = ended.number if ended.duplicate_of is None else ended.duplicate_of
+    pointer = duplicate_row(unit, place, asked)
+    if ended.duplicate_of is None:
+        return row | {"number": ended.number, "video": pointer["video"]}
+    return pointer | {"provenance": row["provenance"], "run": row["run"]}
 
 
-def rows_of(view: LedgerView, asked: Asked, start: int = 0, stop: int | None = None) -> Iterator[Row]:
+def rows_of(view: LedgerView, start: int = 0, stop: int | None = None) -> Iterator[Row]:
     """Yield the rows of entries [start, stop) that have ended, in their order."""
-    for ended in view.ended(start, stop):
-        yield row_of(ended, asked)
+    return map(row_of, view.ended(start, stop))
 
 
 class Finisher:
@@ -46,15 +44,12 @@ class Finisher:
 
     Args:
         ledger: of the run.
-        asked: of the run.
         shard_units: entries in a shard.
         has_tracks: whether a row's caption tracks are written beside its shard.
     """
 
-    def __init__(
-        self, ledger: Ledger, asked: Asked, shard_units: int, *, has_tracks: bool
-    ) -> None:
-        self._ledger, self._asked, self._size = ledger, asked, shard_units
+    def __init__(self, ledger: Ledger, shard_units: int, *, has_tracks: bool) -> None:
+        self._ledger, self._size = ledger, shard_units
         self._has_tracks = has_tracks
 
     def seal_ready(self) -> list[Path]:
@@ -69,9 +64,9 @@ class Finisher:
                 break
             start, stop = shard * self._size, (shard + 1) * self._size
             if self._has_tracks:
-                for row in rows_of(self._ledger, self._asked, start, stop):
+                for row in rows_of(self._ledger, start, stop):
                     write_tracks(folder, row)
-            rows = rows_of(self._ledger, self._asked, start, stop)
+            rows = rows_of(self._ledger, start, stop)
             made.append(seal(folder, shard, rows, first=start, replace=True))
             self._ledger.seal(shard)
         return made

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Unpack
 
-from llava_video.api import DEFAULT_MODEL, LlavaVideo, load
+from llava_video.api import LlavaVideo, load
 from llava_video.archive.feeding import Feeder
 from llava_video.archive.finishing import Finisher
 from llava_video.archive.items import items_of
@@ -32,6 +32,7 @@ from llava_video.archive.unit import Item, Unit, UnitError, unit_key
 from llava_video.archive.work import CRASH, Outcome, Worker, asked_of
 from llava_video.errors import ConfigError
 from llava_video.options import Options, settings_of
+from llava_video.preview import DEFAULT_MODEL
 from llava_video.video.sandbox import DecoderPool
 from llava_video.video.settings import SandboxSettings
 
@@ -69,8 +70,9 @@ def run_archive(
     *,
     settings: ArchiveSettings | None = None,
     model: str | Path | LlavaVideo = DEFAULT_MODEL,
+    columns: Mapping[str, str] | None = None,
     on_progress: OnProgress | None = None,
-    stop: threading.Event | None = None,
+    stopping: threading.Event | None = None,
     **options: Unpack[Options],
 ) -> RunSummary:
     """Work every video of the inputs, and go on where an earlier run ended.
@@ -80,8 +82,9 @@ def run_archive(
         out: the run folder; made where there is none.
         settings: the task and how it is run; None captions.
         model: a folder, a hub id, "demo", or a loaded model.
+        columns: "video", "prompt", "start", "end", "name" → what lists call that column.
         on_progress: called about once a second, from this thread.
-        stop: when set, no unit is begun any more; those under way have `finish_s` to end.
+        stopping: when set, no unit is begun any more; those under way have `finish_s` to end.
         **options: of every request, as `LlavaVideo.describe` takes them.
 
     Raises:
@@ -93,13 +96,13 @@ def run_archive(
     settings = settings or ArchiveSettings()
     settings_of(options)
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    entries = Entries([str(entry) for entry in given], settings)
+    entries = Entries([str(entry) for entry in given], settings, columns)
     entries.check()
     with ExitStack() as stack:
         if not isinstance(model, LlavaVideo):
             model = stack.enter_context(load(model))
         run = _Run(entries, _folder_of(Path(out), settings), settings, model, options)
-        return run.go(on_progress or (lambda _: None), stop or threading.Event())
+        return run.go(on_progress or (lambda _: None), stopping or threading.Event())
 
 
 class Entries:
@@ -108,17 +111,24 @@ class Entries:
     Args:
         inputs: as given.
         settings: their shard, and the prompts of entries without their own.
+        columns: of lists.
     """
 
-    def __init__(self, inputs: Sequence[str], settings: ArchiveSettings) -> None:
-        self._inputs, self._settings = inputs, settings
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        settings: ArchiveSettings,
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
+        self._inputs, self._settings, self._columns = inputs, settings, columns
 
     def __iter__(self) -> Iterator[Item]:
         own, of = self._settings.shard_of()
         number = 0
-        for item in items_of(self._inputs):
+        prompts = self._settings.prompts
+        for item in items_of(self._inputs, columns=self._columns, prompts=prompts):
             if item.number % of == own:
-                yield replace(item, number=number, prompts=item.prompts or self._settings.prompts)
+                yield replace(item, number=number, prompts=item.prompts or prompts)
                 number += 1
 
     def check(self) -> None:
@@ -174,11 +184,11 @@ class _Run:
         folder: Path,
         settings: ArchiveSettings,
         model: LlavaVideo,
-        options: Options,
+        options: Mapping[str, Any],
     ) -> None:
         self._entries, self._folder, self._settings = entries, folder, settings
         self._model = model
-        self._options: dict[str, Any] = {**options}
+        self._options = dict(options)
         self._asked = asked_of(settings, options)
         self._model_facts = model_facts(model)
         self._revision = digest_of(self._model_facts)
@@ -202,7 +212,6 @@ class _Run:
             stack.callback(self._dismiss)
             self._finisher = Finisher(
                 self._ledger,
-                self._asked,
                 self._settings.shard_units,
                 has_tracks=self._settings.task == "timeline",
             )

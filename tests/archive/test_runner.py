@@ -39,7 +39,9 @@ def model(tiny_model: LlavaVideo) -> LlavaVideo:
     return oracle(tiny_model.spec)
 
 
-def run(inputs: Any, out: Path, model: LlavaVideo, settings: ArchiveSettings = ASK, **more: Any) -> RunSummary:
+def run(
+    inputs: Any, out: Path, model: LlavaVideo, settings: ArchiveSettings = ASK, **more: Any
+) -> RunSummary:
     return run_archive(inputs, out, settings=settings, model=model, max_new_tokens=64, **more)
 
 
@@ -104,7 +106,9 @@ def test_another_prompt_redoes_what_it_is_asked_of(
     assert texts == wanted
 
     # The task's own prompt is asked of the entries that have none.
-    other = ArchiveSettings(task="ask", prompts=("What is the last index?",), sandbox=False, shard_units=16)
+    other = ArchiveSettings(
+        task="ask", prompts=("What is the last index?",), sandbox=False, shard_units=16
+    )
     again = Counting(model)
     run(manifest, tmp_path / "out", again.model, other)
     assert len(again.prompts) == 6
@@ -293,7 +297,7 @@ def test_a_stopped_run_finishes_what_is_under_way_and_goes_on(
     stop = threading.Event()
     slow = LlavaVideo(model.spec, Slow(model.spec, 0.05))
     threading.Timer(0.4, stop.set).start()
-    summary = run(clips, tmp_path / "out", slow, stop=stop)
+    summary = run(clips, tmp_path / "out", slow, stopping=stop)
     assert summary.interrupted
     assert 0 < summary.progress.done < NUM_CLIPS
     assert summary.progress.running == 0
@@ -310,7 +314,7 @@ def test_what_does_not_end_in_time_waits_for_the_next_run(
     threading.Timer(0.3, stop.set).start()
     began_s = time.monotonic()
     settings = dataclasses.replace(ASK, finish_s=0.3)
-    summary = run(clips, tmp_path / "out", hanging, settings, stop=stop)
+    summary = run(clips, tmp_path / "out", hanging, settings, stopping=stop)
     assert time.monotonic() - began_s < 5.0
     assert (summary.interrupted, summary.progress.done, summary.exit_status) == (True, 0, 3)
     assert run(clips, tmp_path / "out", model).progress.done == NUM_CLIPS
@@ -324,7 +328,7 @@ class Counting:
         decode, engine = model.spec.tokenizer.decode, model.engine
 
         class Noting:
-            def run(_, requests: Any) -> Iterator[Any]:  # noqa: N805  # `self` is the outer one
+            def run(_, requests: Any) -> Iterator[Any]:  # `self` is the outer one
                 def noted() -> Iterator[Any]:
                     for request in requests:
                         self.prompts.append(decode(request.text_ids))
