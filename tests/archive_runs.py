@@ -9,6 +9,7 @@ from typing import Any
 
 from llava_video.api import LlavaVideo
 from llava_video.archive.row import content_of, read_row
+from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.shards import sealed
 from llava_video.engine.oracle import OracleEngine
 from llava_video.engine.request import Event, Finished, Request
@@ -74,3 +75,34 @@ def rows_in(folder: Path) -> list[dict[str, Any]]:
 def contents_in(folder: Path) -> str:
     """Return the rows' text without times and machines."""
     return "\n".join(json.dumps(content_of(row), sort_keys=True) for row in rows_in(folder))
+
+
+def run_slowly(checkpoint: Path, clips: Path, out: Path, sandbox: bool) -> None:
+    """Ask every clip for its indices, slowly enough to be killed meanwhile; for a child process."""
+    from llava_video.archive.runner import run_archive
+    from llava_video.model.spec import read_spec
+
+    spec = read_spec(checkpoint)
+    settings = ArchiveSettings(
+        task="ask", prompts=(QUESTION,), sandbox=sandbox, in_flight=4, shard_units=16
+    )
+    model = LlavaVideo(spec, Slow(spec, 0.02))
+    run_archive(clips, out, settings=settings, model=model, max_new_tokens=64)
+
+
+def command_slowly(arguments: list[str], seconds: float) -> None:
+    """Run the command line with the oracle in place of a model; for a child process."""
+    import sys
+    from contextlib import contextmanager
+
+    from llava_video.cli import archive
+    from llava_video.cli.main import main
+    from llava_video.model.spec import read_spec
+
+    @contextmanager
+    def load_slow(_: Any, named: Any) -> Iterator[LlavaVideo]:
+        spec = read_spec(named["model"])
+        yield LlavaVideo(spec, Slow(spec, seconds))
+
+    archive.load_model = load_slow  # type: ignore[assignment]  # a stand-in
+    sys.exit(main(arguments))

@@ -33,6 +33,8 @@ class Feeder(threading.Thread):
         wait_s: before the next try.
 
     Attributes:
+        count: entries that stand in the ledger as they are now; what an earlier run has left behind
+            them may be asked for no more.
         is_done: whether all of them are there.
         error: what ended it before.
     """
@@ -50,6 +52,7 @@ class Feeder(threading.Thread):
         self._ledger, self._items, self._key_of = ledger, items, key_of
         self._tries, self._wait_s = tries, wait_s
         self._stopped = threading.Event()
+        self.count = 0
         self.is_done = False
         self.error: Exception | None = None
 
@@ -68,18 +71,21 @@ class Feeder(threading.Thread):
 
     def _feed(self) -> None:
         batch: list[Unit] = []
-        count, size = 0, _FIRST_UNITS
+        size = _FIRST_UNITS
         for item in self._items:
             if self._stopped.is_set():
                 return
             batch.append(self._unit(item))
-            count += 1
             if len(batch) >= size:
-                self._ledger.add(batch)
+                self._add(batch)
                 batch, size = [], min(2 * size, _MOST_UNITS)
-        self._ledger.add(batch)
-        self._ledger.close_inputs(count)
+        self._add(batch)
+        self._ledger.close_inputs(self.count)
         self.is_done = True
+
+    def _add(self, batch: list[Unit]) -> None:
+        self._ledger.add(batch)
+        self.count += len(batch)
 
     def _unit(self, item: Item) -> Unit:
         content = self._hash(item.address)

@@ -108,14 +108,13 @@ class Meter:
         span_s = max(min(elapsed_s, _WINDOW_S), 1e-9)
         recent = [footage_s for when_s, footage_s in self._recent if when_s >= now_s - _WINDOW_S]
         rate = len(recent) / span_s if recent else None
-        found = ArchiveProgress(
+        return ArchiveProgress(
             **counts,
             elapsed_s=elapsed_s,
             videos_per_h=None if rate is None else rate * _HOUR_S,
             footage_rate=None if rate is None else sum(recent) / span_s,
             eta_s=None if rate is None else max(counts["total"] - _ended(counts), 0) / rate,
         )
-        return found
 
 
 def _ended(counts: Mapping[str, Any]) -> int:

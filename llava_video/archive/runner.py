@@ -203,8 +203,8 @@ class _Run:
         with ExitStack() as stack:
             self._ledger = stack.enter_context(self._open_ledger(same))
             sweep(self._folder)
-            prompts = list(self._settings.prompts)
-            write_facts(self._folder, same, {"prompts": prompts, "model": self._model.spec.name})
+            more = {"prompts": self._settings.prompts, "name": self._model.spec.name}
+            write_facts(self._folder, same, more)
             self._engine = RoomyEngine(self._model.engine, Room(self._settings.ahead_bytes))
             worker = self._worker(stack)
             feeder = self._feeder()
@@ -216,8 +216,6 @@ class _Run:
                 has_tracks=self._settings.task == "timeline",
             )
             feeder.start()
-            if before is not None and before.get("prompts") != prompts:
-                feeder.join()  # what the old prompts left waiting is nobody's wish any more
             self._hire(worker, stop)
             interrupted = self._loop(feeder, on_progress, stop)
             progress = self._progress(feeder)
@@ -291,7 +289,7 @@ class _Run:
                 raise feeder.error
             if stop.is_set():
                 until_s = until_s or time.monotonic() + self._settings.finish_s
-            elif not self._give_out() and is_fed and len(hands.free) == number:
+            elif not self._give_out(feeder) and is_fed and len(hands.free) == number:
                 self._finisher.seal_ready()
                 return False
             self._take_in()
@@ -306,12 +304,15 @@ class _Run:
                 self._finisher.seal_ready()
                 sealed_s = time.monotonic()
 
-    def _give_out(self) -> bool:
+    def _give_out(self, feeder: Feeder) -> bool:
         """Give units to the free; return whether there was one."""
         hands, has_given = self._hands, False
         while hands.free:
             units = self._ledger.claim(1, hands.free[-1])
             if not units:
+                break
+            if units[0].number >= feeder.count:  # perhaps of older inputs: its turn will come
+                self._ledger.release(hands.free[-1], crashed=False)
                 break
             hands.tasks.put((hands.free.pop(), units[0]))
             has_given = True
