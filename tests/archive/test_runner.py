@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from llava_video.api import LlavaVideo
 from llava_video.archive.progress import ArchiveProgress
 from llava_video.archive.runner import RunSummary, run_archive
 from llava_video.archive.settings import ArchiveSettings
+from llava_video.archive.work import Outcome, Worker
 from llava_video.errors import CapacityError, ConfigError, LedgerBusyError
 from llava_video.video.sandbox import DecoderPool
 from llava_video.video.settings import SandboxSettings
@@ -345,3 +347,33 @@ def manifest_of(folder: Path, lines: list[dict[str, Any]]) -> Path:
     path = folder / "inputs.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
+
+
+def test_memory_does_not_grow_with_the_number_of_units(
+    clips: Path, model: LlavaVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that answers at once; 900 units, each a span of one file."""
+    run(clips / "000.mp4", tmp_path / "one", model)
+    (row,) = rows_in(tmp_path / "one")
+    monkeypatch.setattr(
+        Worker, "work", lambda _, unit: Outcome(unit=unit, row=row | {"number": unit.number})
+    )
+    lines = [{"video": str(clips / "000.mp4"), "start": number / 1000} for number in range(900)]
+    manifest = manifest_of(tmp_path, lines)
+    del lines
+    held: dict[int, int] = {}
+
+    def note(progress: ArchiveProgress) -> None:
+        held[progress.ended] = tracemalloc.get_traced_memory()[0]
+
+    monkeypatch.setattr("llava_video.archive.runner._TICK_S", 0.05)
+    settings = dataclasses.replace(ASK, shard_units=50)
+    tracemalloc.start()
+    try:
+        summary = run(manifest, tmp_path / "out", model, settings, on_progress=note)
+    finally:
+        tracemalloc.stop()
+    assert summary.progress.done == 900
+    early = min(bytes_ for ended, bytes_ in held.items() if 150 <= ended <= 450)
+    late = min(bytes_ for ended, bytes_ in held.items() if ended >= 700)
+    assert late - early < 250_000  # a row takes 10 kB or more
