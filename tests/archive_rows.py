@@ -1,12 +1,12 @@
 """Rows for the tests of archives: made of answers without a model, or by the oracle."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from llava_video.archive.row import Asked, Maker, Row, error_row, make_row
+from llava_video.archive.unit import Item, Unit, UnitError, unit_key
 from llava_video.timeline import Caption, Timeline
 from llava_video.values import (
     Description,
@@ -21,43 +21,12 @@ from llava_video.values import (
 )
 
 
-@dataclass(frozen=True)
-class Item:
-    """An entry of the inputs."""
-
-    address: str = "clips/one.mp4"
-    name: str = ""
-    prompts: tuple[str, ...] = ()
-    start_s: float | None = None
-    end_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A unit of work."""
-
-    number: int
-    item: Item
-    content_hash: str
-
-    @property
-    def key(self) -> str:
-        return sha256(repr(self).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """An error as the ledger keeps it."""
-
-    kind: str = "DecodeError"
-    message: str = "frame 7 cannot be decoded."
-    hint: str = "mend the file."
-    position_s: float | None = 0.25
-
-
 def unit(number: int = 0, **facts: Any) -> Unit:
     """Return a unit of its own content."""
-    return Unit(number, Item(**facts), sha256(f"content {number}".encode()).hexdigest())
+    item = Item(number=number, **({"address": "clips/one.mp4"} | facts))
+    content_hash = sha256(f"content {number}".encode()).hexdigest()
+    key = unit_key(content_hash, item, "task", "revision")
+    return Unit(key=key, number=number, item=item, content_hash=content_hash)
 
 
 def plan(source: str = "clips/one.mp4", end_s: float = 4.0) -> Plan:
@@ -141,8 +110,11 @@ def timeline_row(number: int, captions: list[tuple[float, float, str]], **item: 
 
 def failed_row(number: int, *, quarantined: bool = False, **item: Any) -> Row:
     """Return the row of a unit without an answer."""
-    trouble = Trouble(kind=item.pop("kind", "DecodeError"))
-    asked, maker = Asked(task="caption"), Maker(attempts=3, model="tiny")
+    kind = item.pop("kind", "DecodeError")
+    trouble = UnitError(
+        kind=kind, message="frame 7 cannot be decoded.", hint="mend the file.", position_s=0.25
+    )
+    asked, maker = Asked(task="caption"), Maker(attempts=3, model="tiny", revision="fa7e")
     return error_row(unit(number, **item), trouble, asked, maker, quarantined=quarantined)
 
 

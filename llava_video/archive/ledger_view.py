@@ -122,18 +122,6 @@ class LedgerView:
         found = self._select("SELECT state FROM units WHERE key = ?", (key,))
         return found[0][0] if found else None
 
-    def rows(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the rows of the entries [start, stop) that ended, each under its present number.
-
-        Two places that ask for one unit have one row each, the later with `duplicate_of`.
-
-        Args:
-            start: first place among the inputs.
-            stop: the place behind the last one; None for all.
-        """
-        for ended in self.ended(start, stop):
-            yield ended.row | {"number": ended.number, "duplicate_of": ended.duplicate_of}
-
     def ended(self, start: int = 0, stop: int | None = None) -> Iterator[Ended]:
         """Yield how the entries [start, stop) ended, in their order; others are left out.
 

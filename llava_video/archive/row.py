@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePath
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from llava_video.archive.row_schema import ROW, SCHEMA_VERSION
+from llava_video.archive.unit import Item, Unit, UnitError
 from llava_video.config import to_mapping
 from llava_video.errors import ConfigError
 from llava_video.timeline import Timeline
@@ -29,70 +30,6 @@ _OF_THE_RUN = ("timings", "run")
 _NAMES = tuple(inner.name for inner in ROW.fields)
 _HINT = "name a line of a run's rows/*.jsonl, whole and as it was written."
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class AskedItem(Protocol):
-    """What a row tells of an entry of the inputs."""
-
-    @property
-    def address(self) -> str:
-        """Path or URL as given."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """What is asked of it; () for the task's own prompts."""
-
-    @property
-    def start_s(self) -> float | None:
-        """Where the span begins, s; None for the beginning."""
-
-    @property
-    def end_s(self) -> float | None:
-        """Where the span ends, s; None for the end."""
-
-
-class AskedUnit(Protocol):
-    """What a row tells of a unit of work."""
-
-    @property
-    def key(self) -> str:
-        """Identity, hexadecimal."""
-
-    @property
-    def number(self) -> int:
-        """Place in the inputs."""
-
-    @property
-    def item(self) -> AskedItem:
-        """The entry."""
-
-    @property
-    def content_hash(self) -> str:
-        """SHA-256 of the bytes, hexadecimal."""
-
-
-class Trouble(Protocol):
-    """What a row tells of an error."""
-
-    @property
-    def kind(self) -> str:
-        """Class of the error."""
-
-    @property
-    def message(self) -> str:
-        """Its sentence."""
-
-    @property
-    def hint(self) -> str:
-        """What to do, or ""."""
-
-    @property
-    def position_s(self) -> float | None:
-        """Where in the video, s; None where it is not about one place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +62,7 @@ class Maker:
         worker: its name within the run.
         attempts: this one included.
         model: the checkpoint's name, of rows without an answer.
-        revision: its revision, of rows without an answer.
+        revision: hash of the model's weights, as the run's keys have it; None where nobody knows.
     """
 
     worker: str = ""
@@ -135,7 +72,7 @@ class Maker:
 
 
 def make_row(
-    unit: AskedUnit,
+    unit: Unit,
     results: Sequence[Description] | Timeline,
     asked: Asked,
     maker: Maker | None = None,
@@ -172,15 +109,15 @@ def make_row(
         "answers": [_answer(*one) for one in told],
         "summary": summary,
         "warnings": warnings,
-        "provenance": _provenance(descriptions[0]),
+        "provenance": _provenance(descriptions[0], maker),
         "timings": _sums([answer.timings for answer in descriptions]),
         "run": _run(maker, sum(answer.usage.reused_tokens for answer in descriptions)),
     }
 
 
 def error_row(
-    unit: AskedUnit,
-    error: Trouble,
+    unit: Unit,
+    error: UnitError,
     asked: Asked,
     maker: Maker | None = None,
     *,
@@ -198,7 +135,7 @@ def error_row(
     }
 
 
-def duplicate_row(unit: AskedUnit, of_number: int, asked: Asked, maker: Maker | None = None) -> Row:
+def duplicate_row(unit: Unit, of_number: int, asked: Asked, maker: Maker | None = None) -> Row:
     """Make the row of an input whose work another row holds already.
 
     Args:
@@ -266,7 +203,7 @@ def content_of(row: Mapping[str, Any]) -> Row:
     return {name: value for name, value in row.items() if name not in _OF_THE_RUN}
 
 
-def _base(unit: AskedUnit, asked: Asked, maker: Maker) -> Row:
+def _base(unit: Unit, asked: Asked, maker: Maker) -> Row:
     """Return a row with all fields, in the order of the schema, and no answer."""
     item = unit.item
     return {
@@ -289,7 +226,8 @@ def _base(unit: AskedUnit, asked: Asked, maker: Maker) -> Row:
         "duplicate_of": None,
         "provenance": {
             "model": maker.model,
-            "revision": maker.revision,
+            "revision": None,
+            "weights": maker.revision or "",
             "seed": int(asked.options.get("seed", 0)),
             "reader": "",
             "reader_reason": "",
@@ -327,7 +265,7 @@ def _answer(prompt: str, span: Segment, answer: Description) -> Row:
     }
 
 
-def _span(item: AskedItem, answer: Description) -> Segment:
+def _span(item: Item, answer: Description) -> Segment:
     """Return what an answer is about: from the asked beginning to where the plan's span ends."""
     visuals = answer.plan.visuals
     start_s = item.start_s or 0.0
@@ -335,13 +273,14 @@ def _span(item: AskedItem, answer: Description) -> Segment:
     return Segment(float(start_s), float(start_s if end_s is None else end_s))
 
 
-def _provenance(answer: Description) -> Row:
+def _provenance(answer: Description, maker: Maker) -> Row:
     facts = dict(answer.provenance)
     videos = facts.pop("videos", None) or [{}]
     model, revision, seed = (facts.pop(name, None) for name in ("model", "revision", "seed"))
     return {
         "model": model or "",
         "revision": revision,
+        "weights": maker.revision or "",
         "seed": seed or 0,
         "reader": videos[0].get("reader", ""),
         "reader_reason": videos[0].get("reason", ""),

@@ -80,6 +80,7 @@ _ERROR = (
 _PROVENANCE = (
     Field("model", "text", "Name or folder of the checkpoint."),
     Field("revision", "text", "Its revision on the hub.", may_be_null=True),
+    Field("weights", "text", "Hash that the run's keys have of the weights; may be empty."),
     Field("seed", "int", "Of sampling."),
     Field("reader", "text", "Which reader decoded the video; empty of an error."),
     Field("reader_reason", "text", "Why that one."),

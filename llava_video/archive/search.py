@@ -9,12 +9,13 @@ import contextlib
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from llava_video.archive.row import plain_text
 from llava_video.archive.shards import EndedRows, iter_rows, sealed
+from llava_video.archive.sheets import sheet_path
 from llava_video.errors import ConfigError, SourceError
 from llava_video.files import replacing
 
@@ -60,6 +61,7 @@ class Hit:
         snippet: the words around the first place, "…" where it is cut.
         marked: (start, end) positions in the snippet of what was found.
         text: the whole text.
+        sheet: picture of the frames that were seen; None where there is none.
     """
 
     number: int
@@ -73,6 +75,7 @@ class Hit:
     snippet: str
     marked: tuple[tuple[int, int], ...]
     text: str
+    sheet: str | None = None
 
 
 def build(folder: Path, ended: EndedRows | None = None) -> int:
@@ -164,7 +167,12 @@ def search(folder: Path, query: str, *, limit: int = 20) -> list[Hit]:
             f" WHERE {table} MATCH ? ORDER BY round(bm25({table}), 9), entries.id LIMIT ?",
             (*_MARKS, _SNIPPET_WORDS, match, limit),
         ).fetchall()
-    return [_hit(*values) for values in found]
+    hits = [_hit(*values) for values in found]
+    sheets = [sheet_path(folder, hit.key) for hit in hits]
+    return [
+        replace(hit, sheet=str(sheet) if sheet.is_file() else None)
+        for hit, sheet in zip(hits, sheets, strict=True)
+    ]
 
 
 def _parsed(query: str) -> tuple[str, str]:

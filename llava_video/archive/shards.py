@@ -6,9 +6,9 @@ Knows neither the ledger's tables nor what a row says.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from llava_video.archive.row import Row, read_row, to_line
 from llava_video.errors import ConfigError
@@ -19,11 +19,8 @@ _NAME: Final = re.compile(r"\d{5,}\.jsonl")
 _UNFINISHED: Final = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")  # as `files.replacing` makes it
 
 
-class EndedRows(Protocol):
-    """Who knows rows that stand in no shard yet: the ledger."""
-
-    def rows(self, start: int, stop: int) -> Iterable[Row]:
-        """Yield the rows of units start <= number < stop that have ended, by number."""
+# The number of a row → the rows from it on that have ended, by number: what the ledger knows.
+EndedRows = Callable[[int], Iterable[Row]]
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -130,7 +127,7 @@ def iter_rows(folder: Path, ended: EndedRows | None = None) -> Iterator[Row]:
                 stop = row["number"] + 1
                 yield row
     if ended is not None:
-        yield from ended.rows(stop, 2**63 - 1)
+        yield from ended(stop)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "Train stages, or check their data.",
     "archive": "Caption or question many videos, each exactly once.",
     "search": "Find what an archive's captions and answers say.",
+    "replay": "Run a row of an archive again and say where it differs.",
     "world": "Write clips of a small world whose truth is known.",
     "demo": "Describe a clip whose truth is known.",
 }

@@ -28,7 +28,7 @@ VALID = Draft202012Validator(json_schema())
 
 
 def test_an_answer_is_there_with_all_that_judges_it() -> None:
-    maker = Maker(worker="w1", attempts=2)
+    maker = Maker(worker="w1", attempts=2, revision="fa7e")
     asked = Asked(task="ask", prompts=("How many?",), options={"num_frames": 2, "seed": 5})
     answer = made.description("3", parsed=3, confidence=0.5, warnings=("dark.",))
     unit = made.unit(4, address="https://host.example/a%20b.mp4?key=1", start_s=1.5)
@@ -51,6 +51,7 @@ def test_an_answer_is_there_with_all_that_judges_it() -> None:
     assert row["provenance"] == {
         "model": "tiny",
         "revision": None,
+        "weights": "fa7e",
         "seed": 0,
         "reader": "pyav",
         "reader_reason": "exact",
@@ -103,7 +104,7 @@ def test_an_error_is_a_row_with_its_class_place_and_attempts(quarantined: bool) 
         "position_s": 0.25,
     }
     assert row["run"]["attempts"] == 3
-    assert row["provenance"]["model"] == "tiny"
+    assert (row["provenance"]["model"], row["provenance"]["weights"]) == ("tiny", "fa7e")
     assert row["answers"] == []
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llava_video.archive.search import INDEX, Hit, build, is_fresh, search
 from llava_video.archive.shards import seal
+from llava_video.archive.sheets import sheet_path
 from llava_video.errors import ConfigError, SourceError
 
 
@@ -149,12 +150,17 @@ def test_an_index_follows_the_rows(tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text("no database, and longer than its header would be" * 9)
     assert [hit.number for hit in search(tmp_path, "thing*")] == [0, 1]
 
-    class Ledger:
-        def rows(self, start: int, stop: int) -> list[dict[str, object]]:
-            return rows[2:] if start == 2 else []
-
-    assert build(tmp_path, Ledger()) == 3
+    assert build(tmp_path, lambda start: rows[start:]) == 3
     assert [hit.number for hit in search(tmp_path, "thing2")] == [2]
+
+
+def test_a_hit_has_the_picture_of_its_frames(tmp_path: Path) -> None:
+    rows = [made.caption_row(0, "a dog"), made.caption_row(1, "a dog again")]
+    seal(tmp_path, 0, rows, first=0)
+    path = sheet_path(tmp_path, rows[1]["key"])
+    path.parent.mkdir()
+    path.write_bytes(b"picture")
+    assert [hit.sheet for hit in search(tmp_path, "dog")] == [None, str(path)]
 
 
 def test_odd_names_and_texts_are_indexed(tmp_path: Path) -> None:

@@ -30,6 +30,16 @@ def test_people_see_where_and_what(run, folder: Path) -> None:
     ]
 
 
+def test_people_see_where_the_frames_are(run, folder: Path) -> None:
+    hit = json.loads(run("search", folder, "truck", "--json", "--limit", "1").out)
+    path = folder / "sheets" / f"{hit['key'][:16]}.jpg"
+    assert hit["sheet"] is None
+    path.parent.mkdir()
+    path.write_bytes(b"picture")
+    outcome = run("search", folder, "truck", "--limit", "1")
+    assert outcome.out.splitlines()[-1] == f"    frames: {path}"
+
+
 def test_programs_get_a_line_a_hit(run, folder: Path) -> None:
     outcome = run("search", folder, '"red truck"', "--json")
     first, second = map(json.loads, outcome.out.splitlines())

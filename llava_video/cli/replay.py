@@ -1,0 +1,57 @@
+"""`llava-video replay`: a row of an archive → the same again, or where it differs."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from llava_video.cli.command import command, option, progress_option
+from llava_video.cli.console import Console
+from llava_video.cli.loading import load_model, split_options
+from llava_video.cli.options import model_options
+
+
+@command("replay")
+@click.argument("folder", metavar="DIR")
+@click.argument("row", metavar="ROW")
+@option("--video", metavar="FILE", help="Where the video is now, if it was moved.")
+@option("--json", "as_json", is_flag=True, help="One line of JSON a difference.")
+@progress_option()
+@model_options(with_weights=True)
+@click.pass_context
+def replay(
+    context: click.Context,
+    /,
+    folder: str,
+    row: str,
+    video: str | None,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Run a row of an archive again and say where it differs.
+
+    DIR is the --out folder of an archive; ROW the number of a row, its key or eight digits of it,
+    or the video's name. The model is the row's unless -m names another. Nothing is written. Exit
+    status 3 when something differs: causes come first, the file, the model, versions, the prompt,
+    the plan, the frames, and then what was said.
+    """
+    from llava_video.archive.replay import find_row  # what rows are made of takes a second
+    from llava_video.archive.replay import replay as run_again
+
+    console = context.ensure_object(Console)
+    found = find_row(Path(folder), row)
+    named, _ = split_options(given)
+    made_by = found["provenance"]
+    if context.get_parameter_source("model") is click.core.ParameterSource.DEFAULT:
+        named["model"] = made_by["model"] or named["model"]
+    with load_model(console, named) as model:
+        differences = run_again(found, model, address=video)
+    console.progress.close()
+    for one in differences:
+        values = asdict(one)
+        click.echo(json.dumps(values, ensure_ascii=False) if as_json else str(one))
+    if not differences and not as_json:
+        click.echo("the same.")
+    return 3 if differences else 0
