@@ -8,8 +8,9 @@ from pathlib import Path
 
 from llava_video.archive.ledger import Ledger
 from llava_video.archive.ledger_view import Ended, LedgerView
+from llava_video.archive.parquet import write_parquet
 from llava_video.archive.row import Asked, Row, duplicate_row
-from llava_video.archive.shards import seal, sealed
+from llava_video.archive.shards import seal, sealed, shard_path
 from llava_video.archive.tracks import write_tracks
 from llava_video.archive.unit import Unit
 
@@ -46,11 +47,14 @@ class Finisher:
         ledger: of the run.
         shard_units: entries in a shard.
         has_tracks: whether a row's caption tracks are written beside its shard.
+        has_parquet: whether a shard has a twin in Parquet.
     """
 
-    def __init__(self, ledger: Ledger, shard_units: int, *, has_tracks: bool) -> None:
+    def __init__(
+        self, ledger: Ledger, shard_units: int, *, has_tracks: bool, has_parquet: bool = False
+    ) -> None:
         self._ledger, self._size = ledger, shard_units
-        self._has_tracks = has_tracks
+        self._has_tracks, self._has_parquet = has_tracks, has_parquet
 
     def seal_ready(self) -> list[Path]:
         """Seal what can be: shards whose entries have all ended, behind those that are sealed.
@@ -66,6 +70,10 @@ class Finisher:
             if self._has_tracks:
                 for row in rows_of(self._ledger, start, stop):
                     write_tracks(folder, row)
+            if self._has_parquet:
+                path = shard_path(folder, shard).with_suffix(".parquet")
+                path.parent.mkdir(exist_ok=True)
+                write_parquet(rows_of(self._ledger, start, stop), path)
             rows = rows_of(self._ledger, start, stop)
             made.append(seal(folder, shard, rows, first=start, replace=True))
             self._ledger.seal(shard)

@@ -30,6 +30,7 @@ from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.shards import sweep
 from llava_video.archive.unit import Item, Unit, UnitError, unit_key
 from llava_video.archive.work import CRASH, Outcome, Worker, asked_of
+from llava_video.backends import require
 from llava_video.errors import ConfigError
 from llava_video.options import Options, settings_of
 from llava_video.preview import DEFAULT_MODEL
@@ -91,10 +92,13 @@ def run_archive(
         ManifestError, ConfigError: inputs, settings or folder are refused; nothing was worked.
         LedgerBusyError: another process works on the folder.
         LedgerError, OSError: results cannot be written; what was written holds.
+        BackendMissingError: Parquet without pyarrow.
         LlavaVideoError: as `load`. TypeError: an option is unknown.
     """
     settings = settings or ArchiveSettings()
     settings_of(options)
+    if settings.parquet:
+        require("pyarrow")
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     entries = Entries([str(entry) for entry in given], settings, columns)
     entries.check()
@@ -214,6 +218,7 @@ class _Run:
                 self._ledger,
                 self._settings.shard_units,
                 has_tracks=self._settings.task == "timeline",
+                has_parquet=self._settings.parquet,
             )
             feeder.start()
             self._hire(worker, stop)

@@ -8,15 +8,17 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 from llava_video.config import check, setting, to_mapping
 from llava_video.errors import ConfigError
+from llava_video.values import Grid
 
 Task = Literal["caption", "ask", "timeline"]
 
 # What has to do with where a run takes place, and nothing with what comes out.
-_OPTIONS_OF_PLACE = frozenset({"sandbox", "allow_private"})
+OPTIONS_OF_PLACE = frozenset({"sandbox", "allow_private"})
 _SHARD = re.compile(r"(\d+)/(\d+)")
 
 
@@ -41,6 +43,9 @@ class ArchiveSettings:
     summary: bool = setting(True, "Whether a timeline's captions are merged into one text.")
     shard_units: int = setting(
         1000, "Units in one file of rows, sealed when all of them have ended.", at_least=1
+    )
+    parquet: bool = setting(
+        False, "Whether each file of rows has a Parquet twin beside it; needs the extra `archive`."
     )
     shard: str | None = setting(
         None,
@@ -140,14 +145,14 @@ class ArchiveSettings:
 
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that decide what comes out, in words that JSON knows.
+    """Return the options that decide what comes out, in words that JSON knows and `Options` too.
 
     Raises:
         ConfigError: one of them cannot be written down, so that nobody could tell it from another.
     """
     plain: dict[str, Any] = {}
     for name, value in sorted(options.items()):
-        if name in _OPTIONS_OF_PLACE:
+        if name in OPTIONS_OF_PLACE:
             continue
         try:
             plain[name] = json.loads(json.dumps(value, default=_worded))
@@ -160,8 +165,8 @@ def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _worded(value: Any) -> Any:
-    if hasattr(type(value), "__dataclass_fields__"):
-        return to_mapping(value)
-    if hasattr(value, "total_seconds"):
+    if isinstance(value, Grid):
+        return [value.rows, value.cols]
+    if isinstance(value, timedelta):
         return value.total_seconds()
     raise TypeError(type(value).__name__)

@@ -1,6 +1,6 @@
 """One unit of work → its row, or the error that stands in its place.
 
-The only file of the archive that asks a model anything. Knows no ledger and no other unit.
+Every error becomes a record here. Knows no ledger and no other unit.
 """
 
 import errno
@@ -9,15 +9,15 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from llava_video.api import LlavaVideo
+from llava_video.archive.answering import answer_item
 from llava_video.archive.content import HashStore, content_hash, is_unchanged, local_path
 from llava_video.archive.row import Asked, Maker, Row, make_row
-from llava_video.archive.settings import ArchiveSettings, plain_options
-from llava_video.archive.unit import Item, Unit, UnitError
+from llava_video.archive.settings import OPTIONS_OF_PLACE, ArchiveSettings, plain_options
+from llava_video.archive.unit import Unit, UnitError
 from llava_video.errors import CapacityError, ChangedFileError, LlavaVideoError, SourceError
-from llava_video.options import Options
 from llava_video.timeline import Timeline
 from llava_video.values import Description
 from llava_video.video.sandbox_process import WorkerEndedError
@@ -65,7 +65,7 @@ class Worker:
         hashes: HashStore,
     ) -> None:
         self._model, self._settings, self._hashes = model, settings, hashes
-        self._options = dict(options)
+        self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
         self._revision = revision
         self.asked = asked_of(settings, options)
 
@@ -73,7 +73,7 @@ class Worker:
         """Try a unit once; every error becomes part of the outcome."""
         try:
             self._check_read(unit)
-            results = self._ask(unit.item)
+            results = answer_item(self._model, unit.item, self.asked, self._reading)
             self._check_same(unit)
             row = make_row(unit, results, self.asked, self._maker(unit))
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
@@ -104,27 +104,6 @@ class Worker:
             model=self._model.spec.name,
             revision=self._revision,
         )
-
-    def _ask(self, item: Item) -> list[Description] | Timeline:
-        options = self._options_of(item)
-        prompts = item.prompts or self._settings.prompts
-        if self._settings.task == "timeline":
-            return self._model.timeline(
-                item.address,
-                prompts[0] if prompts else None,
-                window_s=self._settings.window_s,
-                overlap_s=self._settings.overlap_s,
-                summary=self._settings.summary,
-                **options,
-            )
-        if len(prompts) > 1:
-            return self._model.ask_many(item.address, prompts, **options)
-        return [self._model.describe(item.address, prompts[0] if prompts else None, **options)]
-
-    def _options_of(self, item: Item) -> Options:
-        span = {"start": item.start_s, "end": item.end_s}
-        own = {name: value for name, value in span.items() if value is not None}
-        return cast("Options", {**self._options, **own})
 
 
 def asked_of(settings: ArchiveSettings, options: Mapping[str, Any]) -> Asked:

@@ -58,6 +58,8 @@ _MOST_NAMED = 20
         help="What a list calls its video, prompt, start, end or name.")  # fmt: skip
 @option("--shard", section=RUN, metavar="I/N",
         help="Every Nth entry from the Ith, from 0; a folder each under --out.")  # fmt: skip
+@option("--parquet/--no-parquet", section=RUN, default=None,
+        help="A Parquet twin of each file of rows.  [default: off]")  # fmt: skip
 @option("--in-flight", section=RUN, type=click.IntRange(1), metavar="N",
         help="Videos under way at once.  [default: 8]")  # fmt: skip
 @option("--config", section=RUN, metavar="FILE", help="Settings, as configs/archive.yaml.")
@@ -86,8 +88,9 @@ def archive(
     INPUTS are videos, folders, patterns, lists (.txt, .csv, .jsonl, .parquet) and URLs. A run that
     was stopped, however, goes on with the same command; Ctrl-C finishes what is under way, a second
     one stops at once. Instead of INPUTS: `status DIR` says how far a run is, `retry DIR` lets what
-    failed be tried again by the next run, `verify DIR` holds its rows against its ledger. Status 0:
-    every video has a result; 3: some have none, each named with its reason.
+    failed be tried again by the next run, `verify DIR` holds its rows against its ledger, `report
+    DIR` writes a page of it and `table DIR` its answers as CSV. Status 0: every video has a result;
+    3: some have none, each named with its reason.
     """  # fmt: skip
     if inputs[0] in _ACTIONS and len(inputs) == 2 and out is None:
         return _ACTIONS[inputs[0]](console, Path(inputs[1]), only)
@@ -141,7 +144,7 @@ def _settings(
     if changes and config is None:
         raise ConfigError("--set without --config.", "--config configs/archive.yaml")
     settings = read_yaml(ArchiveSettings, config, changes) if config else ArchiveSettings()
-    names = ("task", "prompts", "window_s", "overlap_s", "summary", "shard", "in_flight")
+    names = ("task", "prompts", "window_s", "overlap_s", "summary", "shard", "in_flight", "parquet")
     own = {name: given.pop(name) for name in names}
     own = {name: value for name, value in own.items() if value not in (None, ())}
     if given.get("sandbox") is not None:
@@ -259,4 +262,26 @@ def _verify(console: Console, folder: Path, only: str | None) -> int:
     return _FAULTY if faults else 0
 
 
-_ACTIONS = {"status": _status, "retry": _retry, "verify": _verify}
+def _report(console: Console, folder: Path, only: str | None) -> int:
+    del console, only
+    from llava_video.archive.report import write_report
+
+    click.echo(str(write_report(folder)))
+    return 0
+
+
+def _table(console: Console, folder: Path, only: str | None) -> int:
+    del console, only
+    from llava_video.archive.answer_table import write_answer_table
+
+    click.echo(str(write_answer_table(folder)))
+    return 0
+
+
+_ACTIONS = {
+    "status": _status,
+    "retry": _retry,
+    "verify": _verify,
+    "report": _report,
+    "table": _table,
+}

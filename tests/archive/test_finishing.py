@@ -9,6 +9,7 @@ import pytest
 
 from llava_video.archive.finishing import Finisher, row_of, rows_of
 from llava_video.archive.ledger import Ledger
+from llava_video.archive.parquet import read_parquet
 from llava_video.archive.shards import sealed
 from llava_video.archive.unit import Item, Unit
 from llava_video.archive.verify import verify
@@ -96,3 +97,15 @@ def test_tracks_stand_beside_their_shard(tmp_path: Path, has_tracks: bool) -> No
     names = [path.name for path in (tmp_path / "videos").glob("*.vtt")] if has_tracks else []
     assert len(names) == 2 * has_tracks
     assert (tmp_path / "videos").exists() == has_tracks
+
+
+def test_shards_have_twins_in_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with opened(tmp_path) as ledger:
+        put(ledger, "ab")
+        ledger.claim(9, "w")
+        end(ledger, "a", "b")
+        Finisher(ledger, 2, has_tracks=False, has_parquet=True).seal_ready()
+        found = list(read_parquet(tmp_path / "rows" / "00000.parquet"))
+        assert found == list(rows_of(ledger))
+    assert verify(tmp_path) == []

@@ -17,8 +17,8 @@ from llava_video.archive.shards import sealed
 from llava_video.archive.verify import verify
 from llava_video.errors import LedgerError
 
-NUM_CLIPS = 40
-KILLS = 10
+NUM_CLIPS = 36
+KILLS = 8
 
 Start = Callable[[Path, bool], BaseProcess]
 

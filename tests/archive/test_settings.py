@@ -9,6 +9,7 @@ import pytest
 from llava_video.archive.settings import ArchiveSettings, plain_options
 from llava_video.config import read_yaml, to_yaml
 from llava_video.errors import ConfigError
+from llava_video.options import settings_of
 from llava_video.values import Grid
 
 
@@ -62,7 +63,8 @@ def test_a_run_goes_on_with_more_workers_and_not_with_other_frames() -> None:
 def test_options_become_plain_words() -> None:
     given = {"grid": Grid(2, 3), "start": timedelta(seconds=2), "stop": ("a",), "sandbox": True}
     found = plain_options(given)
-    assert found == {"grid": {"rows": 2, "cols": 3}, "start": 2.0, "stop": ["a"]}
+    assert found == {"grid": [2, 3], "start": 2.0, "stop": ["a"]}
+    assert settings_of(found) == settings_of({**given, "sandbox": False})
 
 
 def test_an_option_nobody_could_recognise_is_refused() -> None:

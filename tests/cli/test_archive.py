@@ -49,6 +49,10 @@ def test_a_run_and_what_is_said_of_it(run, clips: Path, asked: list[str], tmp_pa
     assert said[said.index("SourceError") + 1] == "1"
     assert run("archive", "verify", tmp_path / "out").out == "ledger and rows agree.\n"
 
+    for action, name in (("report", "report.html"), ("table", "answers.csv")):
+        assert run("archive", action, tmp_path / "out").status == 0
+        assert bad.name in (tmp_path / "out" / name).read_text(encoding="utf-8")
+
     refused = run("archive", "retry", tmp_path / "out", "--only", "Hiccup")
     assert (refused.status, "there are: SourceError" in refused.err) == (1, True)
     assert run("archive", "retry", tmp_path / "out", "--only", "SourceError").status == 0
