@@ -21,6 +21,7 @@ from llava_video.config import to_mapping
 from llava_video.errors import ConfigError
 from llava_video.timeline import Timeline
 from llava_video.values import Description, Segment
+from llava_video.video.span import parse_time
 
 Row = dict[str, Any]
 TaskName = Literal["caption", "ask", "timeline"]
@@ -97,7 +98,7 @@ def make_row(
         if len(prompts) != len(results):
             raise ConfigError(f"{len(results)} answers to {len(prompts)} prompts.", "one each.")
         told = [
-            (prompt, _span(unit.item, answer), answer)
+            (prompt, _span(unit.item, asked, answer), answer)
             for prompt, answer in zip(prompts, results, strict=True)
         ]
         summary, warnings = "", []
@@ -265,12 +266,13 @@ def _answer(prompt: str, span: Segment, answer: Description) -> Row:
     }
 
 
-def _span(item: Item, answer: Description) -> Segment:
+def _span(item: Item, asked: Asked, answer: Description) -> Segment:
     """Return what an answer is about: from the asked beginning to where the plan's span ends."""
     visuals = answer.plan.visuals
-    start_s = item.start_s or 0.0
+    begin = asked.options.get("start") if item.start_s is None else item.start_s
+    start_s = 0.0 if begin is None else parse_time(begin)
     end_s = visuals[0].end_s if visuals else None
-    return Segment(float(start_s), float(start_s if end_s is None else end_s))
+    return Segment(start_s, start_s if end_s is None else float(end_s))
 
 
 def _provenance(answer: Description, maker: Maker) -> Row:

@@ -8,6 +8,7 @@ else in it has a meaning, so any text is harmless. Knows no model and no video.
 import contextlib
 import re
 import sqlite3
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -183,7 +184,9 @@ def _parsed(query: str) -> tuple[str, str]:
     """
     terms: list[str] = []
     is_exact = False
-    for quoted, bare in _PART.findall(plain_text(query).replace("\x00", " ")):
+    # Composed: an accent of its own would end a word here, and does not in the index.
+    text = unicodedata.normalize("NFC", plain_text(query).replace("\x00", " "))
+    for quoted, bare in _PART.findall(text):
         words = " ".join(_WORD.findall(quoted or bare)).replace("_", " ").strip()
         if not words:
             continue

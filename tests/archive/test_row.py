@@ -70,6 +70,17 @@ def test_the_plan_in_a_row_is_the_plan() -> None:
     assert plan_from_json(json.dumps(row["answers"][0]["plan"])) == made.plan()
 
 
+@pytest.mark.parametrize(
+    ("own_s", "option", "start_s"), [(None, None, 0.0), (None, "0:01.5", 1.5), (2.5, 1.5, 2.5)]
+)
+def test_an_answer_begins_where_it_was_asked_to(
+    own_s: float | None, option: str | None, start_s: float
+) -> None:
+    asked = Asked(task="caption", options={"start": option})
+    row = make_row(made.unit(0, start_s=own_s), [made.description("A dog.")], asked)
+    assert (row["answers"][0]["start_s"], row["answers"][0]["end_s"]) == (start_s, 4.0)
+
+
 def test_own_prompts_of_an_input_win() -> None:
     unit = made.unit(0, prompts=("Is it red?", "Is it blue?"))
     answers = [made.description("yes"), made.description("no")]

@@ -65,6 +65,8 @@ def test_answers_are_found_with_their_questions(folder: Path) -> None:
     (hit,) = search(folder, "CAFE chair")
     assert (hit.number, hit.kind, hit.prompt) == (1, "answer", "What else?")
     assert (hit.start_s, hit.end_s) == (0.0, 4.0)
+    for written in ("cafe\u0301", "ca\u0301fe", "c\u00e1fe"):
+        assert search(folder, written) == search(folder, "cafe") != []
     assert found(folder, "animal") == []  # asked, never said
     assert found(folder, "dog_x") == [(1, "answer", 0.0)]
 
@@ -116,6 +118,12 @@ def test_any_text_is_a_query(folder: Path, query: str) -> None:
 def test_a_query_without_words_is_refused(folder: Path, query: str) -> None:
     with pytest.raises(ConfigError, match="holds no word"):
         search(folder, query)
+
+
+def test_the_best_comes_first_and_equals_in_the_order_of_inputs(tmp_path: Path) -> None:
+    texts = ["a dog " + "and so on " * 20, "a dog", "a dog", "a dog and a dog and a dog", "a cat"]
+    made.sealed_run(tmp_path, [made.caption_row(n, text) for n, text in enumerate(texts)])
+    assert [hit.number for hit in search(tmp_path, "dog")] == [3, 1, 2, 0]
 
 
 def test_the_limit_is_kept(folder: Path) -> None:
