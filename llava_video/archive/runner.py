@@ -7,7 +7,7 @@ the process, the next run goes on where the ledger says.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +15,9 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Unpack
 
 from llava_video.api import LlavaVideo, load
+from llava_video.archive.entries import Entries
 from llava_video.archive.feeding import Feeder
 from llava_video.archive.finishing import Finisher
-from llava_video.archive.items import items_of
 from llava_video.archive.ledger import Ledger
 from llava_video.archive.ledger_view import State
 from llava_video.archive.model_facts import digest_of, model_facts
@@ -28,10 +28,9 @@ from llava_video.archive.row_schema import SCHEMA_VERSION
 from llava_video.archive.run_file import check_same, read_facts, write_facts
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.shards import sweep
-from llava_video.archive.unit import Item, Unit, UnitError, unit_key
+from llava_video.archive.unit import Unit, UnitError, unit_key
 from llava_video.archive.work import CRASH, Outcome, Worker, asked_of
 from llava_video.backends import require
-from llava_video.errors import ConfigError
 from llava_video.options import Options, settings_of
 from llava_video.preview import DEFAULT_MODEL
 from llava_video.video.sandbox import DecoderPool
@@ -107,56 +106,6 @@ def run_archive(
             model = stack.enter_context(load(model))
         run = _Run(entries, _folder_of(Path(out), settings), settings, model, options)
         return run.go(on_progress or (lambda _: None), stopping or threading.Event())
-
-
-class Entries:
-    """The entries of the inputs that this run is about; may be iterated again and again.
-
-    Args:
-        inputs: as given.
-        settings: their shard, and the prompts of entries without their own.
-        columns: of lists.
-    """
-
-    def __init__(
-        self,
-        inputs: Sequence[str],
-        settings: ArchiveSettings,
-        columns: Mapping[str, str] | None = None,
-    ) -> None:
-        self._inputs, self._settings, self._columns = inputs, settings, columns
-
-    def __iter__(self) -> Iterator[Item]:
-        own, of = self._settings.shard_of()
-        number = 0
-        prompts = self._settings.prompts
-        for item in items_of(self._inputs, columns=self._columns, prompts=prompts):
-            if item.number % of == own:
-                yield replace(item, number=number, prompts=item.prompts or prompts)
-                number += 1
-
-    def check(self) -> None:
-        """Look at all of them.
-
-        Raises:
-            ManifestError: some cannot be worked as they are written.
-            ConfigError: there is none, or the task has no prompt, or too many, for one.
-        """
-        item = None
-        task = self._settings.task
-        for item in self:
-            if task == "ask" and not item.prompts:
-                raise ConfigError(
-                    f"{item.address} has no question.",
-                    "give questions for all entries, or a column of prompts.",
-                )
-            if task != "ask" and len(item.prompts) > 1:
-                raise ConfigError(
-                    f"{item.address} has {len(item.prompts)} prompts, the task is {task}.",
-                    "task = 'ask' answers several.",
-                )
-        if item is None:
-            raise ConfigError("the inputs hold no video.", "check the names, or the shard.")
 
 
 def _folder_of(out: Path, settings: ArchiveSettings) -> Path:

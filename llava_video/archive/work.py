@@ -24,6 +24,8 @@ from llava_video.video.sandbox_process import WorkerEndedError
 
 # What a unit that kills its decoding process fails with.
 CRASH = "WorkerCrashed"
+# Runs that ended in the midst of a unit: one may be anybody's kill, several are perhaps its own.
+_SUSPICIOUS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +75,18 @@ class Worker:
         """Try a unit once; every error becomes part of the outcome."""
         try:
             self._check_read(unit)
-            results = answer_item(self._model, unit.item, self.asked, self._reading)
+            results = answer_item(self._model, unit.item, self.asked, self._reading_of(unit))
             self._check_same(unit)
             row = make_row(unit, results, self.asked, self._maker(unit))
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
             return Outcome(unit=unit, error=error_of(error), may_pass=may_pass(error, unit))
         return Outcome(unit=unit, row=row, footage_s=_footage_s(results))
+
+    def _reading_of(self, unit: Unit) -> dict[str, Any]:
+        """Return how a video is read: what whole runs keep ending over, in a process of its own."""
+        if unit.interruptions < _SUSPICIOUS or self._reading.get("sandbox"):
+            return self._reading
+        return {**self._reading, "sandbox": True}
 
     def _check_read(self, unit: Unit) -> None:
         """See that a unit's file could be read when its key was made; if not, say why."""

@@ -114,7 +114,8 @@ def _run(
     *,
     as_json: bool,
 ) -> int:
-    from llava_video.archive.runner import Entries, run_archive
+    from llava_video.archive.entries import Entries
+    from llava_video.archive.runner import run_archive
 
     Entries(inputs, settings, columns).check()  # before gigabytes are loaded
     meter = _Teller(console, as_json=as_json)

@@ -1,5 +1,6 @@
 """One unit gives its row or its error, sorted by what another try could do."""
 
+import dataclasses
 import errno
 from pathlib import Path
 
@@ -104,3 +105,28 @@ def test_what_could_not_be_read_says_why(tiny_model: LlavaVideo, tmp_path: Path)
         assert worker.work(unit).error.kind == "SourceError"
         (tmp_path / "none.mp4").write_bytes(b"there now")
         assert worker.work(unit).error.kind == "ChangedFileError"
+
+
+@pytest.mark.parametrize(
+    ("interruptions", "sandbox", "read"), [(2, False, False), (3, False, True), (0, True, True)]
+)
+def test_what_runs_keep_ending_over_is_read_apart(
+    tiny_model: LlavaVideo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interruptions: int,
+    sandbox: bool,
+    read: bool,
+) -> None:
+    seen: list[object] = []
+
+    def note(*arguments: object) -> list[object]:
+        seen.append(arguments[-1])
+        raise DecodeError("enough.")
+
+    monkeypatch.setattr("llava_video.archive.work.answer_item", note)
+    unit = dataclasses.replace(HERE, content_hash="c", interruptions=interruptions)
+    with Ledger(tmp_path / "run", settings_digest="", error_row=lambda *_: {}) as ledger:
+        options = {"sandbox": sandbox, "max_new_tokens": 3}
+        Worker(oracle(tiny_model.spec), ArchiveSettings(), options, "r", ledger).work(unit)
+    assert seen == [{"sandbox": read}]
