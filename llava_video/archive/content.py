@@ -52,7 +52,7 @@ class FileStamp:
     @classmethod
     def _from(cls, path: str | Path, status: os.stat_result) -> "FileStamp":
         return cls(
-            path=str(Path(path).absolute()),
+            path=os.path.abspath(path),  # noqa: PTH100 - resolving links looks each part up
             # SQLite's integers have a sign; some file systems use all 64 bits.
             device=_signed(status.st_dev),
             inode=_signed(status.st_ino),
@@ -107,12 +107,12 @@ def content_hash(
     path = local_path(address)
     if path is None:
         return open_source(address, fetch_settings=fetch_settings).identity()
+    before = _stamp_now(path)
+    known = store.known_hash(before) if store and before else None
+    if known is not None:
+        return known
     open_source(path)  # one place says what is wrong with a path
     try:
-        before = FileStamp.of(path)
-        known = store.known_hash(before) if store else None
-        if known is not None:
-            return known
         found, after = _hash_file(path)
     except OSError as cause:
         raise SourceError(f"{str(path)!r} cannot be read: {cause.strerror}.") from cause

@@ -162,7 +162,7 @@ def _found(text: str, fetch_settings: FetchSettings) -> Path | list[Entry | Prob
 
 
 def _in_folder(folder: Path) -> list[Entry | Problem]:
-    paths: list[Path] = []
+    paths: list[str] = []
     unreadable: list[Entry | Problem] = []
 
     def note(error: OSError) -> None:
@@ -172,8 +172,10 @@ def _in_folder(folder: Path) -> list[Entry | Problem]:
 
     for root, folders, files in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths += [Path(root, name) for name in files if _is_video(name)]
-    entries = [Entry(where=str(path), address=str(path)) for path in sorted(paths)]
+        # Texts: a Path per file would take longer than everything else of a second start.
+        paths += [f"{root}{os.sep}{name}".removeprefix("./") for name in files if _is_video(name)]
+    paths.sort(key=lambda path: path.split(os.sep))  # noqa: PTH206 - as the reason above
+    entries = [Entry(where=path, address=path) for path in paths]
     return [*unreadable, *entries] or [
         Problem(f"{folder} holds no video.", "its files need a video's suffix, such as .mp4.")
     ]
@@ -181,9 +183,9 @@ def _in_folder(folder: Path) -> list[Entry | Problem]:
 
 def _matched(pattern: str) -> list[Entry | Problem]:
     files = [name for name in sorted(glob.glob(pattern, recursive=True)) if Path(name).is_file()]  # noqa: PTH207 - Path.glob takes no absolute pattern
-    # A pattern that names a suffix means it; one that names none means the videos.
-    if not any(_is_video(name) for name in files) or not Path(pattern).suffix.strip(".*?[]"):
-        files = [name for name in files if _is_video(name)]
+    # Beside videos nothing else is meant; where there is none, "*.dat" is, and "*" is not.
+    named = Path(pattern).suffix.strip(".*?[]")
+    files = [name for name in files if _is_video(name)] or (files if named else [])
     if not files:
         return [Problem(f"{pattern!r} matches no video.", "quote it, and check the folder.")]
     return [Entry(where=name, address=name) for name in files]
@@ -205,7 +207,8 @@ def _remote(url: str, fetch_settings: FetchSettings) -> list[Entry | Problem]:
 
 def _is_video(name: str) -> bool:
     base = name.rpartition("/")[2]
-    return Path(base).suffix.lower() in VIDEO_SUFFIXES and not base.startswith(".")
+    stem, dot, suffix = base.rpartition(".")
+    return bool(stem) and f"{dot}{suffix.lower()}" in VIDEO_SUFFIXES and not base.startswith(".")
 
 
 def _shown(address: str) -> str:

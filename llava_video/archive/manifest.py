@@ -191,6 +191,6 @@ def _time(row: Row, names: tuple[str, ...]) -> float | None:
 
 
 def _placed(manifest: Path, address: str) -> str:
-    if "://" in address or address[:5].lower() == "data:":
+    if "://" in address or address[:5].lower() == "data:" or manifest.parent == Path():
         return address
     return os.path.join(manifest.parent, address)  # noqa: PTH118 - keeps "./" and what is absolute

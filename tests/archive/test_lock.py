@@ -16,8 +16,13 @@ import os, sys, time
 from pathlib import Path
 from llava_video.archive.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
+ours, theirs = os.pipe()
 child = os.fork() if sys.argv[2] == "forks" else None
-if child != 0:
+if child == 0:
+    os.write(theirs, b"started")
+else:
+    if child:
+        os.read(ours, 7)
     print(child, flush=True)
 time.sleep(60)
 """
