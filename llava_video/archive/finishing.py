@@ -18,7 +18,8 @@ from llava_video.archive.unit import Unit
 def row_of(ended: Ended) -> Row:
     """Return the row of an entry: of what another entry asks for too, one that points there.
 
-    A row is stored when its unit ends; a file that was moved since has its new address in it.
+    A row is stored when its unit ends; a file that was moved since has its new address in it. What
+    has no result says why at each of its places.
     """
     row = ended.row
     unit = Unit(
@@ -30,8 +31,9 @@ def row_of(ended: Ended) -> Row:
     asked = Asked(**{**row["asked"], "prompts": tuple(row["asked"]["prompts"])})
     place = ended.number if ended.duplicate_of is None else ended.duplicate_of
     pointer = duplicate_row(unit, place, asked)
-    if ended.duplicate_of is None:
-        return row | {"number": ended.number, "video": pointer["video"]}
+    if ended.duplicate_of is None or ended.state != "done":
+        own = {"number": ended.number, "video": pointer["video"]}
+        return row | own | {"duplicate_of": ended.duplicate_of}
     return pointer | {"provenance": row["provenance"], "run": row["run"]}
 
 

@@ -1,6 +1,7 @@
 """`llava-video archive`: folders, lists and buckets of videos → rows, each exactly once."""
 
 import dataclasses
+import itertools
 import json
 import signal
 import sys
@@ -214,19 +215,14 @@ def _name_failures(console: Console, folder: Path) -> None:
     from llava_video.archive.ledger_view import LedgerView
 
     with LedgerView(folder) as view:
-        num_failed = sum(view.failures().values())
-        named = 0
-        for ended in view.ended() if num_failed else ():
-            if ended.state == "done" or ended.duplicate_of is not None:
-                continue
-            named += 1
-            if named > _MOST_NAMED:
-                console.warn(
-                    [f"and {num_failed - _MOST_NAMED} more; `archive status` counts them."]
-                )
-                return
+        ended_ones = view.ended() if view.failures() else ()
+        failed = (ended for ended in ended_ones if ended.state != "done")
+        for ended in itertools.islice(failed, _MOST_NAMED):
             error = ended.row["error"]
             console.warn([f"{error['kind']}: {error['message']}"], about=ended.item.address)
+        num_more = sum(1 for _ in failed)
+    if num_more:
+        console.warn([f"and {num_more} more; `archive report` names them all."])
 
 
 def _status(console: Console, folder: Path, only: str | None) -> int:

@@ -11,7 +11,7 @@ from llava_video.archive.finishing import Finisher, row_of, rows_of
 from llava_video.archive.ledger import Ledger
 from llava_video.archive.parquet import read_parquet
 from llava_video.archive.shards import sealed
-from llava_video.archive.unit import Item, Unit
+from llava_video.archive.unit import Item, Unit, UnitError
 from llava_video.archive.verify import verify
 
 
@@ -70,6 +70,23 @@ def test_duplicates_point_to_the_first(tmp_path: Path) -> None:
     assert [one["status"] for one in found] == ["done", "done", "duplicate"]
     assert [one["video"]["address"] for one in found] == ["a/0.mp4", "a/1.mp4", "a/2.mp4"]
     assert (found[2]["answers"], found[2]["asked"]) == ([], found[0]["asked"])
+
+
+def test_what_failed_says_why_at_each_place(tmp_path: Path) -> None:
+    def failed(unit: Unit, error: UnitError, *_: Any) -> dict[str, Any]:
+        return row(unit.key) | {"status": "failed", "error": {"kind": error.kind}}
+
+    with Ledger(tmp_path, settings_digest="d", error_row=failed, shard_units=2) as ledger:
+        put(ledger, "aa")
+        ledger.claim(9, "w")
+        ledger.fail("a", UnitError(kind="DecodeError", message="no."), final=True)
+        found = list(rows_of(ledger))
+    assert [(one["number"], one["status"], one["duplicate_of"]) for one in found] == [
+        (0, "failed", None),
+        (1, "failed", 0),
+    ]
+    assert [one["video"]["address"] for one in found] == ["a/0.mp4", "a/1.mp4"]
+    assert found[1]["error"] == {"kind": "DecodeError"}
 
 
 def test_moved_inputs_are_sealed_anew(tmp_path: Path) -> None:
