@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from llava_video.errors import ChangedFileError, SourceError
+from llava_video.video.object_store import SCHEMES, object_version
 from llava_video.video.settings import FetchSettings
 from llava_video.video.source import open_source
 
@@ -48,6 +49,20 @@ class FileStamp:
             OSError: it is not there.
         """
         return cls._from(path, Path(path).stat())
+
+    @classmethod
+    def of_object(cls, url: str, size_bytes: int, version: str) -> "FileStamp":
+        """Return the stamp of an object in a bucket, made of the service's mark of its version."""
+        digest = hashlib.sha256(f"{url}\n{version}".encode("utf-8", "surrogateescape")).digest()
+        halves = [int.from_bytes(digest[at : at + 8], "big", signed=True) for at in (0, 8)]
+        return cls(
+            path=url,
+            device=0,
+            inode=halves[0],
+            size_bytes=size_bytes,
+            mtime_ns=halves[1],
+            ctime_ns=0,
+        )
 
     @classmethod
     def _from(cls, path: str | Path, status: os.stat_result) -> "FileStamp":
@@ -92,7 +107,9 @@ def content_hash(
 ) -> str:
     """Return the sha256 of the bytes at an address, as hex.
 
-    A file is read in pieces; what has to be fetched is fetched for it.
+    A file is read in pieces. What has to be fetched is fetched for it: an object in a bucket once
+    per version, if a store remembers it; what http serves each time, since nothing tells whether it
+    is the same.
 
     Args:
         address: path or URL.
@@ -106,7 +123,7 @@ def content_hash(
     """
     path = local_path(address)
     if path is None:
-        return open_source(address, fetch_settings=fetch_settings).identity()
+        return _hash_fetched(address, store, fetch_settings)
     before = _stamp_now(path)
     known = store.known_hash(before) if store and before else None
     if known is not None:
@@ -126,7 +143,7 @@ def content_hash(
 
 
 def is_unchanged(address: str, content: str, store: HashStore) -> bool:
-    """Say whether a file is still the one whose hash was kept; True of what is fetched.
+    """Say whether a file is still the one whose hash was kept; True of what has to be fetched.
 
     Asked after a video was decoded: a row about other bytes than its key says must not be kept.
 
@@ -140,6 +157,25 @@ def is_unchanged(address: str, content: str, store: HashStore) -> bool:
         return True
     now = _stamp_now(path)
     return now is not None and store.known_hash(now) == content
+
+
+def _hash_fetched(address: str, store: HashStore | None, settings: FetchSettings) -> str:
+    stamp = _stamp_of_object(address, settings) if store else None
+    known = store.known_hash(stamp) if store and stamp else None
+    if known is not None:
+        return known
+    found = open_source(address, fetch_settings=settings).identity()
+    # A version that came while this one was fetched must not lend it its mark.
+    if store and stamp and _stamp_of_object(address, settings) == stamp:
+        store.keep_hash(stamp, found)
+    return found
+
+
+def _stamp_of_object(address: str, settings: FetchSettings) -> FileStamp | None:
+    if address.partition("://")[0].lower() not in SCHEMES:
+        return None
+    version = object_version(address, settings)
+    return None if version is None else FileStamp.of_object(address, *version)
 
 
 def _hash_file(path: Path) -> tuple[str, FileStamp]:

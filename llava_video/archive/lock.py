@@ -5,6 +5,7 @@ that was left behind says otherwise. Knows no ledger.
 """
 
 import os
+import socket
 import sys
 import weakref
 from pathlib import Path
@@ -43,7 +44,7 @@ class RunLock:
                 "wait until it ends, end it, or name another folder.",
             )
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(self._descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
         if hasattr(os, "register_at_fork"):
             # A forked child would hold the lock on when this process is killed.
             mine = weakref.ref(self)
@@ -73,8 +74,11 @@ def _leave(lock: RunLock | None) -> None:
 
 
 def _holder(descriptor: int) -> str:
-    text = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-    return f"process {text}" if text.isdecimal() else "another process"
+    number, _, host = os.pread(descriptor, 300, 0).decode("utf-8", "replace").strip().partition(" ")
+    if not number.isdecimal():
+        return "another process"
+    # A shared file system passes locks on between machines.
+    return f"process {number}" + ("" if host == socket.gethostname() else f" on {host}")
 
 
 def _take(descriptor: int) -> bool:

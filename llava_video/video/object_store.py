@@ -62,6 +62,27 @@ def fetch_object(url: str, settings: FetchSettings) -> IO[bytes]:
         raise _typed(cause, name) from cause
 
 
+def object_version(url: str, settings: FetchSettings) -> tuple[int, str] | None:
+    """Return the length of an object, in bytes, and the service's own mark of this version of it.
+
+    Args:
+        url: s3://bucket/key or gs://bucket/key.
+        settings: the time limit.
+
+    Returns:
+        None where the service gives no mark.
+
+    Raises:
+        SourceError: not there, not allowed, too slow, or the service cannot be reached.
+        BackendMissingError: the package for this kind of address is missing.
+    """
+    name, deadline = public_url(url), Deadline(settings.timeout_s)
+    store = _store_of(url, name)
+    found = _asked(lambda: store.info(url), name, settings, deadline)
+    mark = next((found[key] for key in ("ETag", "etag", "generation") if found.get(key)), None)
+    return None if mark is None else (int(found.get("size") or 0), str(mark))
+
+
 def list_objects(url: str, settings: FetchSettings) -> list[str]:
     """Return the addresses of all objects under a prefix, or that a pattern matches, by name.
 
@@ -75,23 +96,32 @@ def list_objects(url: str, settings: FetchSettings) -> list[str]:
     """
     name, deadline = public_url(url), Deadline(settings.timeout_s)
     scheme, _, place = url.partition("://")
+    store = _store_of(url, name)
+    look = store.glob if any(sign in place for sign in "*?[") else store.find
+    found = _asked(lambda: look(url), name, settings, deadline)
+    return sorted(f"{scheme}://{key.partition('://')[2] or key.lstrip('/')}" for key in found)
+
+
+def _store_of(url: str, name: str) -> Any:
+    """Return the file system of an address that names one bucket, and no host or file beside it."""
+    scheme, _, place = url.partition("://")
     if "::" in url or "@" in place.partition("/")[0] or not place.strip("/"):
         raise SourceError(
             f"{name} is not one bucket.",
             f"write {scheme}://bucket/folder; credentials and endpoints are configured for fsspec.",
         )
     require(_PACKAGES[scheme.lower()])
+    return require("fsspec").filesystem(scheme.lower())
+
+
+def _asked(call: Callable[[], T], name: str, settings: FetchSettings, deadline: Deadline) -> T:
+    """Ask a service something, within the time there is."""
     try:
-        store = require("fsspec").filesystem(scheme.lower())
-        look = store.glob if any(sign in place for sign in "*?[") else store.find
-        found = _in_time(lambda: look(url), deadline)
-    except LlavaVideoError:
-        raise
+        return _in_time(call, deadline)
     except _Late:
         raise too_slow(f"{name}: no answer", settings) from None
     except Exception as cause:
         raise _typed(cause, name) from cause
-    return sorted(f"{scheme}://{key.partition('://')[2] or key.lstrip('/')}" for key in found)
 
 
 class _Late(Exception):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,8 @@ from llava_video.archive import content
 from llava_video.archive.content import FileStamp, content_hash, is_unchanged, local_path
 from llava_video.archive.ledger import Ledger
 from llava_video.errors import ChangedFileError, SourceError
+from llava_video.video.settings import FetchSettings
+from llava_video.video.source import Source
 
 BYTES = bytes(range(256)) * 20_000  # more than one piece
 
@@ -159,6 +162,61 @@ def test_what_cannot_be_hashed_is_an_error(tmp_path: Path, name: str) -> None:
 )
 def test_local_paths(address: str, path: str | None) -> None:
     assert local_path(address) == (None if path is None else Path(path))
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
+    """Stand for a bucket of one object: its bytes, its mark, and how often it was fetched."""
+    found = SimpleNamespace(content=b"abc", mark="v1", fetched=0, during=lambda: None)
+
+    def opened(address: str, **_: object) -> Source:
+        found.fetched += 1
+        content = found.content
+        found.during()
+        return Source(kind="bytes", name=address, content=content)
+
+    def version(url: str, settings: FetchSettings) -> tuple[int, str] | None:
+        return found.mark and (len(found.content), found.mark)
+
+    monkeypatch.setattr(content, "open_source", opened)
+    monkeypatch.setattr(content, "object_version", version)
+    return found
+
+
+def test_an_object_is_fetched_once_per_version(ledger: Ledger, bucket: SimpleNamespace) -> None:
+    def hashed(address: str = "s3://b/a.mp4") -> str:
+        return content_hash(address, ledger)
+
+    assert hashed() == hashed() == hashlib.sha256(b"abc").hexdigest()
+    assert bucket.fetched == 1
+    bucket.content, bucket.mark = b"abx", "v2"  # of the same length
+    assert hashed() == hashlib.sha256(b"abx").hexdigest()
+    assert bucket.fetched == 2
+    # Marks of two objects say nothing of one another.
+    hashed("s3://b/b.mp4")
+    assert bucket.fetched == 3
+    bucket.mark = None
+    assert hashed() == hashed()
+    assert bucket.fetched == 5
+
+
+def test_a_version_that_comes_meanwhile_lends_no_mark(
+    ledger: Ledger, bucket: SimpleNamespace
+) -> None:
+    def replaced() -> None:
+        bucket.content, bucket.mark, bucket.during = b"abx", "v2", lambda: None
+
+    bucket.during = replaced
+    assert content_hash("s3://b/a.mp4", ledger) == hashlib.sha256(b"abc").hexdigest()
+    assert content_hash("s3://b/a.mp4", ledger) == hashlib.sha256(b"abx").hexdigest()
+    assert content_hash("s3://b/a.mp4", ledger) == hashlib.sha256(b"abx").hexdigest()
+    assert bucket.fetched == 2
+
+
+def test_what_http_serves_is_fetched_each_time(ledger: Ledger, bucket: SimpleNamespace) -> None:
+    for _ in range(2):
+        content_hash("https://example.org/a.mp4", ledger)
+    assert bucket.fetched == 2
 
 
 def test_inode_numbers_of_all_64_bits_are_kept(ledger: Ledger) -> None:

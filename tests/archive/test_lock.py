@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,18 @@ def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
 def test_what_is_left_in_the_file_means_nothing(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("999999999999\nmore")
     with RunLock(tmp_path):
-        assert (tmp_path / NAME).read_text() == f"{os.getpid()}\n"
+        assert (tmp_path / NAME).read_text() == f"{os.getpid()} {socket.gethostname()}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("12 elsewhere\n", r"process 12 on elsewhere\."), ("", "another process"), ("x", "another")],
+)
+def test_who_holds_it_is_said_as_far_as_it_is_known(tmp_path: Path, text: str, said: str) -> None:
+    with RunLock(tmp_path):
+        (tmp_path / NAME).write_text(text)
+        with pytest.raises(LedgerBusyError, match=f"is worked on by {said}"):
+            RunLock(tmp_path)
 
 
 def test_a_folder_that_is_none_is_an_error(tmp_path: Path) -> None:

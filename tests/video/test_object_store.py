@@ -102,6 +102,56 @@ def test_a_size_that_is_not_stated_does_not_lift_the_limit(
         fetch_object(url, FetchSettings(max_bytes=10_239))
 
 
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [
+        ("bucket/", ["a b.mp4", "empty.mp4", "folder/c.mp4"]),
+        ("bucket", ["a b.mp4", "empty.mp4", "folder/c.mp4"]),
+        ("bucket/folder", ["folder/c.mp4"]),
+        ("bucket/*.mp4", ["a b.mp4", "empty.mp4"]),
+        ("bucket/nothing/", []),
+    ],
+)
+def test_what_is_in_a_bucket(scheme: str, place: str, names: list[str]) -> None:
+    found = object_store.list_objects(f"{scheme}://{place}", FetchSettings())
+    # The store in memory keeps no name of a bucket apart from its scheme.
+    assert [name.partition("bucket/")[2] for name in found] == names
+    assert all(name.startswith(f"{scheme}://") for name in found)
+
+
+@pytest.mark.parametrize("place", ["", "me:s3cret@bucket/", "bucket/::file:///etc/"])
+@pytest.mark.parametrize("ask", [object_store.list_objects, object_store.object_version])
+def test_what_is_no_bucket_is_not_asked(scheme: str, place: str, ask: Any) -> None:
+    with pytest.raises(SourceError, match="not one bucket") as caught:
+        ask(f"{scheme}://{place}", FetchSettings())
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("facts", "version"),
+    [
+        ({"ETag": '"5d41"', "size": 7}, (7, '"5d41"')),
+        ({"etag": "CJ=", "generation": "3", "size": 0}, (0, "CJ=")),
+        ({"generation": 17, "size": None}, (0, "17")),
+        ({"size": 7}, None),
+    ],
+)
+def test_the_mark_of_a_version(
+    scheme: str, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any], version: Any
+) -> None:
+    monkeypatch.setattr(_Store, "info", lambda *_, **__: facts)
+    assert object_store.object_version(f"{scheme}://bucket/a b.mp4", FetchSettings()) == version
+
+
+def test_asking_ends_in_errors_of_ours(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Store, "find", lambda *_, **__: time.sleep(1))
+    with pytest.raises(SourceError, match=r"no answer after 0\.1 s"):
+        object_store.list_objects(f"{scheme}://bucket/", FetchSettings(timeout_s=0.1))
+    monkeypatch.setattr(_Store, "problem", PermissionError("s3cret"))
+    with pytest.raises(SourceError, match="may not be read"):
+        object_store.object_version(f"{scheme}://bucket/a b.mp4", FetchSettings())
+
+
 def test_too_slow(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     read = object_store._chunks
 
