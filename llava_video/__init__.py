@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from llava_video.api import LlavaVideo as LlavaVideo
     from llava_video.api import describe_video as describe_video
     from llava_video.api import load as load
+    from llava_video.archive.runner import RunSummary as RunSummary
+    from llava_video.archive.runner import run_archive as run_archive
+    from llava_video.archive.settings import ArchiveSettings as ArchiveSettings
     from llava_video.errors import BackendMissingError as BackendMissingError
     from llava_video.errors import BudgetError as BudgetError
     from llava_video.errors import CapacityError as CapacityError
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _DEFINED_IN = {
+    "ArchiveSettings": "llava_video.archive.settings",
     "BackendMissingError": "llava_video.errors",
     "BudgetError": "llava_video.errors",
     "CapacityError": "llava_video.errors",
@@ -55,6 +59,7 @@ _DEFINED_IN = {
     "Picture": "llava_video.inputs",
     "Plan": "llava_video.values",
     "Preference": "llava_video.judging",
+    "RunSummary": "llava_video.archive.runner",
     "Sampler": "llava_video.planning.settings",
     "SandboxSettings": "llava_video.video.settings",
     "SourceError": "llava_video.errors",
@@ -66,9 +71,11 @@ _DEFINED_IN = {
     "load": "llava_video.api",
     "plan_from_json": "llava_video.planning.plan_json",
     "plan_video": "llava_video.preview",
+    "run_archive": "llava_video.archive.runner",
 }
 
 __all__ = [
+    "ArchiveSettings",
     "BackendMissingError",
     "BudgetError",
     "CapacityError",
@@ -85,6 +92,7 @@ __all__ = [
     "Picture",
     "Plan",
     "Preference",
+    "RunSummary",
     "Sampler",
     "SandboxSettings",
     "SourceError",
@@ -97,6 +105,7 @@ __all__ = [
     "load",
     "plan_from_json",
     "plan_video",
+    "run_archive",
 ]
 
 

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from llava_video.errors import ConfigError
-from llava_video.options import Time
+from llava_video.options import Sandbox, Time
 from llava_video.planning.moments import video_end_s
 from llava_video.planning.planner import ImageItem, VideoItem
 from llava_video.planning.settings import Rule, Sampler, SamplingSettings
 from llava_video.values import Clip, Plan, Segment, VideoInfo, VisualPlan
 from llava_video.video.decoder import Decoder, open_decoder
 from llava_video.video.picture import read_picture
-from llava_video.video.sandbox import open_sandboxed
+from llava_video.video.sandbox import DecoderPool, open_sandboxed
 from llava_video.video.settings import BackendName, FetchSettings, SandboxSettings
 from llava_video.video.source import Source, open_source
 from llava_video.video.span import parse_time
@@ -192,7 +192,7 @@ def open_visuals(
     sampling: SamplingSettings,
     reader: BackendName = "auto",
     fetch: FetchSettings = _DEFAULT_FETCH,
-    sandbox: bool | SandboxSettings = False,
+    sandbox: Sandbox = False,
 ) -> tuple[Opened, ...]:
     """Open what the user handed over, in order; nothing stays open when one of them fails.
 
@@ -203,7 +203,7 @@ def open_visuals(
         reader: which decoder backend reads videos.
         fetch: whom a download may ask, and its limits.
         sandbox: whether each video is read in a process of its own, and with which limits; True
-            takes the defaults.
+            takes the defaults. A `DecoderPool` lends one of its own.
 
     Raises:
         SourceError, DecodeError: when an address cannot be read.
@@ -236,7 +236,7 @@ def reopen(
     video: Any,
     reader: BackendName = "auto",
     fetch: FetchSettings = _DEFAULT_FETCH,
-    sandbox: bool | SandboxSettings = False,
+    sandbox: Sandbox = False,
 ) -> tuple[Opened, ...]:
     """Open a plan's visuals again, by the names in it or from what the caller hands over.
 
@@ -321,7 +321,7 @@ def _open_one(
     sampling: SamplingSettings,
     reader: BackendName,
     fetch: FetchSettings,
-    sandbox: bool | SandboxSettings,
+    sandbox: Sandbox,
 ) -> Opened:
     if isinstance(visual, Picture):
         return _open_picture(visual.address, fetch)
@@ -331,7 +331,9 @@ def _open_one(
     source = open_source(video.address, fetch_settings=fetch)
     if not isinstance(visual, Video) and _is_picture(source):
         return _open_picture(source)
-    if sandbox:
+    if isinstance(sandbox, DecoderPool):
+        decoder = sandbox.open(source, backend=reader, info=video.info)
+    elif sandbox:
         limits = SandboxSettings() if sandbox is True else sandbox
         decoder = open_sandboxed(source, backend=reader, info=video.info, settings=limits)
     else:

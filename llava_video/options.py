@@ -21,10 +21,12 @@ from llava_video.planning.settings import (
     SamplingSettings,
 )
 from llava_video.values import Grid, Newline, Plan, PoolMode
+from llava_video.video.sandbox import DecoderPool
 from llava_video.video.settings import BackendName, FetchSettings, SandboxSettings
 from llava_video.video.span import parse_time
 
 Time = float | str | timedelta
+Sandbox = bool | SandboxSettings | DecoderPool
 
 
 class Options(TypedDict, total=False):
@@ -49,8 +51,9 @@ class Options(TypedDict, total=False):
 
     How it is read: `reader` ("auto", "decord", "pyav" or "torchcodec"), `allow_private` (whether a
     URL may lead to private and loopback addresses and through the environment's proxies; off),
-    `sandbox` (whether videos are read in a process of their own, for files from strangers: True, or
-    a `SandboxSettings` with other limits; still pictures are read by Pillow in the calling one).
+    `sandbox` (whether videos are read in a process of their own, for files from strangers: True, a
+    `SandboxSettings` with other limits, or a `DecoderPool` that lends one of its workers; still
+    pictures are read by Pillow in the calling one).
     """
 
     start: Time | None
@@ -85,7 +88,7 @@ class Options(TypedDict, total=False):
     response_format: Mapping[str, Any] | Sequence[str] | None
     reader: BackendName
     allow_private: bool
-    sandbox: bool | SandboxSettings
+    sandbox: Sandbox
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +100,12 @@ class Settings:
     generation: GenerationSettings
     reader: BackendName = "auto"
     fetch: FetchSettings = dataclasses.field(default_factory=FetchSettings)
-    sandbox: bool | SandboxSettings = False
+    sandbox: Sandbox = False
 
     @property
     def reading(
         self,
-    ) -> tuple[BackendName, FetchSettings, bool | SandboxSettings]:
+    ) -> tuple[BackendName, FetchSettings, Sandbox]:
         """Reader, download and sandbox: what `open_visuals` and `reopen` take last."""
         return self.reader, self.fetch, self.sandbox
 
@@ -139,8 +142,9 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
         hint = f"allowed: {', '.join(map(repr, get_args(BackendName)))}."
         raise ConfigError(f"reader = {reader!r}.", hint)
     sandbox = values.pop("sandbox", False)
-    if not isinstance(sandbox, bool | SandboxSettings):
-        raise ConfigError(f"sandbox = {sandbox!r}.", "allowed: True, False or SandboxSettings(…).")
+    if not isinstance(sandbox, Sandbox):
+        hint = "allowed: True, False, SandboxSettings(…) or a DecoderPool."
+        raise ConfigError(f"sandbox = {sandbox!r}.", hint)
     stages = [
         _pick(cls, values) for cls in (SamplingSettings, PlanningSettings, GenerationSettings)
     ]

@@ -18,6 +18,7 @@ from llava_video.inputs import (
 )
 from llava_video.planning.settings import SamplingSettings
 from llava_video.values import Segment
+from llava_video.video.sandbox import DecoderPool
 from llava_video.video.sandboxed_decoder import SandboxedDecoder
 from llava_video.video.settings import FetchSettings, SandboxSettings
 
@@ -121,6 +122,18 @@ def test_a_process_of_its_own_gives_the_same_frames(tiny_clip: Path) -> None:
         found.append(clip.frames)
         video.close()
     assert np.array_equal(*found)
+
+
+def test_a_pool_lends_its_workers(tiny_clip: Path) -> None:
+    with DecoderPool(SandboxSettings(num_workers=1)) as pool:
+        pids = set()
+        for _ in range(2):
+            (video,) = open_visuals(tiny_clip, PLAIN, sandbox=pool)
+            assert isinstance(video, OpenedVideo)
+            assert isinstance(video.decoder, SandboxedDecoder)
+            pids.add(video.decoder.pid)
+            video.close()
+    assert len(pids) == 1
 
 
 def test_limits_of_the_process_are_the_callers(tiny_clip: Path) -> None:

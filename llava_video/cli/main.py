@@ -30,6 +30,7 @@ COMMANDS = {
     "convert": "Write a checkpoint in the other layout.",
     "eval": "Ask a benchmark's questions and score the answers.",
     "train": "Train stages, or check their data.",
+    "archive": "Caption or question many videos, each exactly once.",
     "search": "Find what an archive's captions and answers say.",
     "replay": "Run a row of an archive again and say where it differs.",
     "world": "Write clips of a small world whose truth is known.",

@@ -72,6 +72,7 @@ class SandboxedDecoder:
         self._turn = 0
         self._is_reading = False
         self._ended = ""
+        self._cause: WorkerEndedError | None = None
         self._lent: LentFile | None = None
         self.backend = self.reason = ""
         try:
@@ -248,7 +249,7 @@ class SandboxedDecoder:
         try:
             message = self._worker.answer(self._account)
         except WorkerEndedError as cause:
-            self._ended = cause.found
+            self._ended, self._cause = cause.found, cause
             where = "while it was opened" if pts_s is None else f"before the frame at {pts_s:.2f} s"
             message_text = f"{self._source.name}: {cause.found}, {where}."
             raise DecodeError(message_text, cause.hint, pts_s) from cause
@@ -262,7 +263,7 @@ class SandboxedDecoder:
     def _check_open(self, pts_s: float | None) -> None:
         if self._ended:
             hint = "open it again."
-            raise DecodeError(f"{self._source.name}: {self._ended}.", hint, pts_s)
+            raise DecodeError(f"{self._source.name}: {self._ended}.", hint, pts_s) from self._cause
 
     def _told(self, message: Message) -> LlavaVideoError:
         if message.values.get("error"):

@@ -1,0 +1,105 @@
+"""Entries of the inputs → units in the ledger, by a thread of its own, while others are worked.
+
+Hashing a large archive takes as long as reading it; nobody waits for it. Knows no model.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from llava_video.archive.content import content_hash, local_path
+from llava_video.archive.ledger import Ledger
+from llava_video.archive.unit import Item, Unit
+from llava_video.errors import LlavaVideoError
+
+# The first units are worked as soon as they are known, later ones are stored by the thousand.
+_FIRST_UNITS: Final = 8
+_MOST_UNITS: Final = 1000
+
+_LOG = logging.getLogger(__name__)
+
+
+class Feeder(threading.Thread):
+    """Hash entries and put them into the ledger, in order.
+
+    An entry that cannot be read is a unit too, with "" for its hash: working it says why.
+
+    Args:
+        ledger: where to.
+        items: the entries, numbered from 0.
+        key_of: (hash, item) → the unit's key.
+        tries: how often what has to be fetched is tried.
+        wait_s: before the next try.
+
+    Attributes:
+        count: entries that stand in the ledger as they are now; what an earlier run has left behind
+            them may be asked for no more.
+        is_done: whether all of them are there.
+        error: what ended it before.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        items: Iterable[Item],
+        key_of: Callable[[str, Item], str],
+        *,
+        tries: int = 1,
+        wait_s: float = 0.0,
+    ) -> None:
+        super().__init__(name="llava-video archive inputs", daemon=True)
+        self._ledger, self._items, self._key_of = ledger, items, key_of
+        self._tries, self._wait_s = tries, wait_s
+        self._stopped = threading.Event()
+        self.count = 0
+        self.is_done = False
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Feed until the end, an error of the ledger, or `stop`."""
+        try:
+            self._feed()
+        except Exception as error:  # noqa: BLE001 - a thread's border: the runner raises it
+            if not self._stopped.is_set():
+                self.error = error
+
+    def stop(self) -> None:
+        """Feed no more; waits for what is under way, but not for a slow download."""
+        self._stopped.set()
+        self.join(2.0)
+
+    def _feed(self) -> None:
+        batch: list[Unit] = []
+        size = _FIRST_UNITS
+        for item in self._items:
+            if self._stopped.is_set():
+                return
+            batch.append(self._unit(item))
+            if len(batch) >= size:
+                self._add(batch)
+                batch, size = [], min(2 * size, _MOST_UNITS)
+        self._add(batch)
+        self._ledger.close_inputs(self.count)
+        self.is_done = True
+
+    def _add(self, batch: list[Unit]) -> None:
+        self._ledger.add(batch)
+        self.count += len(batch)
+
+    def _unit(self, item: Item) -> Unit:
+        content = self._hash(item.address)
+        # Of what cannot be read nothing is known but where it should be.
+        key = self._key_of(content or f"unread {item.address}", item)
+        return Unit(key=key, number=item.number, item=item, content_hash=content)
+
+    def _hash(self, address: str) -> str:
+        tries = 1 if local_path(address) is not None else self._tries
+        for more in reversed(range(tries)):
+            try:
+                return content_hash(address, self._ledger)
+            except LlavaVideoError as error:
+                _LOG.debug("%s has no hash: %s", address, error)
+            if more and self._stopped.wait(self._wait_s):
+                break
+        return ""

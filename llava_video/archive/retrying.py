@@ -1,0 +1,44 @@
+"""Units that ended without a result → waiting again, for the next run.
+
+Knows no model: what is tried, and how, is the next run's.
+"""
+
+from pathlib import Path
+from typing import NoReturn
+
+from llava_video.archive.ledger import Ledger
+from llava_video.archive.ledger_view import LedgerView
+from llava_video.errors import ConfigError
+
+
+def retry_failed(folder: Path, kind: str | None = None) -> int:
+    """Let what failed or was quarantined be tried again, as if it never had been.
+
+    Args:
+        folder: of the run.
+        kind: only this class of error; None for all.
+
+    Returns:
+        How many units wait again.
+
+    Raises:
+        ConfigError: nothing ended with this class; the hint names those that are there.
+        LedgerError: there is no ledger. LedgerBusyError: a run is working on it.
+    """
+    with LedgerView(folder) as view:
+        digest, shard_units = view.fact("settings"), view.fact("shard_units")
+        kinds = view.failures()
+    if kind is not None and kind not in kinds:
+        found = f"there are: {', '.join(kinds)}." if kinds else "there are no failures."
+        raise ConfigError(f"nothing in {folder} ended with {kind!r}.", found)
+    with Ledger(
+        folder,
+        settings_digest=digest or "",
+        error_row=_no_row,
+        shard_units=int(shard_units or 1),
+    ) as ledger:
+        return ledger.retry(kind)
+
+
+def _no_row(*_: object) -> NoReturn:
+    raise AssertionError("nothing ends while units are only made to wait")

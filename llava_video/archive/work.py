@@ -1,0 +1,166 @@
+"""One unit of work → its row, or the error that stands in its place.
+
+Every error becomes a record here. Knows no ledger and no other unit.
+"""
+
+import errno
+import os
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llava_video.api import LlavaVideo
+from llava_video.archive.answering import answer_item
+from llava_video.archive.content import HashStore, content_hash, is_unchanged, local_path
+from llava_video.archive.row import Asked, Maker, Row, make_row
+from llava_video.archive.settings import OPTIONS_OF_PLACE, ArchiveSettings, plain_options
+from llava_video.archive.unit import Unit, UnitError
+from llava_video.errors import CapacityError, ChangedFileError, LlavaVideoError, SourceError
+from llava_video.timeline import Timeline
+from llava_video.values import Description
+from llava_video.video.sandbox_process import WorkerEndedError
+
+# What a unit that kills its decoding process fails with.
+CRASH = "WorkerCrashed"
+# Runs that ended in the midst of a unit: one may be anybody's kill, several are perhaps its own.
+_SUSPICIOUS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one try of a unit.
+
+    Attributes:
+        unit: the unit.
+        row: its row; None when it failed.
+        error: why it failed.
+        may_pass: whether another try may succeed.
+        footage_s: how much of the video was looked at, s.
+    """
+
+    unit: Unit
+    row: Row | None = None
+    error: UnitError | None = None
+    may_pass: bool = False
+    footage_s: float = 0.0
+
+
+class Worker:
+    """Works units, one at a time; any number of threads may share one.
+
+    Args:
+        model: answers.
+        settings: the run's.
+        options: of every request, with the run's way of reading (`sandbox`).
+        revision: of the model's weights.
+        hashes: where the files' hashes are kept.
+    """
+
+    def __init__(
+        self,
+        model: LlavaVideo,
+        settings: ArchiveSettings,
+        options: Mapping[str, Any],
+        revision: str,
+        hashes: HashStore,
+    ) -> None:
+        self._model, self._settings, self._hashes = model, settings, hashes
+        self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
+        self._revision = revision
+        self.asked = asked_of(settings, options)
+
+    def work(self, unit: Unit) -> Outcome:
+        """Try a unit once; every error becomes part of the outcome."""
+        try:
+            self._check_read(unit)
+            results = answer_item(self._model, unit.item, self.asked, self._reading_of(unit))
+            self._check_same(unit)
+            row = make_row(unit, results, self.asked, self._maker(unit))
+        except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
+            return Outcome(unit=unit, error=error_of(error), may_pass=may_pass(error, unit))
+        return Outcome(unit=unit, row=row, footage_s=_footage_s(results))
+
+    def _reading_of(self, unit: Unit) -> dict[str, Any]:
+        """Return how a video is read: what whole runs keep ending over, in a process of its own."""
+        if unit.interruptions < _SUSPICIOUS or self._reading.get("sandbox"):
+            return self._reading
+        return {**self._reading, "sandbox": True}
+
+    def _check_read(self, unit: Unit) -> None:
+        """See that a unit's file could be read when its key was made; if not, say why."""
+        if not unit.content_hash:
+            content_hash(unit.item.address)
+            raise ChangedFileError(
+                f"{unit.item.address} could not be read before, and can be now.",
+                "run the archive again.",
+            )
+
+    def _check_same(self, unit: Unit) -> None:
+        """See that what was decoded is what the key says."""
+        if not is_unchanged(unit.item.address, unit.content_hash, self._hashes):
+            raise ChangedFileError(
+                f"{unit.item.address} became another file while it was worked.",
+                "run the archive again when nobody writes to it.",
+            )
+
+    def _maker(self, unit: Unit) -> Maker:
+        return Maker(
+            worker=str(os.getpid()),
+            attempts=unit.attempts + 1,
+            model=self._model.spec.name,
+            revision=self._revision,
+        )
+
+
+def asked_of(settings: ArchiveSettings, options: Mapping[str, Any]) -> Asked:
+    """Return what a run asks, as its rows say it."""
+    is_timeline = settings.task == "timeline"
+    return Asked(
+        task=settings.task,
+        prompts=settings.prompts,
+        options=plain_options(options),
+        window_s=settings.window_s if is_timeline else None,
+        overlap_s=settings.overlap_s if is_timeline else None,
+        has_summary=settings.summary,
+    )
+
+
+def error_of(error: BaseException) -> UnitError:
+    """Return what an exception says; of one that nobody foresaw, where it came from too."""
+    if has_killed_worker(error):
+        return replace(UnitError.of(error), kind=CRASH)
+    if isinstance(error, LlavaVideoError):
+        return UnitError.of(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    said = UnitError.of(error)
+    return replace(said, message=f"{said.message}{where}")
+
+
+def has_killed_worker(error: BaseException | None) -> bool:
+    """Say whether a decoding process died, hung or broke its limits over this."""
+    while error is not None:
+        if isinstance(error, WorkerEndedError):
+            return True
+        error = error.__cause__
+    return False
+
+
+def may_pass(error: BaseException, unit: Unit) -> bool:
+    """Say whether another try may succeed: no room now, a download, the system's trouble."""
+    if isinstance(error, SourceError) and not isinstance(error, ChangedFileError):
+        return local_path(unit.item.address) is None
+    if isinstance(error, CapacityError | MemoryError):
+        return True
+    if isinstance(error, OSError) and not isinstance(error, LlavaVideoError):
+        return error.errno not in (errno.ENOENT, errno.EACCES, errno.EISDIR)
+    return type(error).__name__ == "OutOfMemoryError"
+
+
+def _footage_s(results: list[Description] | Timeline) -> float:
+    if isinstance(results, Timeline):
+        return sum(segment.end_s - segment.start_s for segment in results.coverage)
+    spans = [visual for visual in results[0].plan.visuals if visual.duration_s is not None]
+    return sum(visual.duration_s or 0.0 for visual in spans)

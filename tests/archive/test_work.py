@@ -1,0 +1,132 @@
+"""One unit gives its row or its error, sorted by what another try could do."""
+
+import dataclasses
+import errno
+from pathlib import Path
+
+import pytest
+from archive_runs import QUESTION, oracle, truth, write_clips
+
+from llava_video.api import LlavaVideo
+from llava_video.archive.content import content_hash
+from llava_video.archive.ledger import Ledger
+from llava_video.archive.settings import ArchiveSettings
+from llava_video.archive.unit import Item, Unit
+from llava_video.archive.work import CRASH, Worker, error_of, has_killed_worker, may_pass
+from llava_video.errors import (
+    CapacityError,
+    ChangedFileError,
+    ConfigError,
+    DecodeError,
+    SourceError,
+)
+from llava_video.video.sandbox_process import WorkerEndedError
+
+HERE = Unit(key="k", number=0, item=Item(number=0, address="a.mp4"), content_hash="")
+THERE = Unit(key="k", number=0, item=Item(number=0, address="http://x/a.mp4"), content_hash="")
+
+
+def ended() -> DecodeError:
+    error = DecodeError("a.mp4: it died.", "leave it.", 1.5)
+    error.__cause__ = WorkerEndedError("it died", "")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "unit", "passes"),
+    [
+        (CapacityError("full"), HERE, True),
+        (MemoryError(), HERE, True),
+        (OSError(errno.EIO, "bad disk"), HERE, True),
+        (OSError(errno.ENOENT, "gone"), HERE, False),
+        (SourceError("gone"), HERE, False),
+        (SourceError("no route"), THERE, True),
+        (ChangedFileError("another"), THERE, False),
+        (DecodeError("broken"), THERE, False),
+        (ConfigError("no"), HERE, False),
+        (KeyError("a fault"), HERE, False),
+    ],
+)
+def test_what_may_pass(error: Exception, unit: Unit, passes: bool) -> None:
+    assert may_pass(error, unit) is passes
+
+
+def test_a_dead_decoding_process_is_a_class_of_its_own() -> None:
+    assert has_killed_worker(ended())
+    assert not has_killed_worker(DecodeError("broken"))
+    said = error_of(ended())
+    assert (said.kind, said.position_s, said.hint) == (CRASH, 1.5, "leave it.")
+
+
+def test_a_fault_says_where_it_is() -> None:
+    with pytest.raises(KeyError) as caught:
+        {}["lost"]
+    assert error_of(caught.value).message.startswith("'lost' (test_work.py:")
+
+
+@pytest.fixture
+def asks(tiny_model: LlavaVideo, tmp_path: Path):
+    """Return a function that works one clip of four frames, a second each."""
+    (path,) = write_clips(tmp_path / "clips", 1)
+
+    def work(item: Item | None = None, **settings: object):
+        item = item or Item(number=0, address=str(path))
+        with Ledger(tmp_path / "run", settings_digest="", error_row=lambda *_: {}) as ledger:
+            unit = Unit(key="k", number=0, item=item, content_hash=content_hash(str(path), ledger))
+            made = ArchiveSettings(**settings)
+            options = {"max_new_tokens": 64}
+            return Worker(oracle(tiny_model.spec), made, options, "r", ledger).work(unit)
+
+    return work, path
+
+
+def test_spans_and_prompts_are_the_items_own(asks) -> None:
+    work, path = asks
+    item = Item(number=0, address=str(path), prompts=(QUESTION,), start_s=1.0, end_s=3.0)
+    outcome = work(item, prompts=("How many frames?",))
+    (answer,) = outcome.row["answers"]
+    assert (answer["prompt"], answer["text"]) == (QUESTION, "1, 2")
+    assert (answer["start_s"], answer["end_s"]) == (1.0, 3.0)
+    assert outcome.row["video"]["start_s"] == 1.0
+
+
+def test_a_caption_without_a_prompt(asks) -> None:
+    outcome = asks[0]()
+    assert outcome.error is None
+    assert truth(0) in outcome.row["answers"][0]["text"]
+    assert outcome.footage_s == pytest.approx(4.0)
+
+
+def test_what_could_not_be_read_says_why(tiny_model: LlavaVideo, tmp_path: Path) -> None:
+    item = Item(number=0, address=str(tmp_path / "none.mp4"))
+    unit = Unit(key="k", number=0, item=item, content_hash="")
+    with Ledger(tmp_path / "run", settings_digest="", error_row=lambda *_: {}) as ledger:
+        worker = Worker(oracle(tiny_model.spec), ArchiveSettings(), {}, "r", ledger)
+        assert worker.work(unit).error.kind == "SourceError"
+        (tmp_path / "none.mp4").write_bytes(b"there now")
+        assert worker.work(unit).error.kind == "ChangedFileError"
+
+
+@pytest.mark.parametrize(
+    ("interruptions", "sandbox", "read"), [(2, False, False), (3, False, True), (0, True, True)]
+)
+def test_what_runs_keep_ending_over_is_read_apart(
+    tiny_model: LlavaVideo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interruptions: int,
+    sandbox: bool,
+    read: bool,
+) -> None:
+    seen: list[object] = []
+
+    def note(*arguments: object) -> list[object]:
+        seen.append(arguments[-1])
+        raise DecodeError("enough.")
+
+    monkeypatch.setattr("llava_video.archive.work.answer_item", note)
+    unit = dataclasses.replace(HERE, content_hash="c", interruptions=interruptions)
+    with Ledger(tmp_path / "run", settings_digest="", error_row=lambda *_: {}) as ledger:
+        options = {"sandbox": sandbox, "max_new_tokens": 3}
+        Worker(oracle(tiny_model.spec), ArchiveSettings(), options, "r", ledger).work(unit)
+    assert seen == [{"sandbox": read}]

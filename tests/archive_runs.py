@@ -1,0 +1,108 @@
+"""Archives for tests: clips whose truth is known, an engine that reads it, and what a run left."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from llava_video.api import LlavaVideo
+from llava_video.archive.row import content_of, read_row
+from llava_video.archive.settings import ArchiveSettings
+from llava_video.archive.shards import sealed
+from llava_video.engine.oracle import OracleEngine
+from llava_video.engine.request import Event, Finished, Request
+from llava_video.model.spec import ModelSpec
+from llava_video.world.bars import paint_index
+from llava_video.world.clip import write_clip
+
+FRAMES = 4
+QUESTION = "Which indices are shown?"
+
+
+def first_index(clip: int) -> int:
+    """Return the index that a clip's first frame shows; no two of 63 clips share any."""
+    return clip * FRAMES
+
+
+def truth(clip: int) -> str:
+    """Return the oracle's answer to `QUESTION` of a clip."""
+    return ", ".join(str(first_index(clip) + frame) for frame in range(FRAMES))
+
+
+def write_clips(folder: Path, num_clips: int) -> list[Path]:
+    """Write clips 000.mp4, 001.mp4, … of four frames, one a second."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{clip:03d}.mp4" for clip in range(num_clips)]
+    for clip, path in enumerate(paths):
+        frames = [paint_index(first_index(clip) + frame, 32, 64) for frame in range(FRAMES)]
+        write_clip(path, frames, frame_rate_hz=Fraction(1), codec_options={"preset": "ultrafast"})
+    return paths
+
+
+def oracle(spec: ModelSpec) -> LlavaVideo:
+    """Return a model that answers from the truth."""
+    return LlavaVideo(spec, OracleEngine(spec.tokenizer))
+
+
+class Slow:
+    """The oracle, which takes its time for every answer, s."""
+
+    def __init__(self, spec: ModelSpec, seconds: float) -> None:
+        self._oracle, self._seconds = OracleEngine(spec.tokenizer), seconds
+
+    def __init_subclass__(cls) -> None:
+        cls.__name__ = OracleEngine.__name__
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Event]:
+        """See `Engine`."""
+        for event in self._oracle.run(requests):
+            if isinstance(event, Finished):
+                time.sleep(self._seconds)
+            yield event
+
+
+# A run goes on only with the kind of engine that it was begun with.
+Slow.__name__ = OracleEngine.__name__
+
+
+def rows_in(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's sealed shards, in order."""
+    return [read_row(line) for path in sealed(folder) for line in path.read_bytes().splitlines()]
+
+
+def contents_in(folder: Path) -> str:
+    """Return the rows' text without times and machines."""
+    return "\n".join(json.dumps(content_of(row), sort_keys=True) for row in rows_in(folder))
+
+
+def run_slowly(checkpoint: Path, clips: Path, out: Path, sandbox: bool) -> None:
+    """Ask every clip for its indices, slowly enough to be killed meanwhile; for a child process."""
+    from llava_video.archive.runner import run_archive
+    from llava_video.model.spec import read_spec
+
+    spec = read_spec(checkpoint)
+    settings = ArchiveSettings(
+        task="ask", prompts=(QUESTION,), sandbox=sandbox, in_flight=4, shard_units=16
+    )
+    model = LlavaVideo(spec, Slow(spec, 0.02))
+    run_archive(clips, out, settings=settings, model=model, max_new_tokens=64)
+
+
+def command_slowly(arguments: list[str], seconds: float) -> None:
+    """Run the command line with the oracle in place of a model; for a child process."""
+    import sys
+    from contextlib import contextmanager
+
+    from llava_video.cli import archive
+    from llava_video.cli.main import main
+    from llava_video.model.spec import read_spec
+
+    @contextmanager
+    def load_slow(_: Any, named: Any) -> Iterator[LlavaVideo]:
+        spec = read_spec(named["model"])
+        yield LlavaVideo(spec, Slow(spec, seconds))
+
+    archive.load_model = load_slow  # type: ignore[assignment]  # a stand-in
+    sys.exit(main(arguments))

@@ -1,0 +1,157 @@
+"""`llava-video archive`: runs, what it says of them, and how it is stopped."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from archive_runs import QUESTION, command_slowly, rows_in, truth, write_clips
+
+from llava_video.archive.ledger_view import LedgerView
+from llava_video.errors import LedgerError
+
+NUM_CLIPS = 12
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("command") / "clips"
+    write_clips(folder, NUM_CLIPS)
+    return folder
+
+
+@pytest.fixture
+def asked(tiny_folder: Path, tmp_path: Path) -> list[str]:
+    """Return what every run of the tiny model is given."""
+    out = str(tmp_path / "out")
+    return ["--out", out, "-m", str(tiny_folder), "--device", "cpu", "--num-frames", "2",
+            "--max-new-tokens", "3", "--no-loop-guard"]  # fmt: skip
+
+
+def test_a_run_and_what_is_said_of_it(run, clips: Path, asked: list[str], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"nothing")
+    outcome = run("archive", clips, bad, *asked, "--no-sandbox")
+    assert outcome.status == 3
+    assert outcome.out.startswith(f"{NUM_CLIPS + 1} of {NUM_CLIPS + 1} videos, ")
+    assert f"{bad}: " in outcome.err
+    assert "SourceError" in outcome.err
+    rows = rows_in(tmp_path / "out")
+    assert [row["status"] for row in rows] == ["done"] * NUM_CLIPS + ["failed"]
+    assert all(len(row["answers"][0]["frame_idxs"]) == 2 for row in rows[:-1])
+
+    said = run("archive", "status", tmp_path / "out").out.split()
+    assert said[said.index("done") + 1] == str(NUM_CLIPS)
+    assert said[said.index("SourceError") + 1] == "1"
+    assert run("archive", "verify", tmp_path / "out").out == "ledger and rows agree.\n"
+
+    for action, name in (("report", "report.html"), ("table", "answers.csv")):
+        assert run("archive", action, tmp_path / "out").status == 0
+        assert bad.name in (tmp_path / "out" / name).read_text(encoding="utf-8")
+
+    refused = run("archive", "retry", tmp_path / "out", "--only", "Hiccup")
+    assert (refused.status, "there are: SourceError" in refused.err) == (1, True)
+    assert run("archive", "retry", tmp_path / "out", "--only", "SourceError").status == 0
+    bad.write_bytes((clips / "003.mp4").read_bytes())  # mended: the same as another one
+    outcome = run("archive", clips, bad, *asked, "--no-sandbox")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert rows_in(tmp_path / "out")[-1]["duplicate_of"] == 3
+
+
+def test_machines_get_a_line_a_second(run, clips: Path, asked: list[str]) -> None:
+    outcome = run("archive", clips / "001.mp4", *asked, "--no-sandbox", "--json-progress")
+    lines = [json.loads(line) for line in outcome.out.splitlines()]
+    assert lines[-1]["event"] == "end"
+    assert (lines[-1]["done"], lines[-1]["total"], lines[-1]["failures"]) == (1, 1, {})
+
+
+def test_damage_is_found(run, clips: Path, asked: list[str], tmp_path: Path) -> None:
+    run("archive", clips, *asked, "--no-sandbox")
+    path = tmp_path / "out" / "rows" / "00000.jsonl"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"number":3,', '"number":30,', 1), encoding="utf-8")
+    outcome = run("archive", "verify", tmp_path / "out")
+    assert outcome.status == 3
+    assert "row 3 is not what the ledger holds: number" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--task", "ask"], "give questions"),
+        (["--shard", "3/3"], "0/4 to 3/4"),
+        (["--set", "attempts=1"], "--config"),
+        (["-p", "a", "-p", "b"], "'ask'"),
+        (["--column", "video"], "video=path"),
+        (["--task", "timeline", "--overlap", "40"], "shorter than a window"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    refused, clips: Path, asked: list[str], arguments: list[str], hint: str
+) -> None:
+    assert hint in refused("archive", clips, *asked, *arguments)
+
+
+def test_inputs_and_an_output_are_needed(run, refused, clips: Path, tmp_path: Path) -> None:
+    assert "--out is missing" in refused("archive", clips)
+    outcome = run("archive", tmp_path / "none", "--out", tmp_path / "out")
+    assert (outcome.status, "is not there" in outcome.err) == (1, True)
+    assert not (tmp_path / "out").exists()
+    assert "holds no archive" in refused("archive", "status", tmp_path)
+
+
+def started(clips: Path, tiny_folder: Path, out: Path, seconds: float) -> BaseProcess:
+    """Begin a slow run in a process of its own, and wait until it works."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["archive_runs", "llava_video.archive.runner"])
+    arguments = ["archive", str(clips), "--out", str(out), "-m", str(tiny_folder), "--task", "ask",
+                 "-p", QUESTION, "--max-new-tokens", "64", "--in-flight", "2",
+                 "--no-sandbox"]  # fmt: skip
+    process = context.Process(target=command_slowly, args=(arguments, seconds))
+    process.start()
+    until_s = time.monotonic() + 60
+    while time.monotonic() < until_s:
+        try:
+            with LedgerView(out) as view:
+                if view.counts()["running"]:
+                    break
+        except LedgerError:
+            pass
+        time.sleep(0.01)
+    return process
+
+
+def test_ctrl_c_finishes_what_is_under_way(clips: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    process = started(clips, tiny_folder, tmp_path / "out", 0.3)
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join(10)
+    assert process.exitcode == 130
+    with LedgerView(tmp_path / "out") as view:
+        counts = view.counts()
+    assert (counts["done"], counts["running"]) == (2, 0)
+
+    process = started(clips, tiny_folder, tmp_path / "out", 0.0)
+    process.join(60)
+    assert process.exitcode == 0
+    texts = [row["answers"][0]["text"] for row in rows_in(tmp_path / "out")]
+    assert texts == [truth(number) for number in range(NUM_CLIPS)]
+
+
+def test_a_second_ctrl_c_stops_at_once(clips: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    process = started(clips, tiny_folder, tmp_path / "out", 60.0)
+    os.kill(process.pid or 0, signal.SIGINT)
+    time.sleep(0.3)
+    assert process.is_alive()
+    began_s = time.monotonic()
+    os.kill(process.pid or 0, signal.SIGINT)
+    process.join(10)
+    assert time.monotonic() - began_s < 3.0
+    assert process.exitcode == 130
+    process = started(clips, tiny_folder, tmp_path / "out", 0.0)
+    process.join(60)
+    assert process.exitcode == 0
+    assert len(rows_in(tmp_path / "out")) == NUM_CLIPS
