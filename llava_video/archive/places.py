@@ -99,6 +99,6 @@ def break_seals(run: Run, unit: int, shard_units: int) -> None:
 
 def _find_first(run: Run, unit: int) -> None:
     run(
-        "UPDATE units SET first = (SELECT MIN(number) FROM inputs WHERE unit = ?1) WHERE id = ?1",
-        (unit,),
+        "UPDATE units SET first = (SELECT MIN(number) FROM inputs WHERE unit = ?) WHERE id = ?",
+        (unit, unit),
     )
