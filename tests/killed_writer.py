@@ -5,6 +5,7 @@ killed, in the midst of what, and every fault that was found. Each writer notes 
 work in a file of its own, so that work done twice cannot hide.
 """
 
+import itertools
 import json
 import os
 import random
@@ -38,7 +39,8 @@ def write(folder: Path, log: Path) -> None:
     with open_ledger(folder, shard_units=SHARD_UNITS) as ledger, log.open("a") as begun:
         ledger.add([*UNITS, *COPIES])
         ledger.close_inputs(len(UNITS) + len(COPIES))
-        while claimed := ledger.claim(5, "w"):
+        worker = f"w{os.getpid()}"
+        while claimed := ledger.claim(5, worker):
             for unit in claimed:
                 begun.write(f"{unit.key}\n")
                 begun.flush()
@@ -46,8 +48,8 @@ def write(folder: Path, log: Path) -> None:
                 if how == "failed" or (how == "second" and unit.attempts == 0):
                     ledger.fail(unit.key, ERROR, final=how == "failed")
                 elif how != "quarantined":
-                    ledger.finish(unit.key, row_of(unit))
-            ledger.release("w", crashed=True)
+                    ledger.finish(unit.key, row_of(unit) | {"attempts": unit.attempts})
+            ledger.release(worker, crashed=True)
             for shard in ledger.sealable():
                 ledger.seal(shard)
 
@@ -77,6 +79,34 @@ def look(folder: Path) -> tuple[dict[str, str], list[str]]:
 
 def span(shard: int) -> tuple[int, int]:
     return shard * SHARD_UNITS, (shard + 1) * SHARD_UNITS
+
+
+def rearrange(folder: Path) -> None:
+    """Change the list of inputs for ever: other lengths, another order, copies that come and go."""
+    with open_ledger(folder) as ledger:
+        for turn in itertools.count():
+            length = 40 + turn % 7
+            units = [unit_of(at, f"c{(at * (turn % 5 + 1) + turn) % 30}") for at in range(length)]
+            ledger.add(units)
+            ledger.close_inputs(length)
+
+
+def kill_rearranging(folder: Path, dice: random.Random) -> list[str]:
+    """Kill whoever changes the list, and say what does not hold afterwards."""
+    faults: list[str] = []
+    open_ledger(folder).close()
+    for _ in range(NUM_KILLS // 2):
+        child = os.fork()
+        if child == 0:
+            rearrange(folder)
+        time.sleep(dice.uniform(0.01, 0.05))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        with LedgerView(folder) as view:
+            faults += view.faults()
+            if view.is_complete and view.fact("num_inputs") != str(view.num_inputs):
+                faults.append(f"{view.num_inputs} inputs of {view.fact('num_inputs')}")
+    return faults
 
 
 def wait(dice: random.Random, log: Path) -> None:
@@ -121,6 +151,7 @@ def main(folder: Path, seed: int) -> dict:
         if not os.WIFSIGNALED(status):
             break
         killed += 1
+    faults += kill_rearranging(folder / "rearranged", dice)
     write(folder / "unbroken", folder / "begun-unbroken")
     same = look(folder / "unbroken") == (before, [])
     ended = Counter(json.loads(row)["status"] for row in before.values())

@@ -48,7 +48,7 @@ class FileStamp:
         Raises:
             OSError: it is not there.
         """
-        return cls._from(path, Path(path).stat())
+        return cls._from(path, os.stat(path))  # noqa: PTH116 - a Path takes longer than the look
 
     @classmethod
     def of_object(cls, url: str, size_bytes: int, version: str) -> "FileStamp":

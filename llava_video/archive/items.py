@@ -90,7 +90,7 @@ def items_of(
 
 def _asked(entry: Entry | Problem, prompts: tuple[str, ...]) -> Entry | Problem:
     """Give a file its own prompts, where the task's have marks that lists fill in."""
-    if isinstance(entry, Problem):
+    if isinstance(entry, Problem) or not any("{" in prompt for prompt in prompts):
         return entry
     try:
         own = own_prompts((), prompts, {}, entry.where)

@@ -224,8 +224,8 @@ class Ledger(LedgerView):
         with self._changing() as run:
             found = run(
                 "SELECT id FROM units WHERE state IN ('failed', 'quarantined') "
-                "AND first IS NOT NULL AND (?1 IS NULL OR kind = ?1)",
-                (kind,),
+                "AND first IS NOT NULL AND (? IS NULL OR kind = ?)",
+                (kind, kind),
             ).fetchall()
             for (unit,) in found:
                 break_seals(run, unit, self._shard_units)

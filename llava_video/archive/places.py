@@ -11,21 +11,29 @@ from llava_video.archive.unit import Unit
 
 Run = Callable[..., sqlite3.Cursor]
 
+# SQLite before 3.32 takes 999 in one statement.
+_MOST_VALUES = 500
+
 
 def moved(run: Run, units: Sequence[Unit]) -> Iterator[tuple[Unit, str]]:
     """Yield the units whose places ask for something else so far, with their items as text."""
     numbers = [unit.number for unit in units]
     there = {
-        number: (key, item)
-        for number, key, item in run(
-            "SELECT i.number, u.key, i.item FROM inputs i JOIN units u ON u.id = i.unit "
-            "WHERE i.number BETWEEN ? AND ?",
+        number: (unit, item)
+        for number, unit, item in run(
+            "SELECT number, unit, item FROM inputs WHERE number BETWEEN ? AND ?",
             (min(numbers), max(numbers)),
         )
     }
+    # By key: a join would read every unit with its row, which is most of the file.
+    ids: dict[str, int] = {}
+    for start in range(0, len(units), _MOST_VALUES) if there else ():
+        keys = [unit.key for unit in units[start : start + _MOST_VALUES]]
+        marks = ",".join("?" * len(keys))
+        ids.update(run(f"SELECT key, id FROM units WHERE key IN ({marks})", keys).fetchall())
     for unit in units:
         item = unit.item.to_json()
-        if there.get(unit.number) != (unit.key, item):
+        if there.get(unit.number) != (ids.get(unit.key), item):
             yield unit, item
 
 
@@ -91,6 +99,6 @@ def break_seals(run: Run, unit: int, shard_units: int) -> None:
 
 def _find_first(run: Run, unit: int) -> None:
     run(
-        "UPDATE units SET first = (SELECT MIN(number) FROM inputs WHERE unit = ?1) WHERE id = ?1",
-        (unit,),
+        "UPDATE units SET first = (SELECT MIN(number) FROM inputs WHERE unit = ?) WHERE id = ?",
+        (unit, unit),
     )
