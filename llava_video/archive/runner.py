@@ -205,7 +205,7 @@ class _Run:
                 limits = replace(limits, num_workers=self._settings.in_flight)
                 options["sandbox"] = stack.enter_context(DecoderPool(limits))
         model = LlavaVideo(self._model.spec, self._engine, on_event=self._model.on_event)
-        return Worker(model, self._settings, options, self._revision, self._ledger)
+        return Worker(model, self._settings, options, self._revision, self._ledger, self._folder)
 
     def _feeder(self) -> Feeder:
         digest = self._settings.task_digest(self._options)

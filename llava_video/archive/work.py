@@ -4,6 +4,7 @@ Every error becomes a record here. Knows no ledger and no other unit.
 """
 
 import errno
+import logging
 import os
 import traceback
 from collections.abc import Mapping
@@ -16,11 +17,14 @@ from llava_video.archive.answering import answer_item
 from llava_video.archive.content import HashStore, content_hash, is_unchanged, local_path
 from llava_video.archive.row import Asked, Maker, Row, make_row
 from llava_video.archive.settings import OPTIONS_OF_PLACE, ArchiveSettings, plain_options
+from llava_video.archive.sheets import write_sheet
 from llava_video.archive.unit import Unit, UnitError
 from llava_video.errors import CapacityError, ChangedFileError, LlavaVideoError, SourceError
 from llava_video.timeline import Timeline
 from llava_video.values import Description
 from llava_video.video.sandbox_process import WorkerEndedError
+
+_log = logging.getLogger(__name__)
 
 # What a unit that kills its decoding process fails with.
 CRASH = "WorkerCrashed"
@@ -56,6 +60,7 @@ class Worker:
         options: of every request, with the run's way of reading (`sandbox`).
         revision: of the model's weights.
         hashes: where the files' hashes are kept.
+        folder: gets a small picture of what each unit saw, for reports; None for none.
     """
 
     def __init__(
@@ -65,7 +70,9 @@ class Worker:
         options: Mapping[str, Any],
         revision: str,
         hashes: HashStore,
+        folder: Path | None = None,
     ) -> None:
+        self._folder = folder
         self._model, self._settings, self._hashes = model, settings, hashes
         self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
         self._revision = revision
@@ -80,7 +87,17 @@ class Worker:
             row = make_row(unit, results, self.asked, self._maker(unit))
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
             return Outcome(unit=unit, error=error_of(error), may_pass=may_pass(error, unit))
+        self._show(unit, results)
         return Outcome(unit=unit, row=row, footage_s=_footage_s(results))
+
+    def _show(self, unit: Unit, results: list[Description] | Timeline) -> None:
+        """Leave the picture of what was seen; where it cannot be written the row is whole."""
+        if self._folder is None:
+            return
+        try:
+            write_sheet(self._folder, unit.key, results)
+        except (OSError, SourceError) as error:
+            _log.warning("no picture of %s: %s", unit.item.address, error)
 
     def _reading_of(self, unit: Unit) -> dict[str, Any]:
         """Return how a video is read: what whole runs keep ending over, in a process of its own."""

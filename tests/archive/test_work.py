@@ -11,6 +11,7 @@ from llava_video.api import LlavaVideo
 from llava_video.archive.content import content_hash
 from llava_video.archive.ledger import Ledger
 from llava_video.archive.settings import ArchiveSettings
+from llava_video.archive.sheets import sheet_path
 from llava_video.archive.unit import Item, Unit
 from llava_video.archive.work import CRASH, Worker, error_of, has_killed_worker, may_pass
 from llava_video.errors import (
@@ -130,3 +131,20 @@ def test_what_runs_keep_ending_over_is_read_apart(
         options = {"sandbox": sandbox, "max_new_tokens": 3}
         Worker(oracle(tiny_model.spec), ArchiveSettings(), options, "r", ledger).work(unit)
     assert seen == [{"sandbox": read}]
+
+
+def test_what_was_seen_is_left_as_a_picture(tiny_model: LlavaVideo, tmp_path: Path) -> None:
+    (path,) = write_clips(tmp_path / "clips", 1)
+    folder = tmp_path / "run"
+    with Ledger(folder, settings_digest="", error_row=lambda *_: {}) as ledger:
+        item = Item(number=0, address=str(path))
+        unit = Unit(key="k", number=0, item=item, content_hash=content_hash(str(path), ledger))
+        model = oracle(tiny_model.spec)
+        worker = Worker(model, ArchiveSettings(), {"max_new_tokens": 64}, "r", ledger, folder)
+        assert worker.work(unit).row is not None
+        sheet = sheet_path(folder, "k")
+        assert sheet.read_bytes()[:2] == b"\xff\xd8"  # a JPEG
+        sheet.unlink()
+        sheet.parent.rmdir()
+        sheet.parent.write_text("no folder")
+        assert worker.work(unit).row is not None  # the row does not hang on its picture
