@@ -55,29 +55,44 @@ def train(
     stages = [read_yaml(StageSettings, path, changes) for path in paths]
     quiet_downloads(console)
     run = _check if check else _train
-    return max(run(console, stage, as_json, is_one=len(stages) == 1) for stage in stages)
+    is_one = len(stages) == 1
+    found = [run(console, stage, as_json, is_one=is_one) for stage in stages]
+    if as_json:
+        values = [{"name": stage.name} | one for stage, (_, one) in zip(stages, found, strict=True)]
+        text = json.dumps(found[0][1] if is_one else values, indent=1, ensure_ascii=False)
+        click.echo(text)
+    return max(status for status, _ in found)
 
 
-def _check(console: Console, stage: StageSettings, as_json: bool, *, is_one: bool) -> int:
+def _check(
+    console: Console, stage: StageSettings, as_json: bool, *, is_one: bool
+) -> tuple[int, dict[str, Any]]:
+    """Check a stage's data; return the status and what was found."""
     del is_one
     from llava_video.train.run import check_stage  # a second that `--help` need not pay
 
     report = check_stage(stage, console.progress.on_example)
     console.progress.close()
-    text = json.dumps(to_mapping(report), indent=1, ensure_ascii=False)
-    click.echo(text if as_json else "\n".join(report.lines()))
+    if not as_json:
+        click.echo("\n".join(report.lines()))
+    status = _SOME_BROKEN if report.num_broken else 0
     if report.num_broken == report.num_examples:
-        return _ALL_BROKEN
-    return _SOME_BROKEN if report.num_broken else 0
+        status = _ALL_BROKEN
+    return status, to_mapping(report)
 
 
-def _train(console: Console, stage: StageSettings, as_json: bool, *, is_one: bool) -> int:
-    from llava_video.train.run import is_done
+def _train(
+    console: Console, stage: StageSettings, as_json: bool, *, is_one: bool
+) -> tuple[int, dict[str, Any]]:
+    """Train a stage; return the status and what was made."""
+    from llava_video.train.run import is_done, results
     from llava_video.train.run import train as run_stage
 
     if not is_one and is_done(stage):
-        click.echo(f"{stage.name}: done before.")
-        return 0
+        if not as_json:
+            click.echo(f"{stage.name}: done before.")
+        folders = {name: str(folder) for name, folder in results(stage).items()}
+        return 0, {"folders": folders, "is_done_before": True}
 
     def show(line: Mapping[str, Any]) -> None:
         console.progress.on_step(line["step"], line["steps"])
@@ -90,12 +105,11 @@ def _train(console: Console, stage: StageSettings, as_json: bool, *, is_one: boo
     console.progress.close()
     if as_json:
         values = to_mapping(done) | {"folders": {n: str(p) for n, p in done.folders.items()}}
-        click.echo(json.dumps(values, indent=1, ensure_ascii=False))
-        return 0
+        return 0, values if is_one else values | {"is_done_before": False}
     begun = f", the last {done.num_steps - done.resumed_from} now" if done.resumed_from else ""
     loss = "" if done.loss is None else f"; loss {done.loss:.4f}"
     if done.folders:  # of several processes, one speaks
         click.echo(f"{stage.name}: {done.num_steps} steps{begun}{loss}.")
     for name, folder in done.folders.items():
         click.echo(f"  {name}: {folder}")
-    return 0
+    return 0, {}

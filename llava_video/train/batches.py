@@ -5,9 +5,11 @@ apart). A record that breaks is counted and replaced by the next that does not, 
 has its number of examples whatever is on the disk.
 """
 
+import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch.utils.data import Dataset, Sampler
 
@@ -21,6 +23,7 @@ from llava_video.train.settings import DataSettings
 _MEGA = 50
 # So many broken records one behind the other are no accident.
 _MOST_BROKEN = 100
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +72,43 @@ class Examples(Dataset[Made]):
         Raises:
             ExampleError: the settings say so, or all that follow break too.
         """
-        broken: list[str] = []
-        for step in range(min(_MOST_BROKEN, len(self.records))):
-            record = self.records[(idx + step) % len(self.records)]
-            try:
-                return Made(self._maker.example(record), tuple(broken))
-            except ExampleError as error:
-                what = self._data.too_long if error.kind == "too long" else self._data.broken
-                if what == "error":
-                    raise
-                broken.append(error.kind)
-                last = error
-        raise ExampleError(
-            f"{len(broken)} examples one behind the other cannot be learned from; the last: {last}",
-            "see llava-video train --check.",
-            last.kind,
+        num = len(self.records)
+        following = (self.records[(idx + step) % num] for step in range(num))
+        return first_good(
+            self._maker.example, following, self._data, "see llava-video train --check."
         )
+
+
+def first_good(
+    make: Callable[[T], Example], things: Iterable[T], data: DataSettings, hint: str = ""
+) -> Made:
+    """Return the example of the first of some things that does not break.
+
+    Args:
+        make: makes an example of one.
+        things: at least one; no more than a hundred are tried.
+        data: what becomes of those that break.
+        hint: what else to do where all do.
+
+    Raises:
+        ExampleError: the settings say so, or all break.
+    """
+    broken: list[str] = []
+    for thing in itertools.islice(things, _MOST_BROKEN):
+        try:
+            return Made(make(thing), tuple(broken))
+        except ExampleError as error:
+            what = data.too_long if error.kind == "too long" else data.broken
+            if what == "error":
+                raise
+            broken.append(error.kind)
+            last = error
+    raise ExampleError(
+        f"{len(broken)} examples one behind the other cannot be learned from; the last: "
+        f"{last.message}",
+        f"{last.hint} {hint}".strip(),
+        last.kind,
+    )
 
 
 def collate(made: Sequence[Made]) -> CountedBatch:

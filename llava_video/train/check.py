@@ -12,6 +12,8 @@ from llava_video.errors import ExampleError
 from llava_video.train.examples import ExampleMaker, Measure
 from llava_video.train.mixture import Record
 
+_MOST_NAMED = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Broken:
@@ -53,7 +55,7 @@ class DataReport:
     learned_share: float
 
     def lines(self) -> list[str]:
-        """Return the report for people; every broken example is named."""
+        """Return the report for people; the first broken examples are named."""
         shown = ", ".join(f"{num:,} {kind}" for kind, num in self.num_by_modality.items())
         least, median, most = self.tokens
         lines = [
@@ -65,7 +67,10 @@ class DataReport:
         kinds = Counter(one.kind for one in self.broken)
         counted = ", ".join(f"{num} {kind}" for kind, num in kinds.most_common())
         lines.append(f"{len(self.broken):,} broken{': ' + counted if counted else ''}.")
-        return lines + [f"  {one.message}" for one in self.broken]
+        lines += [f"  {one.message}" for one in self.broken[:_MOST_NAMED]]
+        if len(self.broken) > _MOST_NAMED:
+            lines.append(f"  and {len(self.broken) - _MOST_NAMED:,} more; --json names all.")
+        return lines
 
 
 def check_data(

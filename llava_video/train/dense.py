@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llava_video.errors import ConfigError
 from llava_video.model.labels import IGNORED
 from llava_video.model.llava import LlavaModel
 from llava_video.train.forward import TrainingModel
@@ -79,7 +80,11 @@ def dense_labels(scene: Scene, plan: VisualPlan) -> DenseLabels:
     Args:
         scene: the truth.
         plan: of its frames: one tile each, a newline after each map row.
+
+    Raises:
+        ConfigError: as `check_rows`.
     """
+    check_rows(plan)
     rows, cols = plan.map_size
     looks = np.full((plan.num_frames, rows, cols + 1, len(LOOKS)), UNKNOWN, dtype=np.int8)
     story = np.full((plan.num_frames, rows, cols + 1, len(STORY)), UNKNOWN, dtype=np.int8)
@@ -94,6 +99,21 @@ def dense_labels(scene: Scene, plan: VisualPlan) -> DenseLabels:
         if all(state.view != "partly" for state in states):
             story[frame, -1, -1, -2:] = [sum(s.view == "whole" for s in states), len(seen)]
     return DenseLabels(looks=looks.reshape(-1, len(LOOKS)), story=story.reshape(-1, len(STORY)))
+
+
+def check_rows(plan: VisualPlan) -> None:
+    """See that a plan's rows are cells of frames, with a newline after each map row.
+
+    Raises:
+        ConfigError: they are others.
+    """
+    rows, cols = plan.map_size
+    if plan.num_tokens != plan.num_frames * rows * (cols + 1):
+        raise ConfigError(
+            f"dense losses, and frames whose newlines stand otherwise: newline = "
+            f"{plan.newline.value}.",
+            "dense losses need data.newline: row, and frames of one tile.",
+        )
 
 
 class DenseTraining(TrainingModel):
@@ -154,26 +174,6 @@ class DenseTraining(TrainingModel):
                 parts["answers"] = self.answer_loss(hidden, labels, num_items_in_batch)
         self.parts = {name: loss.detach() for name, loss in parts.items()}
         return {"loss": sum(getattr(settings, name) * loss for name, loss in parts.items())}
-
-
-def right_shares(
-    logits: torch.Tensor, labels: torch.Tensor, questions: dict[str, int]
-) -> dict[str, float]:
-    """Return the share of right classes of each question that is asked at all.
-
-    Args:
-        logits: (V, sum of classes) of one of the readers.
-        labels: (V, questions) int8.
-        questions: `LOOKS` or `STORY`.
-    """
-    found: dict[str, float] = {}
-    parts = torch.split(logits, [*questions.values()], dim=1)
-    for idx, (name, part) in enumerate(zip(questions, parts, strict=True)):
-        asked = labels[:, idx] != UNKNOWN
-        if asked.any():
-            is_right = part[asked].argmax(dim=1) == labels[asked, idx]
-            found[name] = float(is_right.float().mean())
-    return found
 
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor, questions: dict[str, int]) -> torch.Tensor:

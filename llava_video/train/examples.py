@@ -114,7 +114,7 @@ class ExampleMaker:
                 for one in media:
                     opened.append(self._opened(record, one))
                 written = self._put_together(said, self.plans([one.item for one in opened]))
-                self._check(record, written.measure())
+                self.check(record, written.measure())
                 return use(written, opened)
         except ExampleError:
             raise
@@ -214,7 +214,16 @@ class ExampleMaker:
             marked, self._spec.tokenizer, config.template, has_mark_ends=config.has_mark_ends
         )
 
-    def _check(self, record: Record, measure: Measure) -> None:
+    def check(self, record: Record, measure: Measure) -> None:
+        """See that an example may be learned from.
+
+        Args:
+            record: what it is made of, for the error.
+            measure: of it.
+
+        Raises:
+            ExampleError: it is too long, or nothing of it is learned.
+        """
         if measure.num_tokens > self._max_tokens:
             raise record.error(
                 f"has {measure.num_tokens} tokens, {measure.num_visual} of them visual; "

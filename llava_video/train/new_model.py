@@ -20,7 +20,7 @@ from tokenizers import Tokenizer as BaseTokenizer
 
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.export import write_checkpoint
-from llava_video.model.model_config import parse_model_config
+from llava_video.model.model_config import ModelConfig, parse_model_config
 from llava_video.model.names import parameter_shapes
 from llava_video.model.tiny import byte_tokenizer
 from llava_video.model.tiny_spec import (
@@ -47,23 +47,10 @@ def write_new_model(folder: str | Path, new: NewModel, texts: Iterable[str]) -> 
         texts: what its tokenizer is made for.
 
     Raises:
-        CheckpointError: the folder is not empty or cannot be written.
+        CheckpointError: the folder is not empty or cannot be written, or no model has such sizes.
     """
-    sizes = {
-        name: getattr(new, name)
-        for name in (field.name for field in fields(NewModel))
-        if name not in ("seed", "vocab_size", "clips")
-    }
     tokenizer = learn_tokenizer(texts, new.vocab_size)
-    spec = TinySpec(
-        **sizes,
-        member="LLaVA-Video",
-        vocab_size=tokenizer.get_vocab_size(),
-        tie_embeddings=True,
-        repetition_penalty=1.0,  # a caption names an object as often as something happens to it
-        max_tiles=2,
-    )
-    config = parse_model_config(tiny_values(spec), tiny_generation(spec))
+    config = _config_of(new, tokenizer.get_vocab_size())
     return write_checkpoint(
         folder,
         tensors=draw_weights(config.dimensions, new.seed),
@@ -71,6 +58,35 @@ def write_new_model(folder: str | Path, new: NewModel, texts: Iterable[str]) -> 
         layout="original",
         files={"tokenizer.json": tokenizer.to_str(pretty=False).encode()},
     )
+
+
+def check_new_model(new: NewModel) -> None:
+    """See that a model may have these sizes.
+
+    Args:
+        new: the sizes.
+
+    Raises:
+        CheckpointError: none has.
+    """
+    _config_of(new, new.vocab_size)
+
+
+def _config_of(new: NewModel, vocab_size: int) -> ModelConfig:
+    sizes = {
+        name: getattr(new, name)
+        for name in (field.name for field in fields(NewModel))
+        if name not in ("seed", "vocab_size", "clips")
+    }
+    spec = TinySpec(
+        **sizes,
+        member="LLaVA-Video",
+        vocab_size=vocab_size,
+        tie_embeddings=True,
+        repetition_penalty=1.0,  # a caption names an object as often as something happens to it
+        max_tiles=2,
+    )
+    return parse_model_config(tiny_values(spec), tiny_generation(spec))
 
 
 def world_texts(num_clips: int) -> Iterator[str]:

@@ -15,6 +15,7 @@ import torch
 from llava_video import backends
 from llava_video.config import read_yaml, to_mapping, to_yaml
 from llava_video.errors import CheckpointError, ConfigError
+from llava_video.files import replacing
 from llava_video.model.checkpoint import load_model, save_model
 from llava_video.model.convert import convert_checkpoint
 from llava_video.model.llava import LlavaModel
@@ -28,7 +29,7 @@ from llava_video.train.features import keep_features
 from llava_video.train.forward import TrainingModel
 from llava_video.train.lora import add_lora, check_base, save_adapter
 from llava_video.train.mixture import read_mixture
-from llava_video.train.new_model import world_texts, write_new_model
+from llava_video.train.new_model import check_new_model, world_texts, write_new_model
 from llava_video.train.parts import compute_again, draw, run_in_bfloat16, set_learning
 from llava_video.train.preference_loss import PreferenceModel, frozen_copy
 from llava_video.train.preferences import PairMaker
@@ -141,16 +142,23 @@ def train(
 
 def is_done(stage: StageSettings) -> bool:
     """Say whether a stage's folder holds its whole result."""
-    found = all(one.exists() for one in _results(stage).values())
+    found = all(one.exists() for one in results(stage).values())
     if found:
         _check_settings(stage)
     return found
+
+
+def results(stage: StageSettings) -> dict[str, Path]:
+    """Return what a stage leaves, by its folder's name; each appears when it is whole."""
+    names = ("original", *stage.layouts, *(("adapter",) if stage.lora else ()))
+    return {name: Path(stage.output) / name for name in names}
 
 
 def with_model(stage: StageSettings) -> StageSettings:
     """Make the new model of a stage, where it has one, and name it."""
     if stage.new is None:
         return stage
+    check_new_model(stage.new)  # or the folder would be that of a stage that cannot begin
     folder = _begin(stage) / "new"
     if not folder.exists():
         try:
@@ -178,7 +186,8 @@ def _check_folder(stage: StageSettings) -> None:
     folder = Path(stage.output)
     if (folder / SETTINGS).is_file():
         _check_settings(stage)
-    elif folder.exists() and any(folder.iterdir()):
+    # Another process may be about to note the settings, under a hidden name first.
+    elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty, and no stage of training.", "name a new folder.")
     if is_done(stage):
         raise ConfigError(f"{folder} holds the whole result of this stage.", "name a new folder.")
@@ -201,7 +210,8 @@ def _begin(stage: StageSettings) -> Path:
     """Make the run's folder and note the settings in it."""
     folder = Path(stage.output)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(to_yaml(stage), encoding="utf-8")
+    with replacing(folder / SETTINGS) as unfinished:
+        unfinished.write_text(to_yaml(stage), encoding="utf-8")
     return folder
 
 
@@ -257,6 +267,7 @@ def _examples_of(stage: StageSettings, spec: ModelSpec) -> Examples | WorldExamp
     return WorldExamples(
         maker,
         stage.data.world,
+        stage.data,
         spec.config.vision,
         is_dense=stage.dense is not None,
         tiles_here=not torch.cuda.is_available(),
@@ -278,7 +289,7 @@ def _learner_of(
 
 def _save(stage: StageSettings, spec: ModelSpec, model: LlavaModel) -> dict[str, Path]:
     """Write the result in the checkpoint's own dtype; an adapter first, and what it makes then."""
-    folders = _results(stage)
+    folders = results(stage)
     original = folders["original"]
     if stage.lora is not None:
         adapter = folders["adapter"]
@@ -293,12 +304,6 @@ def _save(stage: StageSettings, spec: ModelSpec, model: LlavaModel) -> dict[str,
     if "hf" in folders and not folders["hf"].exists():
         convert_checkpoint(original, folders["hf"], layout="hf")
     return folders
-
-
-def _results(stage: StageSettings) -> dict[str, Path]:
-    """Return what a stage leaves, by its folder's name; each appears when it is whole."""
-    names = ("original", *stage.layouts, *(("adapter",) if stage.lora else ()))
-    return {name: Path(stage.output) / name for name in names}
 
 
 def _has_bf16() -> bool:

@@ -212,8 +212,12 @@ class NewModel:
     seed: int = setting(0, "of the weights", at_least=0)
 
     def __post_init__(self) -> None:
-        """Check every field."""
+        """Check every field, and that widths are cut into whole heads."""
         check(self)
+        for part in ("vision_num_heads", "num_heads", "num_kv_heads"):
+            of = "num_heads" if part == "num_kv_heads" else part.replace("num_heads", "hidden_size")
+            if (whole := getattr(self, of)) % (num := getattr(self, part)):
+                raise ConfigError(f"new.{part} = {num}.", f"a divisor of {of}, which is {whole}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,11 +335,18 @@ class StageSettings:
                 "the data has no sources, or both files and the small world.",
                 "data: {sources: [{path: data.json}]}, or data: {world: {clips: 100000}}.",
             )
+        if self.data.world is not None and self.template == "plain":
+            raise ConfigError(
+                "template: plain and data.world: its captions are of a single picture or video.",
+                "leave template out: the small world's clips are asked questions.",
+            )
         if self.dense is not None and self.data.world is None:
             raise ConfigError(
                 "dense losses are of the small world, whose truth is known to the pixel.",
                 "leave dense out, or train on data: {world: …}.",
             )
+        if self.dense is not None and self.data.newline not in (None, Newline.ROW):
+            raise ConfigError("dense losses, and data.newline is not row.", "leave newline out.")
 
     def _check_learning(self) -> None:
         is_idle = not self.learn and self.lora is None

@@ -5,6 +5,7 @@ inference would make of the clip's file. A clip depends on the seed and its numb
 that goes on sees the clips an unbroken one would.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -18,12 +19,13 @@ from llava_video.model.dimensions import VisionConfig
 from llava_video.model.prompt import Turn
 from llava_video.model.tokenizer import IMAGE_MARK
 from llava_video.planning.planner import VideoItem
-from llava_video.train.batches import Made
-from llava_video.train.dense import dense_labels
+from llava_video.train.batches import Made, first_good
+from llava_video.train.dense import check_rows, dense_labels
 from llava_video.train.examples import ExampleMaker, Written
 from llava_video.train.forward import Example as PackedExample
+from llava_video.train.mixture import Record
 from llava_video.train.raw_frames import FilmedFrames, grouped_by_size, step_of, tiles_of_frames
-from llava_video.train.settings import WorldSource
+from llava_video.train.settings import DataSettings, WorldSource
 from llava_video.values import VideoInfo, VisualPlan
 from llava_video.world.caption import caption
 from llava_video.world.composer import compose
@@ -48,31 +50,46 @@ class WorldExamples(Dataset[Made]):
     Args:
         maker: plans, and writes conversations.
         source: which clips, and what is asked of them.
+        data: what becomes of clips that are too long.
         vision: side of a tile, and its normalisation.
         is_dense: whether cells are labelled.
         tiles_here: whether frames become tiles here; else where the model is.
+
+    Raises:
+        ConfigError: cells are labelled, and the rows of a clip are no cells.
     """
 
     def __init__(
         self,
         maker: ExampleMaker,
         source: WorldSource,
+        data: DataSettings,
         vision: VisionConfig,
         *,
         is_dense: bool,
         tiles_here: bool,
     ) -> None:
-        self._maker, self._source, self._vision = maker, source, vision
+        self._maker, self._source, self._data, self._vision = maker, source, data, vision
         self._is_dense, self._tiles_here = is_dense, tiles_here
         self._settings = source.settings or split_settings(source.split)
         self._plan_of = lru_cache(maxsize=4096)(self._planned)
         self._beginning_of = lru_cache(maxsize=4096)(self._begun)
         self._end_of = lru_cache(maxsize=65_536)(self._ended)
+        if is_dense:
+            check_rows(self._plan_of(*_ANY_SHAPE))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Say how a worker makes the same; what was kept for later stays behind."""
-        kinds = {"is_dense": self._is_dense, "tiles_here": self._tiles_here}
-        return partial(WorldExamples, self._maker, self._source, self._vision, **kinds), ()
+        made = partial(
+            WorldExamples,
+            self._maker,
+            self._source,
+            self._data,
+            self._vision,
+            is_dense=self._is_dense,
+            tiles_here=self._tiles_here,
+        )
+        return made, ()
 
     def __len__(self) -> int:
         """Return the clips of one epoch."""
@@ -84,7 +101,19 @@ class WorldExamples(Dataset[Made]):
         return Counting(self._source.clips)
 
     def __getitem__(self, idx: int) -> Made:
-        """Return the clip of a number."""
+        """Return the clip of a number; where it breaks, the next that does not.
+
+        Raises:
+            ExampleError: the settings say so, or all that follow break too.
+        """
+        return first_good(self._example, itertools.count(idx), self._data)
+
+    def _example(self, idx: int) -> PackedExample:
+        """Return the clip of a number.
+
+        Raises:
+            ExampleError: it is too long.
+        """
         settings, source = self._settings, self._source
         if idx < source.growing:
             steps = settings.max_objects - settings.min_objects + 1
@@ -94,13 +123,14 @@ class WorldExamples(Dataset[Made]):
         shape = (scene.height_px, scene.width_px, scene.rate_hz, scene.num_frames)
         dice = Dice(scene.name, "training")
         written = self._written(Witness(scene, settings), shape, dice)
+        self._maker.check(Record(name=scene.name, values={}, folder=""), written.measure())
         (plan,) = written.plans
         frames = torch.from_numpy(render_at(scene, plan.frame_idxs))
         step = 0.0 if dice.chance(source.plain_share) else step_of(scene.crf) * dice.real(0.5, 1.5)
         filmed = FilmedFrames(frames=frames, step=step)
         labels = dense_labels(scene, plan) if self._is_dense else None
         px = self._vision.image_px
-        example = PackedExample(
+        return PackedExample(
             ids=written.ids,
             labels=written.labels,
             plans=written.plans,
@@ -112,7 +142,6 @@ class WorldExamples(Dataset[Made]):
             looks=None if labels is None else torch.from_numpy(labels.looks),
             story=None if labels is None else torch.from_numpy(labels.story),
         )
-        return Made(example, ())
 
     def _written(self, witness: Witness, shape: _Shape, dice: Dice) -> Written:
         """Write what is asked and told of a clip."""

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from llava_video.errors import CheckpointError
+from llava_video.files import replacing
 from llava_video.train.batches import Examples, Made, collate
 from llava_video.train.curves import FOLDER, Curves
 from llava_video.train.forward import TrainingModel
@@ -183,7 +184,8 @@ class Metrics(TrainerCallback):
             return
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if _step_of(line) <= state.global_step]
-        self._path.write_text("".join(kept), encoding="utf-8")
+        with replacing(self._path) as unfinished:
+            unfinished.write_text("".join(kept), encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Write one line."""

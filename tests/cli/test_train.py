@@ -55,6 +55,24 @@ def test_what_was_made_as_json(run, config: Path, tmp_path: Path):
     assert (values["num_steps"], values["resumed_from"]) == (1, 0)
 
 
+def test_several_stages_are_one_list_of_json(run, config: Path, tmp_path: Path):
+    second = tmp_path / "second.yaml"
+    second.write_text(
+        config.read_text().replace("toy", "next").replace(f"{tmp_path}/run", f"{tmp_path}/run2")
+    )
+    both = ("--config", config, "--config", second, "--set", "max_steps=1", "--json")
+    checked = json.loads(run("train", *both, "--check").out)
+    assert [(one["name"], one["num_examples"]) for one in checked] == [("toy", 4), ("next", 4)]
+    run("train", "--config", config, "--set", "max_steps=1")
+    made = json.loads(run("train", *both).out)
+    assert [(one["name"], one["is_done_before"]) for one in made] == [
+        ("toy", True),
+        ("next", False),
+    ]
+    assert made[0]["folders"] == {"original": str(tmp_path / "run" / "original")}
+    assert made[1]["num_steps"] == 1
+
+
 def test_stages_are_run_in_turn_and_those_that_are_done_are_left(run, config: Path, tmp_path: Path):
     second = tmp_path / "second.yaml"
     text = config.read_text().replace("name: toy", "name: next")

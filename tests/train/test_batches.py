@@ -104,5 +104,13 @@ def test_the_settings_may_say_that_a_broken_one_is_the_end(
 
 def test_nothing_but_broken_ones_is_the_end(tiny_spec: ModelSpec, broken: tuple[Record, ...]):
     data = DataSettings()
-    with pytest.raises(ExampleError, match="2 examples one behind the other"):
-        Examples(ExampleMaker(tiny_spec, data), broken[1:3], data)[0]
+    examples = Examples(ExampleMaker(tiny_spec, data), broken[1:3], data)
+    with pytest.raises(ExampleError, match="2 examples one behind the other") as caught:
+        examples[0]
+    assert caught.value.kind == "conversation"
+    assert "train --check" in caught.value.hint
+    short = DataSettings(max_tokens=10)
+    with pytest.raises(ExampleError, match="max_tokens is 10") as caught:
+        Examples(ExampleMaker(tiny_spec, short), broken[:1], short)[0]
+    assert str(caught.value).count("hint:") == 1  # not the last one's within the message
+    assert caught.value.hint.startswith("raise max_tokens")

@@ -1,11 +1,12 @@
 """The report of a data set: all of it looked into, what is broken listed and counted."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llava_video.model.spec import ModelSpec
-from llava_video.train.check import check_data
+from llava_video.train.check import Broken, DataReport, check_data
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.mixture import read_mixture
 from llava_video.train.settings import DataSettings, SourceSettings
@@ -37,6 +38,24 @@ def test_the_report(tiny_spec: ModelSpec, media: Path, good_entries: list[dict[s
     assert "12 examples: 6 text, 4 image, 2 video." in text
     assert "2 broken: 1 missing file, 1 empty answer." in text
     assert "none.png" in text
+
+
+def test_people_are_told_the_first_of_many_broken_ones():
+    broken = tuple(Broken(str(idx), "lost", f"number {idx} is lost.") for idx in range(23))
+    report = DataReport(
+        num_examples=23,
+        num_by_modality={"text": 23},
+        num_broken=23,
+        broken=broken,
+        tokens=(0, 0, 0),
+        total_tokens=0,
+        visual_share=0.0,
+        learned_share=0.0,
+    )
+    lines = report.lines()
+    assert "23 broken: 23 lost." in lines
+    assert lines[-2:] == ["  number 19 is lost.", "  and 3 more; --json names all."]
+    assert replace(report, broken=broken[:20]).lines()[-1] == "  number 19 is lost."
 
 
 def test_nothing_good_is_a_report_too(tiny_spec: ModelSpec, media: Path):

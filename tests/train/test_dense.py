@@ -10,6 +10,7 @@ import torch
 from scene_maker import moving, scene, thing
 from seeded_models import video_plan
 
+from llava_video.errors import ConfigError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
@@ -19,11 +20,10 @@ from llava_video.train.dense import (
     UNKNOWN,
     DenseTraining,
     dense_labels,
-    right_shares,
 )
 from llava_video.train.forward import Batch, Example, TrainingModel, pack
 from llava_video.train.settings import DenseSettings
-from llava_video.values import VisualPlan
+from llava_video.values import Newline, VisualPlan
 from llava_video.world.scene import Event, Scene, Sign
 from llava_video.world.track import Track
 from llava_video.world.vocabulary import SIGN_WORDS
@@ -292,12 +292,11 @@ def test_where_only_looks_count_the_decoder_is_not_run(
     assert set(net.parts) == {"looks"}
 
 
-def test_classes_that_are_right():
-    questions = {"a": 2, "b": 3, "c": 2}
-    logits = torch.tensor([[1.0, 0, 0, 2, 1, 0, 0], [0, 1, 5, 0, 0, 0, 0], [2, 1, 0, 0, 3, 0, 0]])
-    labels = torch.tensor([[0, 1, -1], [0, -1, -1], [-1, 1, -1]], dtype=torch.int8)
-    # "a" is asked of two rows and right in one, "b" right in one of two, "c" not asked.
-    assert right_shares(logits, labels, questions) == {"a": 0.5, "b": 0.5}
+@pytest.mark.parametrize("newline", [Newline.FRAME, Newline.CLIP, Newline.NONE])
+def test_rows_that_are_no_cells_are_refused(newline: Newline):
+    num_tokens = {Newline.FRAME: 2 * 17, Newline.CLIP: 33, Newline.NONE: 32}[newline]
+    with pytest.raises(ConfigError, match=f"newline = {newline.value}"):
+        dense_labels(scene(), video_plan(2, num_tokens, newline=newline))
 
 
 def test_labels_stay_with_their_example():

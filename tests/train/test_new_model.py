@@ -1,6 +1,7 @@
 """A new model: its tokens by hand, its numbers by their spread, and that everybody loads it."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from llava_video.model.spec import read_spec
 from llava_video.model.tiny import byte_tokenizer
 from llava_video.train.forward import Example, TrainingModel, pack
 from llava_video.train.new_model import (
+    check_new_model,
     draw_weights,
     learn_tokenizer,
     world_texts,
@@ -144,6 +146,12 @@ def test_transformers_loads_it_with_the_same_logits(new_folder: Path, tmp_path: 
     assert (ours - theirs[:, : ours.shape[1]]).abs().max() <= 1e-5
     # Nothing is known yet: no token is much likelier than another.
     assert 0.05 < ours.std() < 1
+
+
+def test_sizes_of_no_model_are_refused_before_anything_is_written(new_model: NewModel):
+    check_new_model(new_model)
+    with pytest.raises(CheckpointError, match="patch_size"):
+        check_new_model(replace(new_model, patch_px=99))
 
 
 def test_a_folder_in_use_is_refused(new_folder: Path, new_model: NewModel):

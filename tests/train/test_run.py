@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from llava_video.config import from_mapping, to_yaml
-from llava_video.errors import ConfigError, ExampleError
+from llava_video.errors import CheckpointError, ConfigError, ExampleError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
@@ -25,8 +26,8 @@ from llava_video.ops.tile_frames import normalised
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import TrainingModel, pack
 from llava_video.train.mixture import read_mixture
-from llava_video.train.run import Trained, check_stage, difference, train
-from llava_video.train.settings import StageSettings
+from llava_video.train.run import Trained, check_stage, difference, train, with_model
+from llava_video.train.settings import NewModel, StageSettings
 
 Stage = Callable[..., StageSettings]
 
@@ -255,6 +256,34 @@ def test_a_finished_or_foreign_folder_is_refused(stage: Stage, tmp_path: Path):
     (tmp_path / "other" / "file").write_text("")
     with pytest.raises(ConfigError, match="not empty"):
         train(stage(output=str(tmp_path / "other")))
+
+
+def test_sizes_of_no_model_leave_the_folder_free(stage: Stage, new_model: NewModel):
+    made = replace(stage(), model="", new=replace(new_model, patch_px=99))
+    with pytest.raises(CheckpointError, match="patch_size"):
+        with_model(made)
+    assert not Path(made.output).exists()
+    assert Path(with_model(replace(made, new=new_model)).model).is_dir()
+
+
+def test_settings_are_never_noted_by_half(stage: Stage, monkeypatch: pytest.MonkeyPatch):
+    settings = stage(max_steps=1)
+    broken_off(settings, monkeypatch, 0)
+    noted = (Path(settings.output) / "stage.yaml").read_text()
+    write = Path.write_text
+
+    def torn(path: Path, text: str, **given: Any) -> int:
+        write(path, text[:9], **given)
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", torn)
+        with pytest.raises(KilledError):
+            train(settings)
+    assert (Path(settings.output) / "stage.yaml").read_text() == noted
+    # What another process is about to note is no foreign file.
+    (Path(settings.output) / "stage.yaml").rename(Path(settings.output) / ".0.yaml")
+    assert train(settings).num_steps == 1
 
 
 def test_differences_by_hand():

@@ -75,7 +75,12 @@ def test_a_stage_comes_back_as_it_was():
         ({"data": {"world": {"question": 3}}}, "did you mean questions"),
         ({"data": {"world": {"captions": 4}}}, "at most 3"),
         ({"data": {"world": {"settings": {"sizes": []}}}}, "did you mean sizes_px"),
+        ({"data": {"world": {}}, "template": "plain"}, "template: plain and data.world"),
+        ({"data": {"world": {}, "newline": "frame"}, "dense": {}}, "newline is not row"),
         ({"new": {"vocab_size": 258}}, "at least 259"),
+        ({"new": {"num_heads": 3}}, "new.num_heads = 3.  hint: a divisor of hidden_size"),
+        ({"new": {"vision_num_heads": 5}}, "a divisor of vision_hidden_size, which is 192"),
+        ({"new": {"num_kv_heads": 3}}, "a divisor of num_heads, which is 4"),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, Any], words: str):

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch.utils.data import DataLoader
 
 from llava_video.config import from_mapping, read_yaml, to_mapping, to_yaml
-from llava_video.errors import CheckpointError, ConfigError
+from llava_video.errors import CheckpointError, ConfigError, ExampleError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.model_config import read_model_config
 from llava_video.model.prompt import Turn
@@ -35,6 +35,7 @@ from llava_video.train.raw_frames import as_if_encoded
 from llava_video.train.run import Trained, check_stage, train, with_model
 from llava_video.train.settings import DataSettings, NewModel, StageSettings, WorldSource
 from llava_video.train.small_world import WorldExamples
+from llava_video.values import Newline
 from llava_video.world.composer import compose
 from llava_video.world.example import make_example
 from llava_video.world.render import render
@@ -56,11 +57,15 @@ def data(**source: Any) -> DataSettings:
 def examples(
     spec: ModelSpec, *, is_dense: bool = True, tiles_here: bool = True, **source: Any
 ) -> WorldExamples:
-    settings = data(**source)
+    return examples_of(spec, data(**source), is_dense=is_dense, tiles_here=tiles_here)
+
+
+def examples_of(
+    spec: ModelSpec, settings: DataSettings, *, is_dense: bool = False, tiles_here: bool = True
+) -> WorldExamples:
     assert settings.world is not None
-    maker = ExampleMaker(spec, settings)
-    kinds = {"is_dense": is_dense, "tiles_here": tiles_here}
-    return WorldExamples(maker, settings.world, spec.config.vision, **kinds)
+    given = (ExampleMaker(spec, settings), settings.world, settings, spec.config.vision)
+    return WorldExamples(*given, is_dense=is_dense, tiles_here=tiles_here)
 
 
 def said(spec: ModelSpec, one: Example) -> list[tuple[str, str]]:
@@ -158,6 +163,26 @@ def test_a_clip_depends_on_its_number_alone(spec: ModelSpec):
     assert examples(spec, seed=1)[0].example.ids not in ids
 
 
+def test_long_clips_are_passed_over_or_the_end(spec: ModelSpec):
+    lengths = [made.example.num_rows for made in map(examples(spec).__getitem__, range(8))]
+    most = sorted(lengths)[4]
+    short = replace(data(), max_tokens=most)
+    first = next(idx for idx, num in enumerate(lengths[:-1]) if num > most)
+    good = next(idx for idx in range(first, 8) if lengths[idx] <= most)
+    made = examples_of(spec, short)[first]
+    assert made.broken == ("too long",) * (good - first)
+    assert made.example.ids == examples(spec)[good].example.ids
+    with pytest.raises(ExampleError, match=f"max_tokens is {most}"):
+        examples_of(spec, replace(short, too_long="error"))[first]
+
+
+def test_cells_of_another_layout_are_refused_at_once(spec: ModelSpec):
+    made = replace(data(), newline=Newline.FRAME)
+    assert examples_of(spec, made)[0].broken == ()
+    with pytest.raises(ConfigError, match="newline = frame"):
+        examples_of(spec, made, is_dense=True)
+
+
 def test_epochs_go_on_with_new_clips(spec: ModelSpec):
     made = examples(spec)
     order = made.order(2, 0)
@@ -192,12 +217,10 @@ def test_chats_and_silent_clips(spec: ModelSpec):
     text = spec.tokenizer.decode([id_ for id_ in one.ids if id_ != MARK])
     clip = make_example(split_settings("train"), "train", 0, 0)
     asked = [(question.text, question.answer) for question in clip.questions[:12]]
-    maker = ExampleMaker(spec, data())
-    whole = maker.written(turns_of(asked), one.plans, shares=False)
+    whole = ExampleMaker(spec, data()).written(turns_of(asked), one.plans, shares=False)
     assert (one.ids, one.labels) == (whole.ids, whole.labels)
     assert text.count("\nassistant\n") == len(asked) > 1
-    silent = examples(spec, questions=0, captions=0)[0].example
-    assert len(said(spec, silent)) == 1
+    assert len(said(spec, examples(spec, questions=0, captions=0)[0].example)) == 1
 
 
 Stage = Callable[..., StageSettings]

@@ -121,6 +121,24 @@ def test_lines_of_lost_steps_are_taken_out(tmp_path: Path, tail: str):
     assert path.read_text() == "".join(lines[:2])
 
 
+def test_lines_are_not_lost_where_taking_some_out_is_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 3}\n')
+    write = Path.write_text
+
+    def torn(path: Path, text: str, **given: Any) -> int:
+        write(path, text[:3], **given)
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", torn)
+        with pytest.raises(InterruptedError):
+            Metrics(trainer(), tmp_path).on_train_begin(None, state(2), None)
+    assert path.read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
 def test_no_line_where_none_is_wanted(tmp_path: Path):
     seen: list[Any] = []
     Metrics(trainer(), tmp_path, (), seen.append).on_log(None, state(2), None, logs={"loss": 1.5})
