@@ -120,11 +120,13 @@ def save_adapter(
 
 
 def _adapter_values(spec: ModelSpec, settings: LoraSettings) -> dict[str, Any]:
-    folder = Path(spec.name)
+    folder = spec.sources.folder
+    # A folder that happens to have the name of what was read from elsewhere is not the base.
+    is_local = folder == Path(spec.name).expanduser()
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": str(folder.resolve()) if folder.is_dir() else spec.name,
+        "base_model_name_or_path": str(folder.resolve()) if is_local else spec.name,
         "r": settings.r,
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
