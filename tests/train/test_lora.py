@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 
 from llava_video.config import from_mapping
 from llava_video.errors import CheckpointError, ConfigError
+from llava_video.model.adapters import TRAINED_OVER
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
+from llava_video.model.shards import read_header
 from llava_video.model.sources import find_sources
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.train.forward import Example, TrainingModel, pack
@@ -95,6 +97,9 @@ def test_an_adapter_loads_again_merged(model: LlavaModel, tiny_folder: Path, tmp
     assert torch.allclose(again.get_parameter(f"{name}.weight"), base + 2 * up @ down, atol=1e-5)
     stored = load_file(folder / "adapter_model.safetensors")
     assert "base_model.model.model.layers.1.mlp.down_proj.lora_A.weight" in stored
+    told = read_header(folder / "adapter_model.safetensors").notes[TRAINED_OVER]
+    weights, digest, dtypes = told.split(" ")
+    assert (weights, len(digest), dtypes) == ("plain", 64, "F32")
     values = json.loads((folder / "adapter_config.json").read_text())
     assert (values["r"], values["lora_alpha"]) == (4, 8)
     with pytest.raises(ConfigError, match="over another"):
