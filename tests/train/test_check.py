@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llava_video.model.spec import ModelSpec
-from llava_video.train.check import check_data
+from llava_video.train.check import Broken, DataReport, check_data
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.mixture import read_mixture
 from llava_video.train.settings import DataSettings, SourceSettings
@@ -37,6 +37,25 @@ def test_the_report(tiny_spec: ModelSpec, media: Path, good_entries: list[dict[s
     assert "12 examples: 6 text, 4 image, 2 video." in text
     assert "2 broken: 1 missing file, 1 empty answer." in text
     assert "none.png" in text
+
+
+def test_of_many_broken_ones_the_first_are_named_and_the_rest_counted():
+    def lines(num_broken: int) -> list[str]:
+        broken = tuple(Broken(f"{idx}", "marks", f"number {idx}.") for idx in range(num_broken))
+        return DataReport(
+            num_examples=num_broken,
+            num_by_modality={"text": num_broken},
+            num_broken=num_broken,
+            broken=broken,
+            tokens=(0, 0, 0),
+            total_tokens=0,
+            visual_share=0.0,
+            learned_share=0.0,
+        ).lines()
+
+    assert lines(1021)[2] == "1,021 broken: 1021 marks."
+    assert lines(1021)[3:23] == lines(20)[3:] == [f"  number {idx}." for idx in range(20)]
+    assert lines(1021)[23:] == ["  and 1,001 more: --json names all."]
 
 
 def test_nothing_good_is_a_report_too(tiny_spec: ModelSpec, media: Path):
