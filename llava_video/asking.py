@@ -55,8 +55,7 @@ def ask_shared(
             error ends the call.
     """
     questions = [questions] if isinstance(questions, str) else list(questions)
-    if not questions or not all(isinstance(q, str) and q.strip() for q in questions):
-        raise ConfigError(f"questions = {questions!r}.", "a list of texts, none of them empty.")
+    _refuse_empty(questions)
     settings = settings_of(options)
     longest = max(questions, key=spec.tokenizer.num_text_tokens)
     is_fused = spec.geometry.compressed_side > 0 and video is not None
@@ -98,9 +97,11 @@ def ask_each(
         One description per question, in their order; the error of one that failed in its place.
 
     Raises:
-        SourceError, DecodeError, BudgetError, ConfigError: the visuals cannot be opened or planned.
+        SourceError, DecodeError, BudgetError, ConfigError: no question, an empty one, or visuals
+            that cannot be opened or planned.
         TypeError: an option is unknown.
     """
+    _refuse_empty([question for question, _ in asked])
     each = [settings_of({**options, **own}) for _, own in asked]
     answer_tokens = max(one.planning.max_new_tokens for one in each)
     shared_settings = settings_of({**options, "max_new_tokens": answer_tokens})
@@ -111,6 +112,11 @@ def ask_each(
     with open_exchange(planned_for, video, words, shared_settings, seen=seen) as shared:
         turns = [turns_of(question, shared.opened) for question, _ in asked]
         yield from answer_each(engine, shared, zip(turns, each, strict=True), on_event)
+
+
+def _refuse_empty(questions: Sequence[str]) -> None:
+    if not questions or not all(isinstance(q, str) and q.strip() for q in questions):
+        raise ConfigError(f"questions = {questions!r}.", "a list of texts, none of them empty.")
 
 
 def _longest_answers(

@@ -11,7 +11,12 @@ class LlavaVideoError(Exception):
     Args:
         message: one sentence, what was asked and what was found.
         hint: what the user can do, or "" when nothing can be done.
+
+    Attributes:
+        names_fields: it speaks of fields of a file, which are no keywords of a call.
     """
+
+    names_fields: bool = False
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)

@@ -91,6 +91,9 @@ def test_no_question_is_refused(tiny_model: LlavaVideo) -> None:
     for questions in ([], ["Why?", " "], ["Why?", 3]):
         with pytest.raises(ConfigError, match="none of them empty"):
             ask_shared(tiny_model.spec, QuietEngine(), None, questions, options={})  # type: ignore[arg-type]
+        asked = [(question, Options()) for question in questions]
+        with pytest.raises(ConfigError, match="none of them empty"):
+            next(ask_each(tiny_model.spec, QuietEngine(), None, asked, options={}))  # type: ignore[arg-type]
 
 
 def test_fused_answers_take_what_the_memory_leaves_beside_their_rows(

@@ -79,8 +79,10 @@ def eval(
     named, request = split_options(given)
     keywords = keywords_of(request)
     settings = EvalSettings(limit=limit, noise=noise, retry_failed=retry_failed)
+    console.keeps_names = True  # what is wrong now is of the copy's files
     examples = list(find_task(task).read(Path(folder)))
     _refuse_hopeless(examples[:limit], folder)
+    console.keeps_names = False
     if records is not None:
         RecordFile(Path(records))  # a file of something else is told of before a model is loaded
     with load_model(console, named) as model:

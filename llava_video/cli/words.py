@@ -37,7 +37,7 @@ def error_words(error: BaseException, *, keeps_names: bool = False) -> tuple[str
         error: any.
         keeps_names: leave the library's keywords as they are, for those who wrote them in a file.
     """
-    if isinstance(error, LlavaVideoError) and keeps_names:
+    if isinstance(error, LlavaVideoError) and (keeps_names or error.names_fields):
         return error.message, error.hint
     if isinstance(error, LlavaVideoError):
         return in_options(error.message), in_options(error.hint)

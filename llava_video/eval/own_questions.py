@@ -13,8 +13,9 @@ and `video`. `answer` is a text, a number, or true and false, which are asked as
 no. `tolerance` is how far a number may be off; of a time (type "when") it is 0.5 s where none is
 given. The question is asked as it stands. The training files of the small world are read as well:
 there `answers` holds the questions, `text` and `kind` are what is asked and its type, and `seconds`
-is the time where one is asked for; captions are left out. Questions of one video are one cluster,
-whatever items they are in. Knows no model.
+is the time where one is asked for; captions are left out, and so are the pairs of answers that
+stand beside them (`chosen` and `rejected`). Questions of one video are one cluster, whatever items
+they are in. Knows no model.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,7 @@ YES_NO = ("yes", "no")
 _WHEN = "when"
 _WHEN_TOLERANCE_S = 0.5
 _CAPTIONS = ("short", "detailed", "timed")  # kinds of the small world that are no questions
+_PAIR = frozenset({"chosen", "rejected"})  # answers to learn a preference from
 
 
 def read_questions(folder: Path) -> Iterator[Example]:
@@ -39,7 +41,8 @@ def read_questions(folder: Path) -> Iterator[Example]:
     media = MediaIndex(folder)
     for path in annotation_files(folder, patterns, "questions"):
         for item in read_rows(path, "items"):
-            yield from _examples(item, media)
+            if not item.values.keys() >= _PAIR:
+                yield from _examples(item, media)
 
 
 def _examples(item: Row, media: MediaIndex) -> Iterator[Example]:

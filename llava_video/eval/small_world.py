@@ -84,26 +84,48 @@ def _is_caption(row: Row) -> bool:
     if row.broken:
         return True  # it becomes an example that says what is wrong
     answers = row.values.get("answers")
-    kinds = [a.get("kind") for a in answers if isinstance(a, dict)] if answers else []
-    return any(kind in STYLES for kind in kinds)
+    if not isinstance(answers, list):
+        return False
+    return any(answer.get("kind") in STYLES for answer in answers if isinstance(answer, dict))
 
 
 def _caption(row: Row, *, media: MediaIndex, settings: WorldSettings) -> Example:
-    (answer,) = row.value("answers")
-    style = cast("CaptionStyle", answer["kind"])
-    video, truth = row.text("video"), row.value("truth")
+    answers = row.value("answers")
+    if len(answers) != 1:
+        raise ConfigError(
+            f"{row.where} has {len(answers)} answers, one of them a caption.", "a row a caption."
+        )
+    answer = Row(f"{row.where}, caption", answers[0])
+    style, video = cast("CaptionStyle", answer.text("kind")), row.text("video")
+    scene = _scene(row, style, settings)
 
     def measure(text: str) -> tuple[Measure, ...]:
         # Made for each text: what a witness has looked at is large.
-        return measure_caption(Witness(from_mapping(Scene, truth), settings), style, text)
+        return measure_caption(Witness(scene, settings), style, text)
 
     return Example(
         id=row.text("id"),
         cluster=video,
         footage=media.footage(video, "videos"),
-        prompt=str(answer["text"]),
-        answer=str(answer["answer"]),
+        prompt=answer.text("text"),
+        answer=answer.text("answer"),
         groups={"type": style},
         measure=measure,
         max_new_tokens=CAPTION_TOKENS,
     )
+
+
+def _scene(row: Row, style: CaptionStyle, settings: WorldSettings) -> Scene:
+    """Return what a clip shows, once its true caption could be made of it.
+
+    Raises:
+        ConfigError: it is missing, or no scene of the small world.
+    """
+    truth = row.value("truth")
+    try:
+        scene = from_mapping(Scene, truth)
+        measure_caption(Witness(scene, settings), style, "")
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, IndexError) as cause:
+        found = cause.message if isinstance(cause, ConfigError) else repr(cause)
+        raise ConfigError(f"{row.where}: truth is no clip: {found}", "write it anew.") from cause
+    return scene

@@ -5,13 +5,14 @@ files and headers; imports no torch itself.
 
 An adapter that this library trained says which numbers it was trained over, by a digest of the
 first row of every weight it changes: shapes alone do not tell two models of one size apart. One
-that was trained over integers says so: what it was added to are the numbers these stand for.
+that was trained over integers says so: what it was added to are the numbers these stand for. How
+these rows were stored is told too: a copy in float16 has no bfloat16 number in full.
 """
 
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,11 +26,12 @@ from llava_video.model.sources import ADAPTER_CONFIG, Sources, name_of
 from llava_video.planning.memory import WEIGHT_FORMATS
 from llava_video.values import WeightFormat
 
-# A text in the adapter's file: how the base's decoder was stored in training, and the digest of its
-# numbers. One text: several would stand in another order each time.
+# A text in the adapter's file: how the base's decoder was stored in training, the digest of its
+# numbers, and their dtypes in its files. One text: several would stand in another order each time.
 TRAINED_OVER: Final = "trained_over"
 
 _LOW_RANK = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(\.default)?\.weight")
+_ROUNDED = "F16"  # has fewer small numbers than the digest tells apart
 # How the module that an adapter wraps is spelled in its file; the first that gives a known name.
 _WRAPPERS = ("base_model.model.", "base_model.", "model.", "")
 # The only weights that are ever stored as integers, so the only ones not to merge with.
@@ -165,11 +167,12 @@ def read_adapter(folder: Path, shard: Shard, dimensions: ModelDimensions) -> Ada
 
 
 def check_numbers(
-    sources: Sources, adapter: Adapter, base: Iterable[Shard], dimensions: ModelDimensions
+    sources: Sources, adapter: Adapter, base: Sequence[Shard], dimensions: ModelDimensions
 ) -> None:
     """See that the base is the one an adapter was trained over, where the adapter says it.
 
-    Where it does not, another name than the one it gives is worth a warning.
+    Where it does not, another name than the one it gives is worth a warning; and so are other
+    numbers where float16 is on one side alone, for it rounds what bfloat16 and float32 hold.
 
     Args:
         sources: the adapter's and the base's folders.
@@ -180,7 +183,7 @@ def check_numbers(
     Raises:
         CheckpointError: the base's numbers are others.
     """
-    told = adapter.file.notes.get(TRAINED_OVER, "").partition(" ")[2]
+    _, told, dtypes, *_ = [*adapter.file.notes.get(TRAINED_OVER, "").split(" "), "", "", ""]
     if not told:
         named = read_json_object(sources.folder / ADAPTER_CONFIG).get("base_model_name_or_path")
         found = name_of(sources.base) if sources.base else ""
@@ -193,7 +196,19 @@ def check_numbers(
                 sources.base,
             )
         return
-    if base_digest(adapter.pairs, base, dimensions) != told:
+    if base_digest(adapter.pairs, base, dimensions) == told:
+        return
+    stored = stored_dtypes(adapter.pairs, base, dimensions)
+    if dtypes and dtypes != stored and _ROUNDED in f"{dtypes},{stored}".split(","):
+        _log.warning(
+            "the adapter %s was trained over %s numbers and is put over those of %s in %s: whether "
+            "they are the same ones, rounded, is not told.",
+            sources.folder,
+            dtypes,
+            sources.base,
+            stored,
+        )
+    else:
         raise CheckpointError(
             f"the adapter {sources.folder} was trained over other numbers than those of "
             f"{sources.base}, whose shapes are the same.",
@@ -204,7 +219,7 @@ def check_numbers(
 def base_digest(changed: Iterable[str], base: Iterable[Shard], dimensions: ModelDimensions) -> str:
     """Return what tells the numbers of some weights from others of the same shapes.
 
-    Rounded to bfloat16, so that copies of a checkpoint in several precisions have one.
+    Rounded to bfloat16, so that a checkpoint's copies in bfloat16 and float32 have one.
 
     Args:
         changed: parameters by our name, of two axes.
@@ -213,13 +228,7 @@ def base_digest(changed: Iterable[str], base: Iterable[Shard], dimensions: Model
     """
     import torch
 
-    known, wanted = our_names(dimensions), set(changed)
-    places = {
-        known[name]: (shard, name)
-        for shard in base
-        for name in shard.shapes
-        if known.get(name) in wanted
-    }
+    places = _places(changed, base, dimensions)
     rows: dict[str, bytes] = {}
     with ShardReader() as reader:
         for ours, place in sorted(places.items(), key=lambda one: one[1][0].path):
@@ -229,6 +238,32 @@ def base_digest(changed: Iterable[str], base: Iterable[Shard], dimensions: Model
     for ours in sorted(rows):  # in whichever order and files they lie
         digest.update(ours.encode() + rows[ours])
     return digest.hexdigest()
+
+
+def stored_dtypes(
+    changed: Iterable[str], base: Iterable[Shard], dimensions: ModelDimensions
+) -> str:
+    """Return how some weights are stored, as safetensors spells it: "BF16", of several "BF16,F32".
+
+    Args:
+        changed: parameters by our name.
+        base: files that hold them.
+        dimensions: the model's.
+    """
+    places = _places(changed, base, dimensions)
+    return ",".join(sorted({shard.dtypes[name] for shard, name in places.values()}))
+
+
+def _places(
+    changed: Iterable[str], base: Iterable[Shard], dimensions: ModelDimensions
+) -> dict[str, Place]:
+    known, wanted = our_names(dimensions), set(changed)
+    return {
+        known[name]: (shard, name)
+        for shard in base
+        for name in shard.shapes
+        if known.get(name) in wanted
+    }
 
 
 def _check_plain(folder: Path, values: JsonFields) -> None:

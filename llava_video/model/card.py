@@ -11,10 +11,11 @@
 
 Shares are of 1; `low` and `high` bound the 95 % interval, `blind` is what the same model reaches
 without seeing the video, null where that was not measured. A card.json without `card` is somebody
-else's and is not read. Knows no weight.
+else's and is not read; one of another version is told of and left. Knows no weight.
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from llava_video.model.json_fields import read_json_object
 CARD_FILE: Final = "card.json"
 SMALL_WORLD: Final = "small"
 _VERSION_KEY, _VERSION = "card", 1
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +143,10 @@ class ModelCard:
 def read_card(folder: str | Path) -> ModelCard | None:
     """Read the card beside a checkpoint; None where there is none.
 
+    One of another version is worth a warning: the model answers without it.
+
     Raises:
-        CheckpointError: it is of another version, or not what it should be.
+        CheckpointError: it is not what it should be.
     """
     path = Path(folder) / CARD_FILE
     if not path.is_file():
@@ -149,16 +154,22 @@ def read_card(folder: str | Path) -> ModelCard | None:
     values = read_json_object(path)
     if _VERSION_KEY not in values:
         return None
-    if values.pop(_VERSION_KEY) != _VERSION:
-        raise CheckpointError(
-            f"{path} is no card of version {_VERSION}.", "read it with a newer llava_video."
+    version = values.pop(_VERSION_KEY)
+    if version != _VERSION:
+        _log.warning(
+            "%s is no card of version %d but of %r: what it says of the model is not known. "
+            "Another llava_video reads it.",
+            path,
+            _VERSION,
+            version,
         )
+        return None
     try:
         return from_mapping(ModelCard, values)
     except ConfigError as cause:
-        raise CheckpointError(
-            f"{path} is no card: {cause.message}", f"mend it: {cause.hint}"
-        ) from cause
+        error = CheckpointError(f"{path} is no card: {cause.message}", f"mend it: {cause.hint}")
+        error.names_fields = True
+        raise error from cause
 
 
 def write_card(

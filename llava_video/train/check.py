@@ -1,18 +1,20 @@
 """A mixture → what is in it, before anything is trained: every file opened, every token counted.
 
-Of a video one frame is decoded, a picture whole. Knows no weights.
+Of a video one frame is decoded, a picture whole; of a folder of frames the first one whole, of the
+others the headers. Knows no weights.
 """
 
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from llava_video.errors import ExampleError
 from llava_video.train.examples import ExampleMaker, Measure
 from llava_video.train.mixture import Record
 
-_MOST_NAMED = 20
+_MOST_NAMED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,8 @@ class DataReport:
         counted = ", ".join(f"{num} {kind}" for kind, num in kinds.most_common())
         lines.append(f"{len(self.broken):,} broken{': ' + counted if counted else ''}.")
         lines += [f"  {one.message}" for one in self.broken[:_MOST_NAMED]]
-        if len(self.broken) > _MOST_NAMED:
-            lines.append(f"  and {len(self.broken) - _MOST_NAMED:,} more; --json names all.")
-        return lines
+        num_left = len(self.broken) - _MOST_NAMED
+        return lines if num_left <= 0 else [*lines, f"  and {num_left:,} more: --json names all."]
 
 
 def check_data(

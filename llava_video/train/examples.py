@@ -88,10 +88,12 @@ class ExampleMaker:
     def measure(self, record: Record) -> Measure:
         """Open everything an example shows and count its tokens; of a video one frame is decoded.
 
+        Of a folder of frames every picture's header is read.
+
         Raises:
             ExampleError: see `example`.
         """
-        return self._with_opened(record, lambda written, opened: written.measure())
+        return self._with_opened(record, _measured)
 
     def example(self, record: Record) -> Example:
         """Return the example of a record.
@@ -281,6 +283,13 @@ class Written:
             num_visual=num_visual,
             num_learned=sum(label != IGNORED for label in self.labels),
         )
+
+
+def _measured(written: Written, opened: Sequence[Opened]) -> Measure:
+    for visual in opened:
+        if isinstance(visual, OpenedVideo) and isinstance(visual.decoder, FrameFolder):
+            visual.decoder.check_headers()
+    return written.measure()
 
 
 def _num_shared(apart: Sequence[Labelled], learned: Sequence[int]) -> int:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from llava_video import backends
 from llava_video.errors import CheckpointError, ConfigError
-from llava_video.model.adapters import TRAINED_OVER, base_digest
+from llava_video.model.adapters import TRAINED_OVER, base_digest, stored_dtypes
 from llava_video.model.export import config_values, new_folder, write_json
 from llava_video.model.llava import LlavaModel
 from llava_video.model.names import file_names
@@ -106,7 +106,8 @@ def save_adapter(
         raise CheckpointError("the model has no low-rank changes to save.")
     base = find_shards(spec.sources.folder)
     digest = base_digest(changed, base, spec.config.dimensions)
-    notes = {TRAINED_OVER: f"{format_of(model)} {digest}"}
+    dtypes = stored_dtypes(changed, base, spec.config.dimensions)
+    notes = {TRAINED_OVER: f"{format_of(model)} {digest} {dtypes}"}
     with new_folder(folder) as unfinished:
         save_file(changes, unfinished / ADAPTER_FILES[0], notes)
         if others:
@@ -120,11 +121,13 @@ def save_adapter(
 
 
 def _adapter_values(spec: ModelSpec, settings: LoraSettings) -> dict[str, Any]:
-    folder = Path(spec.name)
+    folder = spec.sources.folder
+    # A folder that happens to have the name of what was read from elsewhere is not the base.
+    is_local = folder == Path(spec.name).expanduser()
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": str(folder.resolve()) if folder.is_dir() else spec.name,
+        "base_model_name_or_path": str(folder.resolve()) if is_local else spec.name,
         "r": settings.r,
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,

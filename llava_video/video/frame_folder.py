@@ -15,14 +15,14 @@ import numpy as np
 from llava_video.errors import ConfigError, SourceError
 from llava_video.values import Clip, VideoInfo
 from llava_video.video.clips import Frame, clips_at
-from llava_video.video.picture import read_picture
+from llava_video.video.picture import check_header, read_picture
 from llava_video.video.upright import fit_size
 
 _SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """Return the pictures of a folder in natural order; other and hidden files are passed over.
+    """Return the pictures of a folder in natural order; whatever else is there is passed over.
 
     Args:
         folder: not looked into further down.
@@ -34,7 +34,7 @@ def frame_files(folder: Path) -> list[Path]:
         found = [
             path
             for path in folder.iterdir()
-            if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+            if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
         ]
     except OSError as cause:
         raise SourceError(f"{folder} cannot be read: {cause.strerror}.") from cause
@@ -110,6 +110,15 @@ class FrameFolder:
         return clips_at(
             self.info, times_s, self._frames, chunk_frames=chunk_frames, name=self._name
         )
+
+    def check_headers(self) -> None:
+        """See that all of them begin as pictures do; none is decoded.
+
+        Raises:
+            SourceError: one does not; it is named.
+        """
+        for path in self._files:
+            check_header(path)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -4,7 +4,10 @@ Knows no model. The reference ignores the EXIF orientation of photographs and sh
 pictures lying on their sides; here it is applied.
 """
 
+import contextlib
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +49,16 @@ def read_picture(
     return _from_source(source)
 
 
+def check_header(path: Path) -> None:
+    """See that a file begins as a picture does, without decoding it.
+
+    Raises:
+        SourceError: missing, empty, no picture, or too large to be one.
+    """
+    with _opened(open_source(path)):
+        pass
+
+
 def _from_array(picture: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if picture.dtype != np.uint8 or 0 in picture.shape:
         raise SourceError(f"an array of shape {picture.shape}, {picture.dtype}.", _HINT)
@@ -57,13 +70,19 @@ def _from_array(picture: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 
 def _from_source(source: Source) -> npt.NDArray[np.uint8]:
+    with _opened(source) as picture:
+        return _upright(picture, source.name)
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[Image.Image]:
     reader = source.reader()
     try:
         with warnings.catch_warnings():
             # Pillow warns of pictures beyond 89 megapixels and refuses twice that: refuse both.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(reader) as picture:
-                return _upright(picture, source.name)
+                yield picture
     except UnidentifiedImageError as cause:
         raise SourceError(f"{source.name} is no picture that Pillow reads.", _HINT) from cause
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:

@@ -83,3 +83,13 @@ def test_what_is_wrong_is_told_before_a_model_is_loaded(refused, folder: Path, t
     item = {"id": "a", "video": "a.mp4", "question": "Q", "type": "t", "answer": "x"}
     (folder / "questions.json").write_text(json.dumps([item]))
     assert "a.mp4 is not in" in refused("eval", "questions", folder, *model)
+
+
+def test_fields_of_a_file_are_no_options(refused, folder: Path, tiny_folder: Path) -> None:
+    said = refused("eval", "questions", folder, "-m", tiny_folder, "--device", "cuda:99")
+    assert "--device cuda:99" in said
+    row = {"id": "a", "video": "v.mp4", "answers": [{"kind": "short", "text": "Q", "answer": "A"}]}
+    (folder / "w.jsonl").write_text(json.dumps(row | {"truth": {"name": "x"}}))
+    said = refused("eval", "world-captions", folder, "-m", tiny_folder)
+    assert "num_frames" in said
+    assert "--num-frames" not in said

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,10 @@ def test_what_its_makers_say_of_it_is_shown(run) -> None:
     assert out.startswith("model     demo\n")
     assert out.rstrip().endswith(str(read_spec("demo").card).rstrip())
     assert json.loads(run("models", "demo", "--json").out)["card"]["world"] == "small"
+
+
+def test_what_is_wrong_with_a_card_is_no_option(refused, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
+    (folder / "card.json").write_text('{"card": 1, "name": "x", "seed": true}')
+    said = refused("plan", tmp_path / "no-clip.mp4", "-m", folder)
+    assert "is no card: seed = True." in said

@@ -87,3 +87,5 @@ def test_names_of_a_file_stay() -> None:
     error = ConfigError("max_frames = 0.", "give max_frames=1.")
     assert error_words(error) == ("--max-frames 0.", "give --max-frames 1.")
     assert error_words(error, keeps_names=True) == ("max_frames = 0.", "give max_frames=1.")
+    error.names_fields = True
+    assert error_words(error) == ("max_frames = 0.", "give max_frames=1.")

@@ -55,6 +55,17 @@ def test_a_broken_question_says_what_is_wrong(tmp_path: Path, questions, message
     assert sound.trouble is None
 
 
+def test_pairs_to_learn_a_preference_from_are_no_questions(tmp_path: Path) -> None:
+    """As `llava-video world --preferences` writes them beside the questions."""
+    (tmp_path / "v.mp4").write_bytes(b"")
+    item = {"id": "a", "video": "v.mp4", "question": "Day?", "type": "yes/no", "answer": False}
+    pair = {"id": "a-0", "video": "v.mp4", "prompt": "Day?", "chosen": "no", "rejected": "yes"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(item) + "\n")
+    (tmp_path / "train_preferences.jsonl").write_text(json.dumps(pair) + "\n")
+    (one,) = read_questions(tmp_path)
+    assert (one.id, one.trouble) == ("a", None)
+
+
 def test_the_small_worlds_training_files(tmp_path: Path) -> None:
     """A conversation and a caption about one clip, as `world/` writes them."""
     shape = {"kind": "shape", "text": "What shape?", "answer": "disc", "seconds": None}

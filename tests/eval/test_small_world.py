@@ -5,6 +5,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,12 +90,45 @@ def test_the_folder_says_what_was_certain(folder: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_line_is_told(tmp_path: Path) -> None:
     item = {"id": "a", "video": "v.mp4", "answers": [{"kind": "short", "text": "Q", "answer": "A"}]}
-    lines = ["no json", json.dumps(item), json.dumps(item | {"truth": {"name": "x"}})]
-    (tmp_path / "w.jsonl").write_text("\n".join(lines) + "\n")
-    broken, without, whole = read_captions(tmp_path)
+    (tmp_path / "w.jsonl").write_text(f"no json\n{json.dumps(item)}\n")
+    broken, without = read_captions(tmp_path)
     assert "no JSON" in str(broken.trouble)
     assert "has no 'truth'" in str(without.trouble)
-    assert "v.mp4 is not in" in str(whole.trouble)
+
+
+def zorked(truth: dict[str, Any]) -> dict[str, Any]:
+    return truth | {"things": [truth["things"][0] | {"shape": "zork"}, *truth["things"][1:]]}
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda row: row | {"video": "v.mp4"}, "v.mp4 is not in"),
+        (lambda row: row | {"truth": {"x": 1}}, "truth is no clip: Scene has no setting 'x'"),
+        (lambda row: row | {"truth": 7}, "truth is no clip"),
+        (lambda row: row | {"truth": zorked(row["truth"])}, "truth is no clip: KeyError('zork')"),
+        (lambda row: row | {"truth": row["truth"] | {"rate_hz": 0.0}}, "truth is no clip"),
+        (lambda row: row | {"truth": row["truth"] | {"width_px": "a"}}, "width_px = 'a'"),
+        (lambda row: row | {"answers": 2 * row["answers"]}, "has 2 answers"),
+        (lambda row: row | {"answers": [{"kind": "short", "text": "Q"}]}, "has no 'answer'"),
+    ],
+)
+def test_a_caption_that_cannot_be_judged_is_told_before_it_is_asked(
+    folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], dict[str, Any]], found: str
+) -> None:
+    """And it ends neither the reading nor the evaluation: the next one is whole."""
+    rows = [r for r in read_records(folder / "train.jsonl") if r["answers"][0]["kind"] == "short"]
+    lines = [json.dumps(change(rows[0])), json.dumps(rows[1])]
+    (tmp_path / "w.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "videos").symlink_to(folder / "videos")
+    broken, whole = read_captions(tmp_path)
+    assert found in str(broken.trouble)
+    assert whole.trouble is None
+
+
+def test_answers_that_are_no_list_are_no_caption(tmp_path: Path) -> None:
+    (tmp_path / "w.jsonl").write_text('{"id": "a", "video": "v.mp4", "answers": 7}\n')
+    assert list(read_captions(tmp_path)) == []
 
 
 def test_shares_stand_in_report_and_table(oracle: LlavaVideo, copy: Callable[[str], Path]) -> None:

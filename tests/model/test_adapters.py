@@ -6,6 +6,7 @@ from pathlib import Path
 
 import overlay_cases as cases
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from llava_video.errors import CheckpointError
@@ -14,6 +15,7 @@ from llava_video.model.adapters import (
     adapter_of,
     base_digest,
     is_beside,
+    stored_dtypes,
 )
 from llava_video.model.dimensions import ModelDimensions
 from llava_video.model.matching import match_tensors
@@ -126,6 +128,45 @@ def test_a_base_with_other_numbers_is_refused(
         open_weights(find_sources(sibling, adapter=folder), dimensions)
     assert str(sibling) in caught.value.message
     assert "base= names another base" in caught.value.hint
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_copy_in_float16_is_worth_a_warning(
+    base: Path,
+    tmp_path: Path,
+    dimensions: ModelDimensions,
+    caplog: pytest.LogCaptureFixture,
+    dtype: torch.dtype,
+):
+    """1e-6 is between two numbers of float16, 6e-8 apart there, and three digits of bfloat16."""
+    whole = cases.stored(base)
+    whole[f"{cases.Q_PROJ}.weight"][0, :8] = torch.arange(1, 9) * 1.234e-6
+    whole = {name: tensor.to(dtype) for name, tensor in whole.items()}
+    trained = cases.write_model(base, tmp_path / "trained", whole)
+    shards = find_shards(trained)
+    told = f"plain {base_digest([Q_WEIGHT], shards, dimensions)}"
+    stored = stored_dtypes([Q_WEIGHT], shards, dimensions)
+    assert stored == {torch.bfloat16: "BF16", torch.float32: "F32"}[dtype]
+    half = {name: tensor.half() for name, tensor in whole.items()}
+    rounded = cases.write_model(base, tmp_path / "half", half)
+    folder = write_told(base, tmp_path / "adapter", {TRAINED_OVER: f"{told} {stored}"})
+    with caplog.at_level(logging.WARNING):
+        open_weights(find_sources(trained, adapter=folder), dimensions)
+        assert caplog.text == ""
+        open_weights(find_sources(rounded, adapter=folder), dimensions)
+    assert f"trained over {stored} numbers" in caplog.text
+    assert f"{rounded} in F16" in caplog.text
+    # Others of its own dtype, or of one that rounds nothing away, are refused as before, and so is
+    # a rounded one where the adapter does not say how its base was stored.
+    for other in (torch.bfloat16, torch.float32):
+        name = str(other).removeprefix("torch.")
+        changed = {n: (t + 0.5 if "q_proj" in n else t).to(other) for n, t in whole.items()}
+        sibling = cases.write_model(base, tmp_path / name, changed)
+        with pytest.raises(CheckpointError, match="trained over other numbers"):
+            open_weights(find_sources(sibling, adapter=folder), dimensions)
+    silent = write_told(base, tmp_path / "silent", {TRAINED_OVER: told})
+    with pytest.raises(CheckpointError, match="trained over other numbers"):
+        open_weights(find_sources(rounded, adapter=silent), dimensions)
 
 
 def test_a_base_of_another_name_is_worth_a_warning(

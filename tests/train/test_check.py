@@ -1,7 +1,6 @@
 """The report of a data set: all of it looked into, what is broken listed and counted."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +39,23 @@ def test_the_report(tiny_spec: ModelSpec, media: Path, good_entries: list[dict[s
     assert "none.png" in text
 
 
-def test_people_are_told_the_first_of_many_broken_ones():
-    broken = tuple(Broken(str(idx), "lost", f"number {idx} is lost.") for idx in range(23))
-    report = DataReport(
-        num_examples=23,
-        num_by_modality={"text": 23},
-        num_broken=23,
-        broken=broken,
-        tokens=(0, 0, 0),
-        total_tokens=0,
-        visual_share=0.0,
-        learned_share=0.0,
-    )
-    lines = report.lines()
-    assert "23 broken: 23 lost." in lines
-    assert lines[-2:] == ["  number 19 is lost.", "  and 3 more; --json names all."]
-    assert replace(report, broken=broken[:20]).lines()[-1] == "  number 19 is lost."
+def test_of_many_broken_ones_the_first_are_named_and_the_rest_counted():
+    def lines(num_broken: int) -> list[str]:
+        broken = tuple(Broken(f"{idx}", "marks", f"number {idx}.") for idx in range(num_broken))
+        return DataReport(
+            num_examples=num_broken,
+            num_by_modality={"text": num_broken},
+            num_broken=num_broken,
+            broken=broken,
+            tokens=(0, 0, 0),
+            total_tokens=0,
+            visual_share=0.0,
+            learned_share=0.0,
+        ).lines()
+
+    assert lines(1021)[2] == "1,021 broken: 1021 marks."
+    assert lines(1021)[3:23] == lines(20)[3:] == [f"  number {idx}." for idx in range(20)]
+    assert lines(1021)[23:] == ["  and 1,001 more: --json names all."]
 
 
 def test_nothing_good_is_a_report_too(tiny_spec: ModelSpec, media: Path):

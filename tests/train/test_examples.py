@@ -102,9 +102,10 @@ def test_a_folder_of_frames_is_a_video(tiny_spec: ModelSpec, tmp_path: Path):
             slower.example(record(tmp_path, *texts, video="walk", fps=fps))
         assert caught.value.kind == "frame rate"
     (tmp_path / "walk" / "11.png").write_bytes(b"damaged")
-    with pytest.raises(ExampleError, match=r"11\.png") as caught:
-        slower.example(record(tmp_path, *texts, video="walk"))
-    assert caught.value.kind == "unreadable file"
+    for look in (slower.example, slower.measure):
+        with pytest.raises(ExampleError, match=r"11\.png") as caught:
+            look(record(tmp_path, *texts, video="walk"))
+        assert caught.value.kind == "unreadable file"
 
 
 def test_pictures_and_text(tiny_spec: ModelSpec, media: Path):

@@ -1,6 +1,8 @@
 """Low-rank changes: they begin as none, learn alone, and load again merged with their base."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ from safetensors.torch import load_file
 
 from llava_video.config import from_mapping
 from llava_video.errors import CheckpointError, ConfigError
+from llava_video.model.adapters import TRAINED_OVER
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
+from llava_video.model.shards import read_header
 from llava_video.model.sources import find_sources
-from llava_video.model.spec import read_spec
+from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.train.forward import Example, TrainingModel, pack
 from llava_video.train.lora import add_lora, check_base, save_adapter
 from llava_video.train.parts import compute_again, parameter_groups, set_learning
@@ -93,10 +97,29 @@ def test_an_adapter_loads_again_merged(model: LlavaModel, tiny_folder: Path, tmp
     assert torch.allclose(again.get_parameter(f"{name}.weight"), base + 2 * up @ down, atol=1e-5)
     stored = load_file(folder / "adapter_model.safetensors")
     assert "base_model.model.model.layers.1.mlp.down_proj.lora_A.weight" in stored
+    told = read_header(folder / "adapter_model.safetensors").notes[TRAINED_OVER]
+    weights, digest, dtypes = told.split(" ")
+    assert (weights, len(digest), dtypes) == ("plain", 64, "F32")
     values = json.loads((folder / "adapter_config.json").read_text())
     assert (values["r"], values["lora_alpha"]) == (4, 8)
     with pytest.raises(ConfigError, match="over another"):
         check_base(read_spec(folder))
+
+
+def test_the_base_is_what_was_read_and_no_folder_of_its_name(
+    model: LlavaModel, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(tiny_folder, tmp_path / "demo")
+    monkeypatch.chdir(tmp_path)
+
+    def base_of(spec: ModelSpec, target: str) -> str:
+        folder = save_adapter(model, tmp_path / target, spec=spec, settings=SETTINGS)
+        values = json.loads((folder / "adapter_config.json").read_text())
+        return str(values["base_model_name_or_path"])
+
+    packaged = replace(read_spec(tiny_folder), name="demo")  # read from elsewhere
+    assert base_of(packaged, "a") == "demo"
+    assert base_of(read_spec(Path("demo")), "b") == str(tmp_path / "demo")
 
 
 def test_nothing_to_save_is_refused(tiny_folder: Path, tmp_path: Path):

@@ -196,8 +196,8 @@ def test_the_adapter_tells_its_base(tiny_folder: Path, tmp_path: Path):
     spec = read_spec(tiny_folder)
     folder = save_adapter(model, tmp_path / "a", spec=spec, settings=SETTINGS)
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        weights, digest = file.metadata()["trained_over"].split()
-    assert (weights, len(digest)) == ("int4", 64)
+        weights, digest, dtypes = file.metadata()["trained_over"].split()
+    assert (weights, len(digest), dtypes) == ("int4", 64, "F32")
     # PEFT reads it as one of its own.
     assert peft.LoraConfig.from_pretrained(folder).r == 4
     other = write_tiny_checkpoint(tmp_path / "other", seed=1)

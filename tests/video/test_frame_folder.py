@@ -22,6 +22,7 @@ def folder(tmp_path: Path) -> Path:
         picture(10 * number, *size).save(tmp_path / f"frame_{number}.png")
     (tmp_path / "notes.txt").write_text("no frame")
     (tmp_path / ".hidden.png").write_bytes(b"no frame")
+    (tmp_path / "frame_5b.png").mkdir()
     return tmp_path
 
 
@@ -56,7 +57,10 @@ def test_what_is_no_video_is_named(folder: Path, tmp_path: Path):
     for rate_hz in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="frames in a second"):
             FrameFolder(folder, rate_hz)
-    (folder / "frame_3.png").write_bytes(b"damaged")
     video = FrameFolder(folder, 2)
+    video.check_headers()
+    (folder / "frame_3.png").write_bytes(b"damaged")
+    with pytest.raises(SourceError, match=r"frame_3\.png"):
+        video.check_headers()
     with pytest.raises(SourceError, match=r"frame_3\.png"):
         list(video.clips_at([1.5]))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from llava_video.errors import SourceError
-from llava_video.video.picture import read_picture
+from llava_video.video.picture import check_header, read_picture
 
 RED_GREEN = np.zeros((4, 6, 3), np.uint8)
 RED_GREEN[:, :3, 0], RED_GREEN[:, 3:, 1] = 255, 255
@@ -94,3 +94,17 @@ def test_a_picture_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(SourceError, match="too many pixels"):
             read_picture(content)
+
+
+def test_a_header_is_read_without_the_rest(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    path = tmp_path / "a.png"
+    path.write_bytes(_png(Image.fromarray(noise))[:-2000])
+    check_header(path)
+    with pytest.raises(SourceError, match="damaged picture"):
+        read_picture(path)
+    path.write_bytes(b"no picture")
+    with pytest.raises(SourceError, match="no picture that Pillow reads"):
+        check_header(path)
+    with pytest.raises(SourceError, match=r"gone\.png"):
+        check_header(tmp_path / "gone.png")
