@@ -157,13 +157,13 @@ def test_too_slow(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def slowly(*arguments: Any) -> Any:
         for chunk in read(*arguments):
-            time.sleep(0.02)
+            time.sleep(0.1)
             yield chunk
 
     monkeypatch.setattr(object_store, "_CHUNK_BYTES", 256)
     monkeypatch.setattr(object_store, "_chunks", slowly)
-    with pytest.raises(SourceError, match=r"bytes after 0\.1 s, and not the end"):
-        fetch_object(f"{scheme}://bucket/a b.mp4", FetchSettings(timeout_s=0.1))
+    with pytest.raises(SourceError, match=r"bytes after 0\.5 s, and not the end"):
+        fetch_object(f"{scheme}://bucket/a b.mp4", FetchSettings(timeout_s=0.5))
 
 
 @pytest.mark.parametrize("method", ["info", "open"])
