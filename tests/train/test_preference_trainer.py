@@ -3,10 +3,6 @@
 import dataclasses
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from training_runs import broken_off, train_in_two
 
-from llava_video.config import from_mapping, to_yaml
+from llava_video.config import from_mapping
 from llava_video.errors import ExampleError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
@@ -176,28 +173,13 @@ def test_a_step_is_one_mean_over_pairs_however_it_is_cut(stage: Stage, tmp_path:
     assert np.allclose(*lines, rtol=2e-3, atol=1e-6)
 
 
-class KilledError(Exception):
-    """Stands for the end of a process."""
-
-
 def test_a_broken_run_goes_on_bit_for_bit(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """What it is compared with is the model of the stage's beginning, not of the checkpoint."""
     whole = train(stage(output=str(tmp_path / "whole")))
     settings = stage(output=str(tmp_path / "broken"))
-    computed, left = PreferenceTrainer.compute_loss, [4]
-
-    def breaking(*given: Any, **named: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KilledError
-        return computed(*given, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PreferenceTrainer, "compute_loss", breaking)
-        with pytest.raises(KilledError):
-            train(settings)
+    broken_off(settings, monkeypatch, 4, PreferenceTrainer)
     done = train(settings)
     assert done.resumed_from == 2
     one, other = weights(whole.folders["original"]), weights(done.folders["original"])
@@ -242,32 +224,12 @@ def test_broken_pairs_are_counted_or_the_end(stage: Stage, media: Path):
         train(stage(output=f"{settings.output}-strict", data={**data, "broken": "error"}))
 
 
-RUN = (
-    "import sys; from llava_video.config import read_yaml; "
-    "from llava_video.train.settings import StageSettings; "
-    "from llava_video.train.run import train; train(read_yaml(StageSettings, sys.argv[1]))"
-)
-
-
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(stage: Stage, tmp_path: Path):
     values = {"accumulate": 1, "data": {"group_by": "none"}, "warmup_ratio": 0.0}
     train(stage(output=str(tmp_path / "one"), **values))
     settings = stage(output=str(tmp_path / "two"), batch_size=1, **values)
-    path = tmp_path / "stage.yaml"
-    path.write_text(to_yaml(settings))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RUN, str(path)],
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    train_in_two(settings, tmp_path)
     names = ("loss", "grad_norm", "reward_margin", "reward_accuracy")
     lines = [
         [[line[name] for name in names] for line in metrics(stage(output=str(tmp_path / run)))]

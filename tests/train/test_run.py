@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from training_runs import KilledError, begin_process, broken_off, train_in_two
 
-from llava_video.config import from_mapping, to_yaml
+from llava_video.config import from_mapping
 from llava_video.errors import CheckpointError, ConfigError, ExampleError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
@@ -141,28 +139,6 @@ def test_a_step_is_one_mean_however_it_is_cut(stage: Stage, tmp_path: Path):
         train(settings)
         losses.append([(line["loss"], line["grad_norm"]) for line in metrics(settings)])
     assert np.allclose(*losses, rtol=1e-4)
-
-
-class KilledError(Exception):
-    """Stands for the end of a process."""
-
-
-def broken_off(stage: StageSettings, monkeypatch: pytest.MonkeyPatch, num_calls: int) -> None:
-    """Train until so many batches were computed."""
-    from llava_video.train.trainer import StageTrainer
-
-    whole, left = StageTrainer.compute_loss, [num_calls]
-
-    def computed(*given: Any, **named: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KilledError
-        return whole(*given, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StageTrainer, "compute_loss", computed)
-        with pytest.raises(KilledError):
-            train(stage)
 
 
 @pytest.mark.parametrize("num_calls", [1, 3, 4])
@@ -321,33 +297,13 @@ def test_bf16_and_layers_computed_again(stage: Stage):
     assert done[2].loss != done[0].loss
 
 
-RUN = (
-    "import sys; from llava_video.config import read_yaml; "
-    "from llava_video.train.settings import StageSettings; "
-    "from llava_video.train.run import train; train(read_yaml(StageSettings, sys.argv[1]))"
-)
-
-
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(stage: Stage, tmp_path: Path):
     """Two gloo processes of one example each a step, against one process of two."""
     values = {"accumulate": 1, "data": {"group_by": "none"}}
     whole = train(stage(output=str(tmp_path / "one"), **values))
     settings = stage(output=str(tmp_path / "two"), batch_size=1, **values)
-    path = tmp_path / "stage.yaml"
-    path.write_text(to_yaml(settings))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RUN, str(path)],
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    train_in_two(settings, tmp_path)
     lines = [metrics(stage(output=str(tmp_path / name))) for name in ("one", "two")]
     losses = [[(line["loss"], line["grad_norm"]) for line in own] for own in lines]
     assert len(losses[0]) == 6
@@ -365,11 +321,9 @@ def test_two_processes_learn_what_one_does(stage: Stage, tmp_path: Path):
 def test_a_killed_process_goes_on_bit_for_bit(stage: Stage, tmp_path: Path):
     whole = train(stage(output=str(tmp_path / "whole"), epochs=40))
     settings = stage(output=str(tmp_path / "killed"), epochs=40)
-    path = tmp_path / "stage.yaml"
-    path.write_text(to_yaml(settings))
     kills = 0
     for at_step in (5, 23, 48):
-        process = subprocess.Popen([sys.executable, "-c", RUN, str(path)])
+        process = begin_process(settings, tmp_path)
         while process.poll() is None:
             log = tmp_path / "killed" / "metrics.jsonl"
             if log.is_file() and len(log.read_text().splitlines()) >= at_step:

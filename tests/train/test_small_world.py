@@ -3,11 +3,7 @@ them leaves a plain checkpoint and goes on bit for bit."""
 
 import itertools
 import json
-import os
 import pickle
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +14,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch.utils.data import DataLoader
+from training_runs import broken_off, train_in_two
 
-from llava_video.config import from_mapping, read_yaml, to_mapping, to_yaml
+from llava_video.config import from_mapping, read_yaml, to_mapping
 from llava_video.errors import CheckpointError, ConfigError, ExampleError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.model_config import read_model_config
@@ -287,15 +284,10 @@ def test_a_stage_of_a_new_model_leaves_a_plain_checkpoint(stage: Stage, new_mode
         train(settings)
 
 
-class KilledError(Exception):
-    """Stands for the end of a process."""
-
-
 @pytest.mark.parametrize("num_calls", [2, 3])
 def test_a_broken_stage_goes_on_bit_for_bit(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_calls: int
 ):
-    from llava_video.train.trainer import StageTrainer
 
     seen: list[int] = []
     drawn = WorldExamples.__getitem__
@@ -306,18 +298,7 @@ def test_a_broken_stage_goes_on_bit_for_bit(
     assert whole.num_steps == 4
     assert seen == list(range(8))  # the second epoch has other clips
     settings = stage(output=str(tmp_path / "broken"))
-    computed, left = StageTrainer.compute_loss, [num_calls]
-
-    def breaking(*given: Any, **named: Any) -> Any:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KilledError
-        return computed(*given, **named)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StageTrainer, "compute_loss", breaking)
-        with pytest.raises(KilledError):
-            train(settings)
+    broken_off(settings, monkeypatch, num_calls)
     done = train(settings)
     assert (done.num_steps, done.resumed_from) == (4, num_calls)
     assert all(torch.equal(one, weights(done)[name]) for name, one in weights(whole).items())
@@ -372,20 +353,7 @@ def test_two_processes_learn_of_the_small_world_what_one_does(
     values = {"model": "", "new": to_mapping(new_model), "max_steps": 3}
     train(stage(output=str(tmp_path / "one"), **values))
     settings = stage(output=str(tmp_path / "two"), batch_size=1, **values)
-    path = tmp_path / "stage.yaml"
-    path.write_text(to_yaml(settings))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "llava_video", "train", "--config", str(path)],
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    train_in_two(settings, tmp_path)
     losses = [
         [line["loss"] for line in metrics(stage(output=str(tmp_path / name)))]
         for name in ("one", "two")
