@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llava_video.judging import Comparison as Comparison
     from llava_video.judging import Preference as Preference
     from llava_video.judging import Verdict as Verdict
+    from llava_video.live import LiveWindow as LiveWindow
     from llava_video.model.card import ModelCard as ModelCard
     from llava_video.model.prompt import Turn as Turn
     from llava_video.options import Options as Options
@@ -52,6 +53,7 @@ _DEFINED_IN = {
     "DecodeError": "llava_video.errors",
     "DecoderPool": "llava_video.video.sandbox",
     "Description": "llava_video.values",
+    "LiveWindow": "llava_video.live",
     "LlavaVideo": "llava_video.api",
     "LlavaVideoError": "llava_video.errors",
     "ModelCard": "llava_video.model.card",
@@ -85,6 +87,7 @@ __all__ = [
     "DecodeError",
     "DecoderPool",
     "Description",
+    "LiveWindow",
     "LlavaVideo",
     "LlavaVideoError",
     "ModelCard",

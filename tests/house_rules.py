@@ -38,6 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "footage",
         "inputs",
         "judging",
+        "live",
         "loading",
         "options",
         "preview",

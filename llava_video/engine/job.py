@@ -33,6 +33,7 @@ from llava_video.engine.settings import GenerationSettings
 from llava_video.engine.step import Work
 from llava_video.engine.writer import AnswerWriter
 from llava_video.errors import ConfigError
+from llava_video.model.encoded_frames import EncodedFrames
 from llava_video.model.llava import LlavaModel
 from llava_video.model.tokenizer import Tokenizer
 from llava_video.values import FinishReason
@@ -52,6 +53,7 @@ class Tools:
     tile_chunk: int
     arena: Arena
     prefixes: KeptPrefixes
+    encoded: EncodedFrames | None = None
 
 
 class Job:
@@ -74,7 +76,8 @@ class Job:
         self.has_ended = False
         self._tools = tools
         self._tell = tell
-        self._elements = request.elements()
+        before = request.after.elements if request.after else ()
+        self._elements = [*before, *request.elements()]
         self._prompt_tokens = tokens_of(self._elements)
         self._choices = [tools.tokenizer.encode(c) for c in request.generation.choices]
         self._writer = _writer(request, tools)
@@ -117,7 +120,7 @@ class Job:
     def find_prefix(self, prefixes: KeptPrefixes) -> KvSequence | None:
         """Return the kept prefix that saves visuals, unless the request names what to reuse."""
         request = self.request
-        if request.reuse is not None or not request.visual_tokens:
+        if request.reuse is not None or request.after or not request.visual_tokens:
             return None
         return prefixes.find(self._elements, request.position_scale, request.kv_format)
 
@@ -137,7 +140,9 @@ class Job:
         num_elements, reused_tokens = self._num_reusable(reuse)
         if reuse is not None and not reuse.is_in(arena):
             raise ConfigError("the sequence to reuse is another engine's.", "reuse one of its own.")
-        if num_elements and reuse is not None:
+        if request.after:
+            sequence = request.after.begin(arena)
+        elif num_elements and reuse is not None:
             sequence = reuse.fork(num_elements)
         else:
             sequence = KvSequence(
@@ -157,8 +162,9 @@ class Job:
             sequence.release()
             raise
         self._sequence, self._reused_tokens = sequence, reused_tokens
-        parts = parts_after(request.parts, num_elements)
-        self._rows = PromptRows(self._tools.model, parts, self._tools.tile_chunk)
+        parts = request.parts if request.after else parts_after(request.parts, num_elements)
+        tools = self._tools
+        self._rows = PromptRows(tools.model, parts, tools.tile_chunk, tools.encoded)
         self._marks_s.append(time.perf_counter())
 
     def works(self, prefill_tokens: int) -> list[Work]:
@@ -271,6 +277,9 @@ class Job:
         The last element is always computed: the answer begins with its logits.
         """
         request = self.request
+        if request.after:
+            num = len(request.after.elements)
+            return num, tokens_of(self._elements[:num])
         alike = (request.position_scale, request.kv_format)
         if reuse is None or (reuse.position_scale, reuse.kv_format) != alike:
             return 0, 0
@@ -324,7 +333,7 @@ class Job:
         kept = None
         if self._sequence and self._is_prefilled:
             self._sequence.trim()
-            if reason != "cancelled" and not self.request.is_fused:
+            if reason != "cancelled" and not (self.request.is_fused or self.request.after):
                 self._tools.prefixes.keep(self._sequence, self._elements)
             if self.request.keep:
                 kept, self._sequence = self._sequence, None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from llava_video.engine.arena import Arena
 from llava_video.engine.sequence import Element, Sequence, VisualRun
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
@@ -89,6 +90,26 @@ class FusedPart:
 Part = TextPart | VisualPart | FusedPart
 
 
+class Beginning(Protocol):
+    """Tokens that a prompt goes on from, none of which it computes."""
+
+    @property
+    def elements(self) -> tuple[Element, ...]:
+        """What they are."""
+        ...
+
+    def begin(self, arena: Arena) -> Sequence:
+        """Return a sequence of them that is the request's own, without room.
+
+        Called when the request is admitted, while no step runs; again after a CapacityError.
+
+        Raises:
+            CapacityError: the arena has no room; nothing stays reserved.
+            ConfigError: what they were taken from was released.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One answer to be made.
@@ -101,6 +122,8 @@ class Request:
         kv_format: how its keys and values are stored.
         reuse: a kept sequence; the longest prefix it shares with this prompt is not computed again.
             It stays the caller's, unchanged. None lets the engine use what it kept itself.
+        after: what the parts follow, with the position scale and the format of this request; its
+            tokens count as reused ones. None where the parts are the whole prompt.
         keep: return the answer's sequence; the caller releases it.
         cancelled: asked before every step, from any thread; True ends the answer there.
     """
@@ -111,6 +134,7 @@ class Request:
     position_scale: float = 1.0
     kv_format: KvFormat = "plain"
     reuse: Sequence | None = None
+    after: Beginning | None = field(default=None, repr=False)
     keep: bool = False
     cancelled: Callable[[], bool] = field(default=_never, repr=False)
 
@@ -125,6 +149,11 @@ class Request:
             raise ConfigError(
                 f"request {self.request_id} has {len(self.parts)} parts, one of them fused.",
                 "a visual that is fused with its prompt is one part with all of it.",
+            )
+        if self.after is not None and (self.is_fused or self.reuse is not None):
+            raise ConfigError(
+                f"request {self.request_id} goes on from tokens, and is fused or reuses others.",
+                "leave out after=, or the other.",
             )
 
     @property
@@ -188,7 +217,8 @@ class Answer:
         visual_tokens: visual tokens of the prompt.
         new_tokens: length of `token_ids`.
         reused_tokens: first tokens of the prompt that were taken from the cache, from
-            `Request.reuse` or from what an earlier request left; visuals among them were not made.
+            `Request.reuse`, `Request.after` or what an earlier request left; visuals among them
+            were not made.
         parsed: the value of a typed answer: the chosen text, or what the JSON says; None when the
             answer is free or was cut short.
         confidence: with choices, the chosen one's probability among them, 0..1; else None.

@@ -9,7 +9,7 @@ that prefill, and one token of every request that writes. Knows no video and no 
 import itertools
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 
@@ -25,8 +25,11 @@ from llava_video.engine.settings import EngineSettings
 from llava_video.engine.stepper import Stepper
 from llava_video.errors import ConfigError
 from llava_video.model.decoder import LanguageModel
+from llava_video.model.encoded_frames import EncodedFrames
 from llava_video.model.llava import LlavaModel
+from llava_video.model.sinks import Sinks, read_sinks
 from llava_video.model.tokenizer import Tokenizer
+from llava_video.values import KvFormat
 
 _CLOSED = ("the engine was closed.", "load the model again.")
 
@@ -70,6 +73,10 @@ class Scheduler:
         eos_ids: ids that end an answer; () never ends one before its length.
         repetition_penalty: the checkpoint's, for requests that name none.
         settings: chunk sizes and limits.
+
+    Attributes:
+        arena: the memory of all sequences.
+        encoded_frames: rows of frames that were shown, to be counted; None without a store.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class Scheduler:
             model.fusion.rope = settings.rope
         text = language_model.config
         self.arena = _arena(language_model, settings)
+        self.encoded_frames = _encoded_frames(settings)
         self._prefixes = KeptPrefixes(settings.kept_prefixes)
         self._admission = Admission(
             self.arena, self._prefixes, is_grouped=runs_freely(language_model, settings)
@@ -103,6 +111,7 @@ class Scheduler:
             tile_chunk=settings.tile_chunk or _tile_chunk(model, settings),
             arena=self.arena,
             prefixes=self._prefixes,
+            encoded=self.encoded_frames,
         )
         self._settings = settings
         self._lock = threading.Lock()
@@ -133,12 +142,33 @@ class Scheduler:
             self._abandoned.append(caller)
             self._sweep()
 
+    def read_sinks(
+        self, ids: Sequence[int], *, position_scale: float = 1.0, kv_format: KvFormat = "plain"
+    ) -> Sinks:
+        """Compute the first tokens of a stream, apart from the arena; see `model.sinks`.
+
+        Raises:
+            CapacityError: there is no memory for them.
+            ConfigError: as `model.sinks.read_sinks`, or the engine was closed.
+        """
+        with self._lock:  # no step of another thread is being captured meanwhile
+            if self._tools is None:
+                raise ConfigError(*_CLOSED)
+            language_model = self._tools.model.language_model
+            sinks = read_sinks(
+                language_model, ids, position_scale=position_scale, kv_format=kv_format
+            )
+        self._sweep()
+        return sinks
+
     def close(self) -> None:
         """Fail what is under way and let go of the model; the engine is of no use afterwards."""
         with self._lock:
             self._tools = self._stepper = None
             self._fail_all(ConfigError(*_CLOSED))
             self._prefixes.clear()
+            if self.encoded_frames is not None:
+                self.encoded_frames.clear()
         self._sweep()
 
     def _draw(self, source: Iterator[Request], caller: _Caller) -> None:
@@ -255,6 +285,11 @@ def _arena(language_model: LanguageModel, settings: EngineSettings) -> Arena:
         limits.append(settings.max_cache_tokens * arena.token_bytes("plain"))
     arena.limit_bytes = min(limits, default=None)
     return arena
+
+
+def _encoded_frames(settings: EngineSettings) -> EncodedFrames | None:
+    most_bytes = settings.encoded_frames_bytes
+    return EncodedFrames(most_bytes) if most_bytes else None
 
 
 def _tile_chunk(model: LlavaModel, settings: EngineSettings) -> int:

@@ -196,19 +196,23 @@ class Sequence:
             self._dropped_tokens = 0
         self.trim()
 
-    def drop_oldest(self, num_elements: int, *, num_sinks: int = 0) -> None:
+    def drop_oldest(
+        self, num_elements: int, *, num_sinks: int = 0, moved: Extent | None = None
+    ) -> None:
         """Forget elements from the front; those behind keep their positions.
 
         Args:
             num_elements: how many to forget.
             num_sinks: first elements that stay, the same at every drop.
+            moved: the sinks once more, with the keys of the places right before those behind, so
+                that no gap is left; its reference is taken over when nothing is raised.
 
         Raises:
             ConfigError: a different number of sinks than before, or fewer elements than asked.
         """
         self._check_alive()
         sink_tokens = tokens_of(self._elements[:num_sinks])
-        if self._dropped_tokens and sink_tokens != self._sink_tokens:
+        if self._dropped_tokens and not moved and sink_tokens != self._sink_tokens:
             raise ConfigError(f"num_sinks = {num_sinks} is not that of the last drop.", "keep it.")
         if num_sinks + num_elements > len(self._elements):
             raise ConfigError(
@@ -221,6 +225,11 @@ class Sequence:
         del self._elements[num_sinks : num_sinks + num_elements]
         self._sink_tokens = sink_tokens
         self._dropped_tokens += num_tokens
+        if moved:
+            self._cut(0, sink_tokens)
+            self._written.insert(0, _Share(moved, moved.span))
+            self._num_tokens += sink_tokens
+            self._sink_tokens = 0  # all stands behind the gap
 
     def save(self, path: str | Path, **facts: str) -> None:
         """Write all tokens to a safetensors file, bit for bit, for `load_sequence`.

@@ -102,6 +102,13 @@ class EngineSettings:
         unit="prompts",
         at_least=0,
     )
+    encoded_frames_bytes: int = setting(
+        0,
+        "Bytes of frames' rows kept beside the cache, so that a frame with the same pixels is not "
+        "encoded again; 0 keeps none. A frame of a 7B in bfloat16 takes 1.5 MB.",
+        unit="bytes",
+        at_least=0,
+    )
     free_running: Literal["auto", "on", "off"] = setting(
         "auto",
         "Whether tokens that no schema restricts are chosen on the device and read one step late; "

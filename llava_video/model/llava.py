@@ -13,6 +13,7 @@ from torch import nn
 from llava_video.errors import CheckpointError, ConfigError, DecodeError
 from llava_video.model.decoder import LanguageModel
 from llava_video.model.dimensions import ModelDimensions
+from llava_video.model.encoded_frames import EncodedFrames, frame_key
 from llava_video.model.frame_rows import (
     FrameGroup,
     grouped,
@@ -80,7 +81,12 @@ class LlavaModel(nn.Module):
 
     @torch.inference_mode()
     def visual_rows(
-        self, plan: VisualPlan, clips: Iterable[Clip], tile_chunk: int
+        self,
+        plan: VisualPlan,
+        clips: Iterable[Clip],
+        tile_chunk: int,
+        *,
+        encoded: EncodedFrames | None = None,
     ) -> Iterator[torch.Tensor]:
         """Yield the rows of a video or picture, frame by frame.
 
@@ -91,6 +97,8 @@ class LlavaModel(nn.Module):
             plan: the layout, and how many frames there are.
             clips: the frames, in order, in pieces of any length.
             tile_chunk: tiles per call of the tower; 2 keeps a CPU's memory warm, a GPU wants more.
+            encoded: this model's frames of earlier calls: those it holds pass no tower, those it
+                does not are kept there.
 
         Yields:
             (n, D) per frame, newline and separator rows included; `plan.num_tokens` rows in all.
@@ -104,7 +112,11 @@ class LlavaModel(nn.Module):
         self._check_learned_tokens(plan)
         calls = VisionCalls(tile_chunk, plan.tiles_per_frame, self._vision_device)
         frames = _planned_frames(plan, clips)
-        yield from exactly(self._all_rows(plan, frames, calls), plan.num_tokens, "visual tokens")
+        if encoded is None:
+            rows = self._all_rows(plan, frames, calls)
+        else:
+            rows = self._known_rows(plan, frames, calls, encoded)
+        yield from exactly(rows, plan.num_tokens, "visual tokens")
 
     def rows_of_tiles(self, plans: Sequence[VisualPlan], tiles: torch.Tensor) -> list[torch.Tensor]:
         """Return the rows of some visuals whose tiles are there, in one call of the tower.
@@ -221,6 +233,27 @@ class LlavaModel(nn.Module):
         for rows, groups in calls.over(enumerate(frames), call):
             yield from _in_order(rows, groups)
             del rows  # the reader's alone while the next are made
+
+    def _known_rows(
+        self,
+        plan: VisualPlan,
+        frames: Iterator[Clip],
+        calls: VisionCalls,
+        encoded: EncodedFrames,
+    ) -> Iterator[torch.Tensor]:
+        """Yield the rows of each frame, in order, those of known frames from the store."""
+
+        def call(numbered: list[tuple[int, Clip]]) -> list[torch.Tensor]:
+            def encode(places: list[int]) -> list[torch.Tensor]:
+                new = dict(numbered[place] for place in places)
+                groups = grouped(plan, new)
+                return list(_in_order(self._rows_of(new, plan, groups, calls.tile_chunk), groups))
+
+            keys = [frame_key(frame, plan, idx) for idx, frame in numbered]
+            return encoded.rows_of(keys, encode)
+
+        for rows in calls.over(enumerate(frames), call):
+            yield from rows
 
     def _rows_of(
         self, frames: dict[int, Clip], plan: VisualPlan, groups: list[FrameGroup], tile_chunk: int

@@ -36,10 +36,19 @@ class Evidence:
         self._forget()
 
     @classmethod
-    def recalled(cls, frames: Sequence[FrameRef]) -> "Evidence":
-        """Return the evidence of frames that were seen earlier, by someone who kept no picture."""
+    def recalled(cls, frames: Sequence[FrameRef], thumbnails: Sequence[Frame] = ()) -> "Evidence":
+        """Return the evidence of frames that were seen earlier and are not here.
+
+        Args:
+            frames: all of them, in order.
+            thumbnails: of `thumbnail`, one per frame and all of one size; () where none was kept.
+        """
         evidence = cls(len(frames))
         evidence._frames = list(frames)
+        for idx, (ref, picture) in enumerate(zip(frames, thumbnails, strict=False)):
+            if idx in evidence._picks:
+                evidence._thumbnails.append(picture)
+                evidence._thumbnail_times_s.append(ref.pts_s)
         evidence._all_black = evidence._all_same = False
         return evidence
 
@@ -123,7 +132,7 @@ class Evidence:
 
     def _note(self, frame: Frame, ref: FrameRef) -> None:
         if len(self._frames) in self._picks:
-            self._thumbnails.append(_thumbnail(frame, self._thumbnails))
+            self._thumbnails.append(thumbnail(frame, self._thumbnails))
             self._thumbnail_times_s.append(ref.pts_s)
         self._frames.append(ref)
         # Once a frame has light or moves, no later one is looked at.
@@ -141,7 +150,13 @@ def _same(one: Frame, other: Frame) -> bool:
     return int((np.maximum(one, other) - np.minimum(one, other)).max()) <= _STILL_LEVELS
 
 
-def _thumbnail(frame: Frame, earlier: Sequence[Frame]) -> Frame:
+def thumbnail(frame: Frame, earlier: Sequence[Frame] = ()) -> Frame:
+    """Return a small picture of a frame, (h, w, 3) uint8, at most 160 px wide.
+
+    Args:
+        frame: (H, W, 3) uint8.
+        earlier: pictures of the same sheet, whose size it takes.
+    """
     height_px, width_px = frame.shape[:2]
     if earlier:  # one sheet, one size
         shown_height_px, shown_width_px = earlier[0].shape[:2]

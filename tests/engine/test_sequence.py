@@ -203,3 +203,36 @@ def test_room_of_another_format_is_refused():
     sequence = Sequence(arena, kv_format="int8")
     with pytest.raises(ValueError, match="plain tokens in a sequence of int8"):
         sequence.attach(arena.reserve(3))
+
+
+def test_sinks_that_move_leave_no_gap(kv_format):
+    """What is forgotten leaves the rest contiguous, drop after drop, and forks as they were."""
+    arena = make_arena(slab_tokens=64)
+    sequence = filled(arena, [1, 2, VIDEO, 3, 4], kv_format=kv_format, room=2)
+    fork = sequence.fork()
+    before = read(arena, fork)
+
+    def moved(first_idx):
+        with Sequence(arena, kv_format=kv_format) as other:
+            other._dropped_tokens = first_idx
+            other.reserve(2)
+            write(arena, other, [1, 2])
+            extent = other._written[0].extent
+            arena.retain(extent)
+            return extent
+
+    sequence.drop_oldest(1, num_sinks=2, moved=moved(7))  # the video
+    assert [position for _, position in read(arena, sequence)] == [7, 8, 9, 10]
+    assert sequence.elements == (1, 2, 3, 4)
+    assert (sequence.num_tokens, sequence.next_idx) == (4, 11)
+    write(arena, sequence, [5])
+    sequence.drop_oldest(2, num_sinks=2, moved=moved(9))
+    assert [name for name, _ in read(arena, sequence)] == [name_of(e) for e in (1, 2, 5)]
+    assert [position for _, position in read(arena, sequence)] == [9, 10, 11]
+    assert sequence.num_shared([1, 2, 5]) == 0  # other positions than a prompt would have
+    sequence.truncate(2)
+    assert sequence.next_idx == 11  # the sinks stay where they are
+    assert read(arena, fork) == before
+    fork.release()
+    sequence.release()
+    assert arena.used_tokens == 0
