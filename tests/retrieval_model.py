@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
+from llava_video.model.encoded_frames import EncodedFrames
 from llava_video.model.llava import LlavaModel
 from llava_video.values import Clip, Grid, Newline, VisualPlan
 
@@ -80,10 +81,15 @@ class RetrievalModel(LlavaModel):
     """The model; of a video it reads tokens, not pictures: a frame's first pixels are its ids."""
 
     def visual_rows(
-        self, plan: VisualPlan, clips: Iterable[Clip], tile_chunk: int
+        self,
+        plan: VisualPlan,
+        clips: Iterable[Clip],
+        tile_chunk: int,
+        *,
+        encoded: EncodedFrames | None = None,
     ) -> Iterator[torch.Tensor]:
         """Yield the embeddings of the ids that each frame shows."""
-        del tile_chunk
+        del tile_chunk, encoded
         tokens_per_frame = plan.map_size[0] * plan.map_size[1]
         for clip in clips:
             for frame in clip.frames:

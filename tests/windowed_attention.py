@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from llava_video.model.decoder import LanguageModel
+from llava_video.ops.kv_format import dequantise, quantise
+from llava_video.values import KvFormat
 
 # (block of the query, tokens of each block) -> (first token that it sees after the sinks, and
 # positions of the sinks' first token and of that token).
@@ -44,7 +46,12 @@ def contiguous(num_frames: int) -> View:
 
 
 def masked_run(
-    model: LanguageModel, blocks: Sequence[Tensor], view: View, *, question: bool = False
+    model: LanguageModel,
+    blocks: Sequence[Tensor],
+    view: View,
+    *,
+    question: bool = False,
+    kv_format: KvFormat = "plain",
 ) -> Run:
     """Run every block after the ones before it, in one pass of all layers.
 
@@ -53,6 +60,8 @@ def masked_run(
         blocks: rows (n, D) of the sinks, then of each frame, perhaps of a question at the end.
         view: what a block's rows see, and where.
         question: whether the last block is one: it sees the window of the frame before it.
+        kv_format: what keys and values are rounded to. Codes depend on the index that a key is
+            rotated to, so each window's positions then begin at the tokens that have left.
     """
     model = _double(model)
     counts = [len(block) for block in blocks]
@@ -67,7 +76,7 @@ def masked_run(
             )
             keys.append(k)
             values.append(v)
-            attended = _attend(q, k, v, counts, view, model.config.rope_theta, question=question)
+            attended = _attend(q, k, v, counts, view, model.config.rope_theta, question, kv_format)
             hidden = hidden + layer.o_proj(attended)
             normed = _norm(hidden, layer.post_norm)
             gated = torch.nn.functional.silu(layer.gate_proj(normed)) * layer.up_proj(normed)
@@ -93,11 +102,12 @@ def _attend(
     counts: Sequence[int],
     view: View,
     theta: float,
-    *,
     question: bool,
+    kv_format: KvFormat,
 ) -> Tensor:
     """Attend block by block: all keys with a mask, at the positions that the block gives them."""
     group = q.shape[1] // k.shape[1]
+    v = _rounded(v, kv_format)
     idxs = torch.arange(len(k))
     outs, start = [], 0
     for block, count in enumerate(counts):
@@ -106,15 +116,22 @@ def _attend(
         positions = torch.where(
             idxs < counts[0], idxs + sink_position, idxs - first + first_position
         )
+        if kv_format != "plain" and block:
+            positions = positions + first - first_position
         own = idxs[start : start + count]
         is_seen = ((idxs < counts[0]) | (idxs >= first)) & (idxs <= own[:, None])
         queries = rotated(q[own], positions[own], theta)
-        keys = rotated(k, positions, theta).repeat_interleave(group, dim=1)
+        keys = _rounded(rotated(k, positions, theta), kv_format).repeat_interleave(group, dim=1)
         scores = torch.einsum("lhd,nhd->hln", queries, keys) * q.shape[2] ** -0.5
         weights = scores.masked_fill(~is_seen, -torch.inf).softmax(dim=-1)
         outs.append(torch.einsum("hln,nhd->lhd", weights, v.repeat_interleave(group, dim=1)))
         start += count
     return torch.cat(outs).flatten(1)
+
+
+def _rounded(x: Tensor, kv_format: KvFormat) -> Tensor:
+    """Return what is read back of keys or values that were stored."""
+    return dequantise(*quantise(x, kv_format), kv_format, torch.float64)
 
 
 def _norm(x: Tensor, norm: torch.nn.Module) -> Tensor:

@@ -78,6 +78,8 @@ class _Onward:
         """See `Beginning.begin`."""
         if self.held is None:
             return self._first(arena)
+        if not self.held.is_in(arena):
+            raise ConfigError("the window is another engine's.", "ask the window's own engine.")
         sequence = self.held.fork()
         if not self.num_leaving:
             return sequence
