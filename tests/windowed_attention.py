@@ -1,16 +1,22 @@
 """A stream's definition: every row of all frames in one masked run, each with its own positions.
 
-Written from the formulas in plain torch and float64, with no cache, no step and no shared code:
-whatever was computed of a frame stays (its keys and values in every layer are those of the window
-that it saw), and what a query sees is given by a mask and by positions of its own.
+Written from the formulas in plain torch and float64, without a cache or a step: whatever was
+computed of a frame stays (its keys and values in every layer are those of the window that it saw),
+and what a query sees is given by a mask and by positions of its own. At the end, what a test needs
+to hold an engine's window against it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from llava_video.engine.request import VisualPart
+from llava_video.engine.scheduler import Scheduler
+from llava_video.engine.sliding import SlidingWindow
+from llava_video.engine.step import Work, run_step
 from llava_video.model.decoder import LanguageModel
 from llava_video.ops.kv_format import dequantise, quantise
 from llava_video.values import KvFormat
@@ -143,3 +149,27 @@ def _double(model: LanguageModel) -> LanguageModel:
     copy = LanguageModel(model.config)
     copy.load_state_dict(model.state_dict())
     return copy.double()
+
+
+def rows_of(tiny: Any, part: VisualPart) -> Tensor:
+    """Return the rows (n, D) of a visual."""
+    return torch.cat(list(tiny.model.visual_rows(part.plan, part.clips(), 2)))
+
+
+def blocks_of(tiny: Any, sinks: Sequence[int], parts: Sequence[VisualPart]) -> list[Tensor]:
+    """Return what `masked_run` takes: rows of the sinks and of each frame."""
+    embedded = tiny.model.language_model.embed(torch.tensor(sinks)).detach()
+    return [embedded, *(rows_of(tiny, part) for part in parts)]
+
+
+@torch.inference_mode()
+def asked(tiny: Any, engine: Scheduler, window: SlidingWindow, rows: Tensor) -> Tensor:
+    """Return the logits (n, vocab) of a question's rows over a fork of the window."""
+    with window.sequence.fork() as fork:
+        fork.reserve(len(rows))
+        return run_step(tiny.model.language_model, engine.arena, [Work(fork, rows, len(rows))])
+
+
+def error(result: Tensor, expected: Tensor) -> float:
+    """Return the largest error over the largest value."""
+    return float((result.double() - expected).abs().max() / expected.abs().max())

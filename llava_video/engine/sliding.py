@@ -11,7 +11,7 @@ positions are those within the cache. There the unit that leaves is a token; her
 
 How positions move without touching the window. A score depends on the difference of two indices
 alone (`model/sinks`). Frames' rows keep the index they were written at, for ever; the index of the
-next one grows by n_f a frame, exactly (2^63 is 10^9 years at 30 frames of 210 tokens a second).
+next one grows by n_f a frame, exactly (2^63: 46 million years of 30 frames of 210 tokens a second).
 When D tokens have left, the sinks are stored anew at the indices D .. D + S - 1, right before the
 window: every difference is that of the positions above. The other ways, and why not:
     rotate the window's keys back   W n_f rows a step instead of S, and a bfloat16 key loses 2^-9 of

@@ -24,6 +24,7 @@ from llava_video.engine.request import (
 )
 from llava_video.engine.scheduler import Scheduler
 from llava_video.engine.settings import EngineSettings, GenerationSettings
+from llava_video.engine.sliding import SlidingWindow
 from llava_video.model.checkpoint import load_model
 from llava_video.model.dimensions import FusionConfig
 from llava_video.model.llava import LlavaModel
@@ -319,3 +320,43 @@ def facts() -> Callable[[Any], tuple[Any, ...]]:
         return (answer.text, answer.token_ids, answer.finish_reason, answer.parsed, confidence)
 
     return keep
+
+
+@pytest.fixture
+def sinks(tiny):
+    """Return the ids before the first frame of a stream."""
+    return tiny.tokenizer.encode("You see: ")
+
+
+@pytest.fixture
+def question(tiny):
+    """Return the rows of a question about a stream, (7, D)."""
+    return tiny.model.language_model.embed(torch.tensor(tiny.tokenizer.encode(" What?"))).detach()
+
+
+@pytest.fixture
+def frame(video):
+    """Return a maker of the stream's frames, of 6 tokens, or every third of 4."""
+
+    def make(idx, *, mixed=False, **options):
+        plan = {}
+        if mixed and idx % 3 == 1:
+            plan = {"newline": Newline.NONE, "num_tokens": 4}
+        return video([idx], plan=plan, **options)
+
+    return make
+
+
+@pytest.fixture
+def opened(make_engine, sinks):
+    """Return a maker of windows of three frames; they are closed before the engine is looked at."""
+    made = []
+
+    def make(engine=None, **options):
+        engine = engine or make_engine()
+        made.append(SlidingWindow(engine, sinks, **{"num_frames": 3, **options}))
+        return made[-1]
+
+    yield make
+    for window in made:
+        window.close()
