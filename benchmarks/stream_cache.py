@@ -5,9 +5,10 @@ A window of the last frames slides on by one frame at a time, through the engine
 hundredth is followed by a question. The step is bound by the frame's own rows, so it should be
 flat: good is a ratio of the last hundred steps' median to the first hundred's (of full windows)
 below 1.05, and no byte more. On a CPU that ratio is of the process's own seconds, which others on
-the machine hardly change; on a GPU, of the clock's. Beside it what the same step costs as a plain rolling window, which
-reads the whole clip anew. Shapes: "demo" is the package's model on this machine's CPU; "0.5b" and
-"7b" are drawn at their true sizes on a GPU, 210 rows a frame, one window of 32 frames.
+the machine hardly change; on a GPU, of the clock's. Beside it what the same step costs as a plain
+rolling window, which reads the whole clip anew. Shapes: "demo" is the package's model on this
+machine's CPU; "0.5b" and "7b" are drawn at their true sizes on a GPU, 210 rows a frame, one window
+of 32 frames.
 
     python benchmarks/stream_cache.py [--size demo|0.5b|7b] [--windows 10000] [--append] [--check]
 """
