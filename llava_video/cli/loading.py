@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from llava_video.cli.console import Console
 from llava_video.cli.words import MODEL_NAMES
+from llava_video.errors import ConfigError
+
+SERVED = "openai"
+_OF_FRAMES = ("picture", "jpeg_quality")
+_OF_SERVER = ("engine", "base_url", "plan_as", *_OF_FRAMES)
 
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
@@ -28,16 +33,55 @@ def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
         named: "model" and the keywords of `load`.
 
     Raises:
-        LlavaVideoError: as `load`.
+        LlavaVideoError: as `load` and `connect`; options that belong to another engine.
     """
     quiet_downloads(console)
+    _check_engine(named)
+    if named.get("engine") == SERVED:
+        return _connect(console, named)
     from llava_video.api import load
 
-    keywords = {name: value for name, value in named.items() if name != "model"}
+    keywords = {name: value for name, value in named.items() if name not in ("model", *_OF_SERVER)}
     if keywords.get("quantize", "") is None:  # not asked for, which is not the API's None
         del keywords["quantize"]
     progress = console.progress
     return load(named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords)
+
+
+def _connect(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
+    from llava_video.connecting import connect
+    from llava_video.remote.settings import RemoteSettings
+
+    asked = {name: named[name] for name in _OF_FRAMES if named.get(name) is not None}
+    return connect(
+        named["base_url"],
+        named["model"],
+        plan_as=named.get("plan_as"),
+        settings=RemoteSettings(**asked),
+        on_event=console.progress.on_event,
+    )
+
+
+def _check_engine(named: Mapping[str, Any]) -> None:
+    """See that what was given belongs to the engine that was.
+
+    Raises:
+        ConfigError: it does not, or a server's address is missing.
+    """
+    is_served = named.get("engine") == SERVED
+    own = ("model", "engine")
+    others = [name for name in named if name not in own and (name in _OF_SERVER) != is_served]
+    strange = [name for name in others if named[name] not in (None, "auto", "sdpa")]
+    if strange:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in strange)
+        where = "for a server" if not is_served else "for weights that are loaded here"
+        engine = "openai with --base-url URL" if not is_served else "local"
+        raise ConfigError(f"{flags} {'is' if len(strange) == 1 else 'are'} {where}.",
+                          f"leave it out, or --engine {engine}.")  # fmt: skip
+    if is_served and not named.get("base_url"):
+        raise ConfigError(
+            "--engine openai without an address.", "--base-url http://localhost:8000/v1"
+        )
 
 
 def quiet_downloads(console: Console) -> None:
