@@ -52,6 +52,8 @@ def chat_body(
     }
     if asked.temperature > 0:
         body |= {"top_p": asked.top_p, "seed": asked.seed}
+        if facts.kind != "other":  # theirs is the checkpoint's where none is named; -1 is all
+            body["top_k"] = asked.top_k or -1
     if asked.top_k:
         body["top_k"] = asked.top_k
     if asked.repetition_penalty is not None:
