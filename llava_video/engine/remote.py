@@ -252,7 +252,7 @@ class RemoteEngine:
         self, call: _Call, calls: dict[int, _Call], *, cancelled: bool = False
     ) -> Iterator[Event]:
         call.cancel()
-        rest = call.answer.end()
+        rest = call.answer.end(cancelled=cancelled)
         if rest:
             yield TextPiece(call.request.request_id, rest)
         del calls[call.request.request_id]

@@ -87,11 +87,19 @@ class RemoteAnswer:
             raise ServerError(f"the server ended the answer by {self._reason!r}.", "ask again.")
         return self._push(piece) if isinstance(piece, str) and piece else ""
 
-    def end(self) -> str:
-        """Say that nothing follows; return the rest of the text."""
-        if self._request.generation.choices:
-            return self._show(self._choice or self._raw.strip())
-        return self._show(self._stop.finish())
+    def end(self, *, cancelled: bool = False) -> str:
+        """Say that nothing follows; return the rest of the text.
+
+        Raises:
+            ServerError: an earlier try had said more.
+        """
+        is_choice = bool(self._request.generation.choices)
+        rest = self._show(self._choice or self._raw.strip() if is_choice else self._stop.finish())
+        if self._shown != self._told:
+            if not cancelled:
+                raise _another_answer()
+            self._shown = self._told
+        return rest
 
     def answer(self, timings: dict[str, float], *, reused_tokens: int, cancelled: bool) -> Answer:
         """Return the answer.
@@ -190,9 +198,7 @@ class RemoteAnswer:
         self._shown += piece
         if not self._told.startswith(self._shown):
             if not self._shown.startswith(self._told):
-                raise ServerError(
-                    "the server broke its answer off, and began another one.", "ask again."
-                )
+                raise _another_answer()
             more, self._told = self._shown[len(self._told) :], self._shown
             return more
         return ""
@@ -206,6 +212,11 @@ class RemoteAnswer:
         if not self._usage:
             found.append("the server told no usage: tokens of the prompt are the plan's.")
         return found
+
+
+def _another_answer() -> ServerError:
+    message = "the server broke its answer off, and began another one."
+    return ServerError(message, "ask again.")
 
 
 def _parsed(text: str) -> Any:

@@ -50,6 +50,8 @@ def chat_body(
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if settings.sends == "video":  # newer ones of vLLM cut a video to 32 frames unasked
+        body["media_io_kwargs"] = {"video": {"num_frames": -1}}
     if asked.temperature > 0:
         body |= {"top_p": asked.top_p, "seed": asked.seed}
         if facts.kind != "other":  # theirs is the checkpoint's where none is named; -1 is all

@@ -204,12 +204,15 @@ class ChatClient:
             if self.address.key:
                 headers["authorization"] = f"Bearer {self.address.key}"
             number = self._settings.max_running
+            # Reading the certificates takes half a second, which plain HTTP has no use for.
+            has_tls = self.address.base_url.startswith("https:") or self._settings.proxies
             self._http = httpx2.AsyncClient(
                 headers=headers,
                 timeout=httpx2.Timeout(
                     self._settings.silence_s, connect=self._settings.connect_s, pool=None
                 ),
                 limits=httpx2.Limits(max_connections=number, max_keepalive_connections=number),
+                verify=has_tls,
                 trust_env=self._settings.proxies,
                 follow_redirects=False,  # a key is for the address it was given for
             )
