@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -205,7 +206,7 @@ def test_a_run_goes_on_only_with_what_it_was_begun_with(
 def serve(folder: str, port: int) -> None:
     """Be a server until somebody kills it; for a child process."""
     server = ChatServer(Tokenizer(folder), port)
-    server.piece_s = 0.01
+    server.piece_s = 0.05
     server.serve_forever(0.01)
 
 
@@ -216,6 +217,13 @@ def child(folder: Path, port: int) -> Iterator[Any]:
     )
     process.start()
     try:
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1.0).close()
+                break
+            except OSError:
+                assert process.is_alive()
+                time.sleep(0.01)
         yield process
     finally:
         process.kill()
@@ -236,9 +244,10 @@ def test_a_server_killed_at_random_moments(
             target=lambda: summaries.append(run(clips, tmp_path / "broken", model)), daemon=True
         )
         thread.start()
-        for _ in range(6):
+        for _ in range(4):
             with child(tiny_folder, port):
-                time.sleep(dice.uniform(4.0, 6.0))  # of which the start takes some seconds
+                time.sleep(dice.uniform(0.1, 0.8))
+                assert thread.is_alive()  # there is something to break
         with child(tiny_folder, port):
             thread.join(120)
     assert [summary.exit_status for summary in summaries] == [0]
