@@ -49,6 +49,16 @@ def test_every_verb(model: LlavaVideo, tiny_clip: Path) -> None:
     assert [caption.text for caption in line.captions] == ["0, 6, 13, 20", "21, 27, 33, 39"]
 
 
+def test_a_conversation_is_saved_and_goes_on(
+    model: LlavaVideo, tiny_clip: Path, tmp_path: Path
+) -> None:
+    with model.chat(tiny_clip, num_frames=4, max_new_tokens=16) as chat:
+        chat.ask("how many frames")
+        chat.save(tmp_path / "talk.safetensors")
+    with model.resume(tmp_path / "talk.safetensors") as chat:
+        assert chat.ask("last index").text == "39"
+
+
 def test_a_plan_runs_and_reads_back(model: LlavaVideo, tiny_clip: Path) -> None:
     plan = model.plan(tiny_clip, WHICH, **OPTIONS)
     assert any("an estimate" in warning for warning in plan.warnings)

@@ -12,8 +12,11 @@ from llava_video.cli.words import MODEL_NAMES
 from llava_video.errors import ConfigError
 
 SERVED = "openai"
-_OF_FRAMES = ("picture", "jpeg_quality")
+_OF_FRAMES = ("picture", "jpeg_quality", "sends")
 _OF_SERVER = ("engine", "base_url", "plan_as", *_OF_FRAMES)
+# Nobody's option: how many requests a command has under way, which a server is given at once.
+_AT_ONCE = "max_running"
+_NOT_LOADS = ("model", _AT_ONCE, *_OF_SERVER)
 
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
@@ -30,7 +33,8 @@ def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
 
     Args:
         console: shows shards now, frames and tokens later.
-        named: "model" and the keywords of `load`.
+        named: "model" and the keywords of `load`, or of a server; "max_running" for how many
+            requests it is given at once.
 
     Raises:
         LlavaVideoError: as `load` and `connect`; options that belong to another engine.
@@ -41,7 +45,7 @@ def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
         return _connect(console, named)
     from llava_video.api import load
 
-    keywords = {name: value for name, value in named.items() if name not in ("model", *_OF_SERVER)}
+    keywords = {name: value for name, value in named.items() if name not in _NOT_LOADS}
     if keywords.get("quantize", "") is None:  # not asked for, which is not the API's None
         del keywords["quantize"]
     progress = console.progress
@@ -52,7 +56,8 @@ def _connect(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
     from llava_video.connecting import connect
     from llava_video.remote.settings import RemoteSettings
 
-    asked = {name: named[name] for name in _OF_FRAMES if named.get(name) is not None}
+    names = (*_OF_FRAMES, _AT_ONCE)
+    asked = {name: named[name] for name in names if named.get(name) is not None}
     return connect(
         named["base_url"],
         named["model"],
@@ -69,7 +74,7 @@ def _check_engine(named: Mapping[str, Any]) -> None:
         ConfigError: it does not, or a server's address is missing.
     """
     is_served = named.get("engine") == SERVED
-    own = ("model", "engine")
+    own = ("model", "engine", _AT_ONCE)
     others = [name for name in named if name not in own and (name in _OF_SERVER) != is_served]
     strange = [name for name in others if named[name] not in (None, "auto", "sdpa")]
     if strange:

@@ -144,6 +144,7 @@ def model_options(*, with_weights: bool) -> Callable[[F], F]:
                    help="Checkpoint that plans frames for a server.  [default: -m]"),
             _option_of("picture", MODEL, RemoteSettings),
             _option_of("jpeg_quality", MODEL, RemoteSettings),
+            _option_of("sends", MODEL, RemoteSettings),
         ]  # fmt: skip
 
     def decorate(function: F) -> F:

@@ -32,6 +32,7 @@ MODEL_NAMES = (
     "plan_as",
     "picture",
     "jpeg_quality",
+    "sends",
 )
 
 

@@ -162,10 +162,12 @@ def test_a_second_ctrl_c_stops_at_once(clips: Path, tiny_folder: Path, tmp_path:
 def test_a_server_can_answer(run, clips: Path, tiny_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with serving(Tokenizer(tiny_folder)) as server:
+        server.piece_s = 0.01
         engine = ("--engine", "openai", "--base-url", server.url, "--plan-as", tiny_folder)
         asked = ("--task", "ask", "-p", QUESTION, "--max-new-tokens", "64", "--no-sandbox")
-        done = run("archive", clips, "--out", out, *asked, *engine, "-m", MODEL)
-        assert done.status == 0
+        few = ("--in-flight", "2")
+        done = run("archive", clips, "--out", out, *asked, *engine, "-m", MODEL, *few)
+        assert (done.status, server.most_working) == (0, 2)
         rows = rows_in(out)
         assert [row["answers"][0]["text"] for row in rows] == [truth(n) for n in range(NUM_CLIPS)]
         unnamed = run("replay", out, "3")
