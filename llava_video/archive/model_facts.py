@@ -21,7 +21,8 @@ def model_facts(model: LlavaVideo) -> dict[str, Any]:
     """
     spec = model.spec
     if spec.server is not None:
-        return {**spec.server.to_mapping(), "template": spec.config.template}
+        server = spec.server.to_mapping()
+        return {"engine": server["engine"], "server": server, "template": spec.config.template}
     commit = commit_of(spec.folder) or spec.revision
     return {
         "weights": f"{spec.name} at {commit}" if commit else _files_of(model),

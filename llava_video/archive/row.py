@@ -19,7 +19,6 @@ from llava_video.archive.row_schema import ROW, SCHEMA_VERSION
 from llava_video.archive.unit import Item, Unit, UnitError
 from llava_video.config import to_mapping
 from llava_video.errors import ConfigError
-from llava_video.remote.facts import ServerFacts
 from llava_video.timeline import Timeline
 from llava_video.values import Description, Segment
 from llava_video.video.span import parse_time
@@ -65,14 +64,14 @@ class Maker:
         attempts: this one included.
         model: the checkpoint's name, of rows without an answer.
         revision: hash of the model's weights, as the run's keys have it; None where nobody knows.
-        server: what answers in place of weights; None of a model run here.
+        server: what a server says of itself that answers; None of a model run here.
     """
 
     worker: str = ""
     attempts: int = 1
     model: str = ""
     revision: str | None = None
-    server: ServerFacts | None = None
+    server: Mapping[str, Any] | None = None
 
 
 def make_row(
@@ -236,7 +235,7 @@ def _base(unit: Unit, asked: Asked, maker: Maker) -> Row:
             "reader": "",
             "reader_reason": "",
             "versions": {},
-            "server": maker.server.to_mapping() if maker.server else None,
+            "server": dict(maker.server) if maker.server else None,
         },
         "timings": {},
         "run": _run(maker, 0),

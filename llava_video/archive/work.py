@@ -130,12 +130,13 @@ class Worker:
             )
 
     def _maker(self, unit: Unit) -> Maker:
+        server = self._model.spec.server
         return Maker(
             worker=str(os.getpid()),
             attempts=unit.attempts + 1,
             model=self._model.spec.name,
             revision=self._revision,
-            server=self._model.spec.server,
+            server=server.to_mapping() if server else None,
         )
 
 

@@ -3,8 +3,9 @@
 Imports torch, through `llava_video.api`, only when a model is loaded.
 """
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llava_video.cli.console import Console
@@ -42,7 +43,7 @@ def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
     quiet_downloads(console)
     _check_engine(named)
     if named.get("engine") == SERVED:
-        return _connect(console, named)
+        return server_of(named)(on_event=console.progress.on_event)
     from llava_video.api import load
 
     keywords = {name: value for name, value in named.items() if name not in _NOT_LOADS}
@@ -52,18 +53,19 @@ def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
     return load(named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords)
 
 
-def _connect(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
+def server_of(named: Mapping[str, Any]) -> "Callable[..., LlavaVideo]":
+    """Return what connects to the server that was named; other processes can be handed it."""
     from llava_video.connecting import connect
     from llava_video.remote.settings import RemoteSettings
 
     names = (*_OF_FRAMES, _AT_ONCE)
     asked = {name: named[name] for name in names if named.get(name) is not None}
-    return connect(
+    return functools.partial(
+        connect,
         named["base_url"],
         named["model"],
         plan_as=named.get("plan_as"),
         settings=RemoteSettings(**asked),
-        on_event=console.progress.on_event,
     )
 
 

@@ -26,6 +26,8 @@ from llava_video.remote.settings import RemoteSettings
 _MOST_EVENT_BYTES: Final = 2**23
 _MOST_BODY_BYTES: Final = 2**24
 _END: Final = "[DONE]"
+# Longest silence of a server that is asked what it is, which is no work, s.
+_ASKED_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,8 @@ class ChatClient:
         return future
 
     async def _get(self, url: str) -> Any:
-        async with self._open("GET", url, b"") as response:
+        silence_s = min(_ASKED_S, self._settings.silence_s)
+        async with self._open("GET", url, b"", silence_s) as response:
             return _json_of(await _body_of(response, self.address), self.address)
 
     async def _post(self, path: str, body: bytes, tell: Tell) -> None:
@@ -165,7 +168,8 @@ class ChatClient:
 
     async def _answer(self, path: str, body: bytes, tell: Tell) -> None:
         """Try once."""
-        async with self._open("POST", self.address.base_url + path, body) as response:
+        url, silence_s = self.address.base_url + path, self._settings.silence_s
+        async with self._open("POST", url, body, silence_s) as response:
             if not _is_stream(response):  # a server that does not stream answers whole
                 value = _json_of(await _body_of(response, self.address), self.address)
                 tell(Chunk(_checked(value, self.address)))
@@ -183,10 +187,15 @@ class ChatClient:
             raise broken("broke its answer off.", self.address)
 
     @contextlib.asynccontextmanager
-    async def _open(self, method: str, url: str, body: bytes) -> AsyncIterator[httpx2.Response]:
+    async def _open(
+        self, method: str, url: str, body: bytes, silence_s: float
+    ) -> AsyncIterator[httpx2.Response]:
         """Open a successful reply; everything else is a fault."""
+        connect_s = self._settings.connect_s
+        timeout = httpx2.Timeout(silence_s, connect=connect_s, pool=None)
+        client, content = self._client(), body or None
         try:
-            async with self._client().stream(method, url, content=body or None) as response:
+            async with client.stream(method, url, content=content, timeout=timeout) as response:
                 if not response.is_success:
                     text = await _body_of(response, self.address)
                     raise fault_of_status(
@@ -194,7 +203,7 @@ class ChatClient:
                     )
                 yield response
         except httpx2.TransportError as error:
-            raise _fault_of(error, self.address, self._settings) from error
+            raise _fault_of(error, self.address, connect_s, silence_s) from error
         except httpx2.InvalidURL as error:
             raise broken(f"cannot be asked: {error}.", self.address, "see base_url.") from error
 
@@ -208,9 +217,6 @@ class ChatClient:
             has_tls = self.address.base_url.startswith("https:") or self._settings.proxies
             self._http = httpx2.AsyncClient(
                 headers=headers,
-                timeout=httpx2.Timeout(
-                    self._settings.silence_s, connect=self._settings.connect_s, pool=None
-                ),
                 limits=httpx2.Limits(max_connections=number, max_keepalive_connections=number),
                 verify=has_tls,
                 trust_env=self._settings.proxies,
@@ -265,14 +271,16 @@ def _has_reason(value: Mapping[str, Any]) -> bool:
     return any(isinstance(one, Mapping) and one.get("finish_reason") for one in value["choices"])
 
 
-def _fault_of(error: httpx2.TransportError, address: Address, settings: RemoteSettings) -> Fault:
+def _fault_of(
+    error: httpx2.TransportError, address: Address, connect_s: float, silence_s: float
+) -> Fault:
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError):
         return Fault(broken(f"cannot be asked: {error}.", address).error)
     if isinstance(error, httpx2.ConnectTimeout):
-        message = f"did not take a connection within {settings.connect_s:g} s."
+        message = f"did not take a connection within {connect_s:g} s."
         return broken(message, address, "is it running, and reachable from here?")
     if isinstance(error, httpx2.TimeoutException):
-        message = f"was silent for {settings.silence_s:g} s."
+        message = f"was silent for {silence_s:g} s."
         return broken(message, address, "see its log; silence_s says how long to wait.")
     if isinstance(error, httpx2.ConnectError):
         message = f"cannot be reached: {error}."

@@ -34,7 +34,7 @@ def test_of_a_server_counts_what_it_says_of_itself(tiny_model: LlavaVideo) -> No
     server = ServerFacts(base_url="http://host/v1", model="m", version="1.0")
     served = dataclasses.replace(tiny_model.spec, name="m", server=server)
     facts = model_facts(oracle(served))
-    assert (facts["engine"], facts["base_url"], facts["model"]) == ("openai", "http://host/v1", "m")
+    assert (facts["engine"], facts["server"]) == ("openai", server.to_mapping())
     for change in ({"version": "1.1"}, {"base_url": "http://other/v1"}, {"frames": {"a": 1}}):
         other = dataclasses.replace(served, server=dataclasses.replace(server, **change))
         assert digest_of(model_facts(oracle(other))) != digest_of(facts)

@@ -1,13 +1,14 @@
 """Options that name a model → a model that tells how far it is."""
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
 from chat_server import MODEL, serving
 
 from llava_video.cli.console import Console
-from llava_video.cli.loading import load_model, quiet_downloads, split_options
+from llava_video.cli.loading import load_model, quiet_downloads, server_of, split_options
 from llava_video.errors import BudgetError, CheckpointError, ConfigError
 from llava_video.model.tokenizer import Tokenizer
 
@@ -99,3 +100,12 @@ def test_a_server_can_answer(run, tiny_folder: Path, tiny_clip: Path) -> None:
 def test_options_of_another_engine_are_refused(given: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load_model(Console(), {"model": "m", "device": "auto", "attn": "sdpa", **given})
+
+
+def test_other_processes_can_be_handed_a_server(tiny_folder: Path, tiny_clip: Path) -> None:
+    with serving(Tokenizer(tiny_folder)) as server:
+        named = {"model": MODEL, "engine": "openai", "base_url": server.url, "max_running": 3}
+        made = pickle.loads(pickle.dumps(server_of({**named, "plan_as": str(tiny_folder)})))
+        with made() as model:
+            answer = model.ask(tiny_clip, "last index", num_frames=2, max_new_tokens=9)
+    assert answer.text == "39"

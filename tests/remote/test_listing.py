@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from chat_server import MODEL, ChatServer, serving, status
+from chat_server import MODEL, ChatServer, serving, silent, status
 
 from llava_video.errors import ServerError, ServerRefusedError
 from llava_video.remote.address import Address
@@ -19,8 +19,8 @@ def server() -> Iterator[ChatServer]:
         yield running
 
 
-def facts_of(server: ChatServer, model: str = MODEL) -> ServerFacts:
-    client = ChatClient(Address(server.url, "A_KEY"), RemoteSettings(silence_s=5.0))
+def facts_of(server: ChatServer, model: str = MODEL, silence_s: float = 5.0) -> ServerFacts:
+    client = ChatClient(Address(server.url, "A_KEY"), RemoteSettings(silence_s=silence_s))
     try:
         return read_facts(client, model, {"picture": "png"})
     finally:
@@ -62,6 +62,9 @@ def test_a_listing_that_is_none(server: ChatServer) -> None:
     server.get_fault = status(200, {"data": 3})
     with pytest.raises(ServerRefusedError, match="lists no models"):
         facts_of(server)
+    server.get_fault = silent(6.0)
+    with pytest.raises(ServerError, match=r"was silent for 0\.3 s"):
+        facts_of(server, silence_s=0.3)
     server.get_fault = status(404, "<html>nothing here</html>")
     with pytest.raises(ServerRefusedError, match="with its /v1"):
         facts_of(server)
