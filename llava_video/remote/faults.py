@@ -170,7 +170,10 @@ def _too_long(status: int, said: str, answered: str) -> BudgetError:
     found = _HAS.search(said)
     have = int(found[1]) if found else 0
     need = max(numbers, default=0)
-    hint = "fewer frames (max_frames): the server cuts frames into tokens its own way."
+    hint = (
+        "fewer frames (max_frames) or a shorter answer (max_new_tokens): the server cuts frames "
+        "into tokens its own way."
+    )
     return BudgetError(answered, hint, need if need > have else 0, have)
 
 

@@ -27,9 +27,9 @@ from llava_video.model.spec import read_spec
 from llava_video.model.tokenizer import Tokenizer
 from llava_video.remote.settings import RemoteSettings
 
-NUM_CLIPS = 40
+NUM_CLIPS = 24
 ASK = ArchiveSettings(
-    task="ask", prompts=(QUESTION,), sandbox=False, in_flight=4, shard_units=16, retry_wait_s=0.05
+    task="ask", prompts=(QUESTION,), sandbox=False, in_flight=4, shard_units=10, retry_wait_s=0.05
 )
 PATIENT = RemoteSettings(retry_wait_s=0.01, max_retry_wait_s=0.1, retry_for_s=30.0)
 
@@ -206,7 +206,7 @@ def test_a_run_goes_on_only_with_what_it_was_begun_with(
 def serve(folder: str, port: int) -> None:
     """Be a server until somebody kills it; for a child process."""
     server = ChatServer(Tokenizer(folder), port)
-    server.piece_s = 0.05
+    server.piece_s = 0.1
     server.serve_forever(0.01)
 
 
