@@ -81,10 +81,7 @@ def quoted(text: str) -> str:
 
 def printable(text: str) -> str:
     """Return a text in one line that no terminal takes for a command: no control characters."""
-    kept = (
-        " " if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp", "Cs", "Co") else char
-        for char in text
-    )
+    kept = (char if char.isprintable() else " " for char in text)
     return re.sub(r" +", " ", "".join(kept)).strip()
 
 
@@ -101,6 +98,6 @@ def guarded(question: str, quotes: "dict[str, str] | None" = None) -> str:
 
 def _plain(text: str) -> str:
     """Fold what is written to hide: case, width, blanks, accents and invisible marks."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKD", text).casefold()
     shown = "".join(char for char in folded if unicodedata.category(char) not in ("Cf", "Mn"))
     return re.sub(r"\s+", " ", shown)
