@@ -54,6 +54,7 @@ class AlertDesk:
         self._on_put, self._clock = on_put, clock
         self.evidence = EvidenceStore(spool, settings.retention)
         self._unsaved: dict[StateKey, str] = {}
+        self._settled: dict[StateKey, str | None] = {}
         self._held: list[Batch] = []
         self._guard = threading.RLock()
 
@@ -70,7 +71,8 @@ class AlertDesk:
     ) -> Message | None:
         """Take what a rule decided of a window; an alert is on the disk when this returns.
 
-        States without news are stored by the next message or `tend`, whichever is first.
+        What a restart may not forget (an alert, its end, a settled answer) is stored at once; hits
+        that wait for more are stored by the next of these or by `tend`.
 
         Args:
             rule: whose decision it is.
@@ -81,22 +83,28 @@ class AlertDesk:
         Returns:
             What is told; None where nothing is.
         """
+        key = rule.name, decision.camera
         with self._guard:
-            self._unsaved[rule.name, decision.camera] = state.to_json()
-            files: list[StoredFile] = []
+            self._unsaved[key] = state.to_json()
             if decision.signal == "raised":
                 files = self._kept(
                     lambda: (
                         snapshot is not None
-                        and self.evidence.snapshot(decision.alert_id, snapshot, decision.at_s)
+                        and self.evidence.snapshot(decision.alert_id, snapshot, self._clock())
                     )
                 )
                 message = alert_message(rule, decision, files, state.number)
+                self._put(message, files)
             elif decision.signal == "ended" and rule.tell_end:
                 message = end_message(rule, decision)
+                self._put(message, [])
             else:
+                is_news = bool(decision.signal) or state.settled != self._settled.get(key)
+                self._settled[key] = state.settled
+                if is_news:  # or a restart would take the next alert for one that holds
+                    self._put(None, [])
                 return None
-            self._put(message, files)
+            self._settled[key] = state.settled
             return message
 
     def update(
@@ -178,10 +186,9 @@ class AlertDesk:
             return []
         return [kept] if kept else []
 
-    def _put(self, message: Message, files: list[StoredFile]) -> None:
-        sinks = [one.name for one in self._settings.sinks if one.takes(message.severity)]
+    def _put(self, message: Message | None, files: list[StoredFile]) -> None:
         batch = Batch(
-            messages=[(message, sinks)],
+            messages=[(message, self._sinks_of(message))] if message else (),
             files=files,
             at_s=self._clock(),
             states=dict(self._unsaved),
@@ -192,7 +199,11 @@ class AlertDesk:
             self._flush()
         except LedgerError:
             return
-        self._on_put()
+        if message:
+            self._on_put()
+
+    def _sinks_of(self, message: Message) -> list[str]:
+        return [one.name for one in self._settings.sinks if one.takes(message.severity)]
 
     def _flush(self) -> None:
         """Store what is held, in order, then the states that no message brought."""

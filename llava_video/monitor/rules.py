@@ -194,7 +194,10 @@ def restored(rule: Rule, text: str) -> RuleState:
     Raises:
         ConfigError, ValueError: it is no state.
     """
-    return _of(rule, from_mapping(RuleState, json.loads(text)))
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"{type(values).__name__} instead of a state")
+    return _of(rule, from_mapping(RuleState, values))
 
 
 def alert_id(camera: str, rule: str, number: int, at_s: float) -> str:

@@ -211,7 +211,7 @@ def _mend(file: Any) -> str | None:
     size = file.seek(0, os.SEEK_END)
     start = max(0, size - 2**20)
     file.seek(start)
-    tail = file.read()
+    tail = file.read(size - start)
     whole, newline, rest = tail.rpartition(b"\n")
     if rest:
         if _LINE_START.startswith(rest[: len(_LINE_START)]):

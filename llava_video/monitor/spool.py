@@ -141,8 +141,8 @@ class Spool:
             num_new = 0
             for message, sinks in batch.messages:
                 put = run(
-                    "INSERT OR IGNORE INTO messages (id, alert, kind, severity, body, put_at_s) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO messages (id, alert, kind, severity, body, put_at_s) "
+                    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
                     (message.id, message.alert_id, message.kind, message.severity, message.body,
                      batch.at_s),
                 )  # fmt: skip
