@@ -113,6 +113,7 @@ class AlertDesk:
         *,
         description: str = "",
         problem: str = "",
+        warnings: Sequence[str] = (),
         frames: Frames | None = None,
         times_s: Sequence[float] = (),
         with_clip: bool = False,
@@ -123,6 +124,7 @@ class AlertDesk:
             alert_id: which.
             description: what the model says.
             problem: why there is no description.
+            warnings: what the reader should know of it, such as text that instructs.
             frames: (N, H, W, 3) uint8, RGB; None without.
             times_s: their wall-clock times, s.
             with_clip: whether the frames are kept as a video too.
@@ -142,7 +144,9 @@ class AlertDesk:
                     files += self._kept(
                         lambda: self.evidence.clip(alert_id, frames, times_s, now_s)
                     )
-            message = update_message(alert, description=description, files=files, problem=problem)
+            message = update_message(
+                alert, description=description, files=files, problem=problem, warnings=warnings
+            )
             self._put(message, files)
             return message
 

@@ -4,13 +4,16 @@ An answer is decoded under a constraint, or chosen among a few, so it always par
 chosen among a few has a confidence. Knows no model.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from llava_video.backends import require
 from llava_video.config import check, setting
 from llava_video.errors import ConfigError
+from llava_video.monitor.instructions import printable
 
 Kind = Literal["yes_no", "choice", "number", "text", "json"]
 
@@ -48,6 +51,8 @@ class AnswerType:
                 "a schema belongs to type: json, which needs one.",
             )
         self._check_limits()
+        if self.schema is not None:
+            _check_schema(self.schema)
 
     def _check_choices(self) -> None:
         if bool(self.choices) != (self.type == "choice"):
@@ -143,6 +148,21 @@ class AnswerType:
             if plain_text(choice) == plain_text(parsed):
                 return choice
         raise ValueError(f"{parsed[:60]!r} is none of {list(allowed)}")
+
+
+def _check_schema(schema: Mapping[str, Any]) -> None:
+    """Refuse a schema that no answer could be held to."""
+    matcher = require("llguidance").LLMatcher
+    try:
+        text = json.dumps(dict(schema))
+    except (TypeError, ValueError) as cause:
+        raise ConfigError(f"the schema is no JSON: {cause}.", "plain JSON values.") from cause
+    problem = matcher.validate_grammar(matcher.grammar_from_json_schema(text))
+    if problem:
+        raise ConfigError(
+            f"the schema cannot be followed: {printable(problem)}.",
+            "leave out the keyword it names, or ask for less.",
+        )
 
 
 def plain_text(text: str) -> str:
