@@ -5,6 +5,7 @@ chosen among a few has a confidence. Knows no model.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,6 +71,11 @@ class AnswerType:
         if self.type != "number" and (self.at_least, self.at_most) != (None, None):
             raise ConfigError(
                 f"an answer of type {self.type!r} has limits.", "limits belong to type: number."
+            )
+        if not all(x is None or math.isfinite(x) for x in (self.at_least, self.at_most)):
+            raise ConfigError(
+                f"at_least = {self.at_least}, at_most = {self.at_most}.",
+                "finite numbers, or leave them out.",
             )
         low, high = self.limits
         if low > high:

@@ -108,6 +108,8 @@ def test_answers_are_long_enough_for_all_that_is_allowed(type_: str) -> None:
         ({"at_most": 3}, "belong to type: number"),
         ({"type": "number", "at_least": 3, "at_most": 2}, "not above the greatest"),
         ({"type": "number", "at_least": 0.5}, "whole limits"),
+        ({"type": "number", "at_least": float("nan"), "whole": False}, "finite numbers"),
+        ({"type": "number", "at_most": float("inf")}, "finite numbers"),
         ({"type": "text", "max_characters": 0}, "max_characters"),
     ],
 )
