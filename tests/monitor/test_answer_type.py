@@ -101,7 +101,7 @@ def test_answers_are_long_enough_for_all_that_is_allowed(type_: str) -> None:
         ({"type": "choice", "choices": ("a", " ")}, "none empty"),
         ({"type": "json"}, "needs one"),
         ({"schema": {}}, "belongs to type: json"),
-        ({"type": "json", "schema": {"type": "objekt"}}, "cannot be followed: .*objekt"),
+        ({"type": "json", "schema": {"type": "thing"}}, "cannot be followed: .*thing"),
         ({"type": "json", "schema": {"pattern": "("}}, "cannot be followed: regex"),
         ({"type": "json", "schema": {"not": {}}}, "cannot be followed: .*not"),
         ({"type": "json", "schema": {"enum": [{1}]}}, "is no JSON"),
