@@ -22,6 +22,7 @@ from llava_video.errors import (
     ServerBusyError,
     ServerError,
     ServerRefusedError,
+    SinkError,
     SourceError,
 )
 
@@ -40,6 +41,7 @@ BUILT_IN = {
     ServerBusyError: ConnectionError,
     ServerError: ConnectionError,
     ServerRefusedError: ConnectionError,
+    SinkError: RuntimeError,
     SourceError: OSError,
 }
 MESSAGE = "60 frames need 11820 tokens, the budget is 8192."
