@@ -153,8 +153,7 @@ def block_differences(one: Picture, other: Picture, block_px: int) -> Levels:
     sums = np.zeros((max(2, cells.shape[0]), max(2, cells.shape[1])), dtype=np.float32)
     sums[: cells.shape[0], : cells.shape[1]] = cells
     of_blocks = sums[:-1, :-1] + sums[1:, :-1] + sums[:-1, 1:] + sums[1:, 1:]
-    means: Levels = of_blocks / np.float32(3 * block_px**2)
-    return means
+    return (of_blocks / (3 * block_px**2)).astype(np.float32)
 
 
 def tile_differences(
