@@ -4,6 +4,7 @@ import http.server
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from itertools import pairwise
@@ -28,7 +29,7 @@ from stream_servers import (
     write_playlist,
 )
 
-from llava_video.errors import AccessRefusedError, SourceError
+from llava_video.errors import AccessRefusedError, BackendMissingError, SourceError
 from llava_video.video.settings import StreamSettings
 from llava_video.video.stream import Stream, StreamGroup, open_stream
 from llava_video.video.stream_events import StreamFrame
@@ -313,6 +314,12 @@ def test_a_group_waits_for_nobody(tmp_path: Path) -> None:
         group.close()
     assert group.is_over
     assert group.next() is None
+
+
+def test_without_pyav_it_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(BackendMissingError, match="av"):
+        open_stream("rtsp://host/a")
 
 
 def test_wrong_addresses_are_told_at_once(tmp_path: Path) -> None:
