@@ -41,7 +41,7 @@ QUICK: dict[str, Any] = {
     "first_wait_s": 0.05,
     "most_wait_s": 0.1,
     "stall_timeout_s": 1.0,
-    "open_timeout_s": 2.0,
+    "open_timeout_s": 5.0,
     "queue_frames": 500,
 }
 LIVE = StreamSettings(**QUICK)
