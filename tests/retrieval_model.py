@@ -26,7 +26,6 @@ import numpy as np
 import torch
 
 from llava_video.model.dimensions import ModelDimensions, TextConfig, VisionConfig
-from llava_video.model.encoded_frames import EncodedFrames
 from llava_video.model.llava import LlavaModel
 from llava_video.values import Clip, Grid, Newline, VisualPlan
 
@@ -81,15 +80,10 @@ class RetrievalModel(LlavaModel):
     """The model; of a video it reads tokens, not pictures: a frame's first pixels are its ids."""
 
     def visual_rows(
-        self,
-        plan: VisualPlan,
-        clips: Iterable[Clip],
-        tile_chunk: int,
-        *,
-        encoded: EncodedFrames | None = None,
+        self, plan: VisualPlan, clips: Iterable[Clip], tile_chunk: int
     ) -> Iterator[torch.Tensor]:
         """Yield the embeddings of the ids that each frame shows."""
-        del tile_chunk, encoded
+        del tile_chunk
         tokens_per_frame = plan.map_size[0] * plan.map_size[1]
         for clip in clips:
             for frame in clip.frames:

@@ -178,15 +178,15 @@ def test_frames_that_were_shown_are_not_encoded_again(
         frames, times_s = as_clip(range(first, first + 4))
         return model.ask(Video((frames, times_s)), "What?", **SHORT).text
 
-    settings = EngineSettings(encoded_frames_bytes=1_000_000)
+    settings = EngineSettings(kept_rows_bytes=1_000_000)
     with load(tiny_folder, engine=settings) as model:
-        store = model.engine.encoded_frames  # type: ignore[attr-defined]  # the scheduler's
+        store = model.engine.kept_rows  # type: ignore[attr-defined]  # the scheduler's
         told = [ask(model, first) for first in range(4)]
-        assert (store.num_hits, store.num_misses) == (9, 7)
+        assert (store.num_found, store.num_made) == (9, 7)
         assert store.reused_share == 9 / 16
         with LiveWindow(model.spec, model.engine, window_frames=4, **SHORT) as window:
             show(window, range(3, 7))
             assert window.ask("What?").text == told[3]
-        assert store.num_misses == 7
+        assert store.num_made == 7
     assert told == [ask(tiny_model, first) for first in range(4)]
     assert store.held_bytes == 0  # closed

@@ -8,14 +8,11 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from llava_video.engine.arena import Arena
 from llava_video.engine.choices import ChoiceScorer
-from llava_video.engine.constraint import ConstraintCompiler
 from llava_video.engine.prefixes import KeptPrefixes
 from llava_video.engine.request import (
     Answer,
@@ -31,29 +28,12 @@ from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.engine.sequence import VisualRun, tokens_of
 from llava_video.engine.settings import GenerationSettings
 from llava_video.engine.step import Work
+from llava_video.engine.tools import Tools
 from llava_video.engine.writer import AnswerWriter
 from llava_video.errors import ConfigError
-from llava_video.model.encoded_frames import EncodedFrames
-from llava_video.model.llava import LlavaModel
-from llava_video.model.tokenizer import Tokenizer
 from llava_video.values import FinishReason
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tools:
-    """What all requests of one engine share."""
-
-    model: LlavaModel
-    tokenizer: Tokenizer
-    eos_ids: frozenset[int]
-    repetition_penalty: float
-    constraints: ConstraintCompiler
-    tile_chunk: int
-    arena: Arena
-    prefixes: KeptPrefixes
-    encoded: EncodedFrames | None = None
 
 
 class Job:
@@ -80,7 +60,7 @@ class Job:
         self._elements = [*before, *request.elements()]
         self._prompt_tokens = tokens_of(self._elements)
         self._choices = [tools.tokenizer.encode(c) for c in request.generation.choices]
-        self._writer = _writer(request, tools)
+        self._writer = tools.writer_of(request.generation)
         self._sequence: KvSequence | None = None
         self._rows: PromptRows | None = None
         self._scorer: ChoiceScorer | None = None
@@ -163,8 +143,7 @@ class Job:
             raise
         self._sequence, self._reused_tokens = sequence, reused_tokens
         parts = request.parts if request.after else parts_after(request.parts, num_elements)
-        tools = self._tools
-        self._rows = PromptRows(tools.model, parts, tools.tile_chunk, tools.encoded)
+        self._rows = self._tools.rows_of(parts)
         self._marks_s.append(time.perf_counter())
 
     def works(self, prefill_tokens: int) -> list[Work]:
@@ -364,17 +343,6 @@ class Job:
         if "prefill" in timings:
             timings["prefill"] -= timings["vision"]
         return timings
-
-
-def _writer(request: Request, tools: Tools) -> AnswerWriter:
-    schema = request.generation.schema
-    return AnswerWriter(
-        request.generation,
-        tools.tokenizer,
-        eos_ids=tools.eos_ids,
-        repetition_penalty=tools.repetition_penalty,
-        constraint=tools.constraints.compile(schema) if schema is not None else None,
-    )
 
 
 def _check_ids(ids: Sequence[int], vocab_size: int) -> None:

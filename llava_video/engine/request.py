@@ -13,6 +13,7 @@ from llava_video.engine.arena import Arena
 from llava_video.engine.sequence import Element, Sequence, VisualRun
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
+from llava_video.model.prompt import Turn
 from llava_video.values import Clip, FinishReason, KvFormat, VisualPlan
 
 Stage = Literal["vision", "prefill", "generate"]
@@ -126,6 +127,8 @@ class Request:
             tokens count as reused ones. None where the parts are the whole prompt.
         keep: return the answer's sequence; the caller releases it.
         cancelled: asked before every step, from any thread; True ends the answer there.
+        turns: the conversation that the parts were made of, a mark in it for every visual; for
+            engines that make prompts their own way, () where the model runs here.
     """
 
     parts: tuple[Part, ...]
@@ -137,6 +140,7 @@ class Request:
     after: Beginning | None = field(default=None, repr=False)
     keep: bool = False
     cancelled: Callable[[], bool] = field(default=_never, repr=False)
+    turns: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.elements():
@@ -215,7 +219,7 @@ class Answer:
             "length", "loop" or "cancelled".
         text_tokens: text tokens of the prompt.
         visual_tokens: visual tokens of the prompt.
-        new_tokens: length of `token_ids`.
+        new_tokens: length of `token_ids`; of a server, by its own count.
         reused_tokens: first tokens of the prompt that were taken from the cache, from
             `Request.reuse`, `Request.after` or what an earlier request left; visuals among them
             were not made.

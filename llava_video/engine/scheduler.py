@@ -18,14 +18,15 @@ from llava_video.engine.arena import Arena
 from llava_video.engine.constraint import ConstraintCompiler
 from llava_video.engine.decode_groups import runs_freely
 from llava_video.engine.failing import as_failure, failing
-from llava_video.engine.job import Job, Tools
+from llava_video.engine.job import Job
 from llava_video.engine.prefixes import KeptPrefixes
 from llava_video.engine.request import Event, Failed, Finished, Request
 from llava_video.engine.settings import EngineSettings
 from llava_video.engine.stepper import Stepper
+from llava_video.engine.tools import Tools
 from llava_video.errors import ConfigError
 from llava_video.model.decoder import LanguageModel
-from llava_video.model.encoded_frames import EncodedFrames
+from llava_video.model.kept_rows import KeptRows
 from llava_video.model.llava import LlavaModel
 from llava_video.model.sinks import Sinks, read_sinks
 from llava_video.model.tokenizer import Tokenizer
@@ -76,7 +77,7 @@ class Scheduler:
 
     Attributes:
         arena: the memory of all sequences.
-        encoded_frames: rows of frames that were shown, to be counted; None without a store.
+        kept_rows: rows of frames that were shown; None where there is no room for any.
     """
 
     def __init__(
@@ -94,7 +95,6 @@ class Scheduler:
             model.fusion.rope = settings.rope
         text = language_model.config
         self.arena = _arena(language_model, settings)
-        self.encoded_frames = _encoded_frames(settings)
         self._prefixes = KeptPrefixes(settings.kept_prefixes)
         self._admission = Admission(
             self.arena, self._prefixes, is_grouped=runs_freely(language_model, settings)
@@ -102,6 +102,8 @@ class Scheduler:
         self._stepper: Stepper | None = Stepper(
             language_model, self.arena, self._prefixes, settings
         )
+        most_bytes = settings.kept_rows_bytes
+        self.kept_rows = KeptRows(most_bytes) if most_bytes else None
         self._tools: Tools | None = Tools(
             model=model,
             tokenizer=tokenizer,
@@ -111,7 +113,7 @@ class Scheduler:
             tile_chunk=settings.tile_chunk or _tile_chunk(model, settings),
             arena=self.arena,
             prefixes=self._prefixes,
-            encoded=self.encoded_frames,
+            kept_rows=self.kept_rows,
         )
         self._settings = settings
         self._lock = threading.Lock()
@@ -167,8 +169,8 @@ class Scheduler:
             self._tools = self._stepper = None
             self._fail_all(ConfigError(*_CLOSED))
             self._prefixes.clear()
-            if self.encoded_frames is not None:
-                self.encoded_frames.clear()
+            if self.kept_rows is not None:
+                self.kept_rows.clear()
         self._sweep()
 
     def _draw(self, source: Iterator[Request], caller: _Caller) -> None:
@@ -285,11 +287,6 @@ def _arena(language_model: LanguageModel, settings: EngineSettings) -> Arena:
         limits.append(settings.max_cache_tokens * arena.token_bytes("plain"))
     arena.limit_bytes = min(limits, default=None)
     return arena
-
-
-def _encoded_frames(settings: EngineSettings) -> EncodedFrames | None:
-    most_bytes = settings.encoded_frames_bytes
-    return EncodedFrames(most_bytes) if most_bytes else None
 
 
 def _tile_chunk(model: LlavaModel, settings: EngineSettings) -> int:

@@ -102,10 +102,11 @@ class EngineSettings:
         unit="prompts",
         at_least=0,
     )
-    encoded_frames_bytes: int = setting(
+    kept_rows_bytes: int = setting(
         0,
-        "Bytes of frames' rows kept beside the cache, so that a frame with the same pixels is not "
-        "encoded again; 0 keeps none. A frame of a 7B in bfloat16 takes 1.5 MB.",
+        "Rows of frames that stay where they were made, by what the frames show: what a still "
+        "camera shows again is not encoded again. Beside the cache's limits; a frame of a 7B in "
+        "bfloat16 takes 1.5 MB. 0 keeps none, and spends no time on telling frames apart.",
         unit="bytes",
         at_least=0,
     )

@@ -10,7 +10,7 @@ from seeded_models import filled
 
 from llava_video.engine.arena import Arena
 from llava_video.engine.constraint import ConstraintCompiler
-from llava_video.engine.job import Job, Tools
+from llava_video.engine.job import Job
 from llava_video.engine.prefixes import KeptPrefixes
 from llava_video.engine.request import (
     Failed,
@@ -25,6 +25,7 @@ from llava_video.engine.request import (
 from llava_video.engine.scheduler import Scheduler
 from llava_video.engine.settings import EngineSettings, GenerationSettings
 from llava_video.engine.sliding import SlidingWindow
+from llava_video.engine.tools import Tools
 from llava_video.model.checkpoint import load_model
 from llava_video.model.dimensions import FusionConfig
 from llava_video.model.llava import LlavaModel

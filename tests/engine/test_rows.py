@@ -183,7 +183,7 @@ def test_rows_come_to_where_the_language_model_begins():
     model = SimpleNamespace(
         device=device,
         language_model=SimpleNamespace(embed=lambda ids: torch.zeros(len(ids), 4, device=device)),
-        visual_rows=lambda plan, clips, tile_chunk, encoded=None: iter([torch.zeros(6, 4)]),
+        visual_rows=lambda plan, clips, tile_chunk: iter([torch.zeros(6, 4)]),
     )
     plan = SimpleNamespace(num_tokens=6, num_frames=1)
     shown = VisualPart(plan=plan, clips=lambda: iter(()), key="")

@@ -243,3 +243,13 @@ def test_the_fusions_angles_are_the_engines(make_engine, mini):
     for rope in ("compat", "exact"):
         make_engine(model=mini, rope=rope)
         assert mini.fusion.rope == mini.language_model.rope == rope
+
+
+def test_frames_that_are_fused_are_not_kept(mini, make_engine, ask, fused, video):
+    """Their rows depend on the prompt: the same frame under other words has others."""
+    engine = make_engine(model=mini, kept_rows_bytes=2**20)
+    for words in (" what?", " who?"):
+        answer_of(engine, ask(fused("A ", [3, 3], words), max_new_tokens=2))
+    assert (len(engine.kept_rows), engine.kept_rows.num_found) == (0, 0)
+    answer_of(engine, ask("A ", video([3, 3]), " what?", max_new_tokens=2))
+    assert (len(engine.kept_rows), engine.kept_rows.num_found) == (1, 1)

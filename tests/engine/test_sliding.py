@@ -157,10 +157,10 @@ def test_memory_is_used_again(make_engine, opened, frame):
 
 
 @pytest.mark.slow
-def test_ten_thousand_frames(tiny, make_engine, opened, frame, sinks, question):
+def test_three_thousand_frames(tiny, make_engine, opened, frame, sinks, question):
     """Memory stays, and so does the answer: what layers can see of is as long as a few windows."""
     engine = make_engine(slab_tokens=64)
-    window, shown = check_memory(engine, opened, frame, num_steps=10_000)
+    window, shown = check_memory(engine, opened, frame, num_steps=3_000)
     num_layers = engine.arena.num_layers
     last = shown[-(num_layers * WIDTH + WIDTH) :]
     run = masked_run(
