@@ -23,7 +23,6 @@ from llava_video.errors import ConfigError, LlavaVideoError
 from llava_video.exchange import Exchange, open_exchange
 from llava_video.inputs import reopen
 from llava_video.judging import Ask, Preference, Verdict, compare_answers, judge_answer
-from llava_video.loading import load_engine, load_spec
 from llava_video.model.spec import ModelSpec
 from llava_video.options import Options, Settings, Time, answer_settings, of_answer, settings_of
 from llava_video.plan_table import bytes_words
@@ -322,6 +321,8 @@ def load(
         BackendMissingError: attn="flash" without flash-attn.
         ConfigError: an unknown device, dtype or template, or no amount of memory.
     """
+    from llava_video.loading import load_engine, load_spec  # torch; asking a server does without
+
     asked = MemorySettings(memory=memory, quantize=quantize)
     if rope is not None:
         engine = replace(engine or EngineSettings(), rope=rope)
