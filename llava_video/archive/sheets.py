@@ -1,6 +1,7 @@
-"""The answers about a video → one small picture of the frames that were seen, for people.
+"""The answers about a video → small pictures of the frames that were seen, for people.
 
-It stands beside the rows, not in them. Knows no decoder.
+One of all of it, and one of each span that was answered about. They stand beside the rows, not in
+them. Knows no decoder.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from llava_video.timeline import Timeline
 from llava_video.values import Description
 
 SHEETS: Final = "sheets"
+FRAMES: Final = "frames"
 # One line of a screen; some 40 KB.
 _MOST_FRAMES: Final = 8
 
@@ -37,15 +39,11 @@ def write_sheet(folder: Path, key: str, results: Sequence[Description] | Timelin
     Raises:
         SourceError: it cannot be written. OSError: nor can its folder.
     """
-    if isinstance(results, Timeline):
-        seen = [caption.description for caption in results.captions]
-    else:
-        seen = list(results[:1])
     shown = [
-        (picture, time_s)
-        for answer in seen
+        pair
+        for answer in _looks(results)
         if answer.thumbnails is not None
-        for picture, time_s in zip(answer.thumbnails, answer.thumbnail_times_s, strict=True)
+        for pair in zip(answer.thumbnails, answer.thumbnail_times_s, strict=True)
     ]
     if not shown:
         return None
@@ -56,3 +54,44 @@ def write_sheet(folder: Path, key: str, results: Sequence[Description] | Timelin
     pictures = np.stack([picture for picture, _ in kept])
     write_contact_sheet(pictures, [time_s for _, time_s in kept], path, columns=_MOST_FRAMES)
     return path
+
+
+def frame_near(folder: Path, key: str, time_s: float) -> Path | None:
+    """Return the picture of a unit that is nearest to a time, s; None where there is none."""
+    place = _frames_of(folder, key)
+    pictures = sorted(place.glob("*.jpg")) if place.is_dir() else []
+    return min(pictures, key=lambda path: abs(int(path.stem) - 1000 * time_s), default=None)
+
+
+def write_frames(folder: Path, key: str, results: Sequence[Description] | Timeline) -> list[Path]:
+    """Write a picture for each span that was answered about: the frame nearest to its middle.
+
+    Args and errors: as `write_sheet`.
+
+    Returns:
+        The files, named by their times in ms.
+    """
+    place = _frames_of(folder, key)
+    written: list[Path] = []
+    for answer in _looks(results):
+        if answer.thumbnails is None or not answer.coverage:
+            continue
+        middle_s = (answer.coverage[0].start_s + answer.coverage[-1].end_s) / 2
+        times_s = answer.thumbnail_times_s
+        at = min(range(len(times_s)), key=lambda idx: abs(times_s[idx] - middle_s))
+        place.mkdir(parents=True, exist_ok=True)
+        path = place / f"{round(1000 * times_s[at]):09d}.jpg"
+        write_contact_sheet(answer.thumbnails[at : at + 1], times_s[at : at + 1], path)
+        written.append(path)
+    return written
+
+
+def _frames_of(folder: Path, key: str) -> Path:
+    return folder / FRAMES / key[:16]
+
+
+def _looks(results: Sequence[Description] | Timeline) -> list[Description]:
+    """Return one answer for each look at the video: questions share theirs, windows do not."""
+    if isinstance(results, Timeline):
+        return [caption.description for caption in results.captions]
+    return list(results[:1])
