@@ -4,13 +4,14 @@ One of all of it, and one of each span that was answered about. They stand besid
 them. Knows no decoder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from llava_video.contact_sheet import write_contact_sheet
+from llava_video.contact_sheet import contact_sheet
+from llava_video.files import replacing
 from llava_video.timeline import Timeline
 from llava_video.values import Description
 
@@ -25,19 +26,14 @@ def sheet_path(folder: Path, key: str) -> Path:
     return folder / SHEETS / f"{key[:16]}.jpg"
 
 
-def write_sheet(folder: Path, key: str, results: Sequence[Description] | Timeline) -> Path | None:
-    """Write the sheet of a unit: frames spread evenly over what was seen, each with its time.
+def sheet_of(results: Sequence[Description] | Timeline) -> bytes | None:
+    """Draw a sheet: frames spread evenly over what was seen, each with its time.
 
     Args:
-        folder: the run folder.
-        key: of the unit.
-        results: its answers, which share one look, or its timeline.
+        results: the answers about a unit, which share one look, or its timeline.
 
     Returns:
-        The file; None where no frame was seen.
-
-    Raises:
-        SourceError: it cannot be written. OSError: nor can its folder.
+        A JPEG; None where no frame was seen.
     """
     shown = [
         pair
@@ -49,44 +45,67 @@ def write_sheet(folder: Path, key: str, results: Sequence[Description] | Timelin
         return None
     places = np.linspace(0, len(shown) - 1, min(_MOST_FRAMES, len(shown))).round().astype(int)
     kept = [shown[place] for place in places]
+    pictures = np.stack([picture for picture, _ in kept])
+    return contact_sheet(pictures, [time_s for _, time_s in kept], columns=_MOST_FRAMES)
+
+
+def write_sheet(folder: Path, key: str, sheet: bytes) -> Path:
+    """Put the sheet of a unit into its run folder, whole or not at all, and return the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path = sheet_path(folder, key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = np.stack([picture for picture, _ in kept])
-    write_contact_sheet(pictures, [time_s for _, time_s in kept], path, columns=_MOST_FRAMES)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(sheet)
     return path
 
 
-def frame_near(folder: Path, key: str, time_s: float) -> Path | None:
-    """Return the picture of a unit that is nearest to a time, s; None where there is none."""
-    place = _frames_of(folder, key)
-    pictures = sorted(place.glob("*.jpg")) if place.is_dir() else []
-    return min(pictures, key=lambda path: abs(int(path.stem) - 1000 * time_s), default=None)
+def frames_of(results: Sequence[Description] | Timeline) -> dict[int, bytes]:
+    """Draw a frame of each span that was answered about: the nearest to its middle.
 
-
-def write_frames(folder: Path, key: str, results: Sequence[Description] | Timeline) -> list[Path]:
-    """Write a picture for each span that was answered about: the frame nearest to its middle.
-
-    Args and errors: as `write_sheet`.
+    Args:
+        results: as of `sheet_of`.
 
     Returns:
-        The files, named by their times in ms.
+        Its time, ms → a JPEG.
     """
-    place = _frames_of(folder, key)
-    written: list[Path] = []
+    drawn: dict[int, bytes] = {}
     for answer in _looks(results):
-        if answer.thumbnails is None or not answer.coverage:
-            continue
-        middle_s = (answer.coverage[0].start_s + answer.coverage[-1].end_s) / 2
-        times_s = answer.thumbnail_times_s
-        at = min(range(len(times_s)), key=lambda idx: abs(times_s[idx] - middle_s))
+        if answer.thumbnails is not None and answer.coverage:
+            middle_s = (answer.coverage[0].start_s + answer.coverage[-1].end_s) / 2
+            times_s = answer.thumbnail_times_s
+            at = min(range(len(times_s)), key=lambda idx: abs(times_s[idx] - middle_s))
+            one = slice(at, at + 1)
+            drawn[round(1000 * times_s[at])] = contact_sheet(answer.thumbnails[one], times_s[one])
+    return drawn
+
+
+def write_frames(folder: Path, key: str, frames: Mapping[int, bytes]) -> list[Path]:
+    """Put the frames of a unit into its run folder, each whole or not at all; return the files.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    place, written = _frames_place(folder, key), list[Path]()
+    for time_ms, picture in frames.items():
         place.mkdir(parents=True, exist_ok=True)
-        path = place / f"{round(1000 * times_s[at]):09d}.jpg"
-        write_contact_sheet(answer.thumbnails[at : at + 1], times_s[at : at + 1], path)
+        path = place / f"{time_ms:09d}.jpg"
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(picture)
         written.append(path)
     return written
 
 
-def _frames_of(folder: Path, key: str) -> Path:
+def frame_near(folder: Path, key: str, time_s: float) -> Path | None:
+    """Return the frame of a unit that is nearest to a time, s; None where there is none."""
+    place = _frames_place(folder, key)
+    frames = sorted(place.glob("[0-9]*.jpg")) if place.is_dir() else []
+    return min(frames, key=lambda path: abs(int(path.stem) - 1000 * time_s), default=None)
+
+
+def _frames_place(folder: Path, key: str) -> Path:
     return folder / FRAMES / key[:16]
 
 

@@ -18,7 +18,7 @@ from llava_video.archive.answering import answer_item
 from llava_video.archive.content import HashStore, content_hash, is_unchanged, local_path
 from llava_video.archive.row import Asked, Maker, Row, make_row
 from llava_video.archive.settings import OPTIONS_OF_PLACE, ArchiveSettings, plain_options
-from llava_video.archive.sheets import write_frames, write_sheet
+from llava_video.archive.sheets import frames_of, sheet_of, write_frames, write_sheet
 from llava_video.archive.unit import Unit, UnitError
 from llava_video.errors import CapacityError, ChangedFileError, LlavaVideoError, SourceError
 from llava_video.timeline import Patience, Timeline
@@ -97,9 +97,10 @@ class Worker:
         if self._folder is None:
             return
         try:
-            write_sheet(self._folder, unit.key, results)
-            write_frames(self._folder, unit.key, results)
-        except (OSError, SourceError) as error:
+            if (sheet := sheet_of(results)) is not None:
+                write_sheet(self._folder, unit.key, sheet)
+            write_frames(self._folder, unit.key, frames_of(results))
+        except OSError as error:
             _log.warning("no picture of %s: %s", unit.item.address, error)
 
     def _reading_of(self, unit: Unit) -> dict[str, Any]:
