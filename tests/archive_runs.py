@@ -106,3 +106,21 @@ def command_slowly(arguments: list[str], seconds: float) -> None:
 
     archive.load_model = load_slow  # type: ignore[assignment]  # a stand-in
     sys.exit(main(arguments))
+
+
+def command_without_room(arguments: list[str], most_bytes: int, said: Path) -> None:
+    """Run the command line where no file may grow beyond a size; for a child process.
+
+    Args:
+        arguments: of the command.
+        most_bytes: of any file, as a full disk would have it.
+        said: gets what the command writes to stderr.
+    """
+    import os
+    import resource
+    import sys
+
+    sys.stderr.flush()
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT, 0o644), 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    command_slowly(arguments, 0.0)
