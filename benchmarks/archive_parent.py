@@ -42,7 +42,7 @@ from llava_video.values import Description, FrameRef, Segment, TokenUsage
 from llava_video.world.bars import paint_index
 
 MAX_BYTES, MAX_GROWTH_BYTES, MAX_START_S = 300e6, 16e6, 5.0
-_UNITS, _CHECK_UNITS = 100_000, 2_000
+_UNITS, _CHECK_UNITS = 100_000, 1_000
 _CAPTION = " ".join(["a red truck reverses slowly into a yard"] * 8)
 
 
