@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64, help="written by each request")
     parser.add_argument("--context", type=int, default=0, help="tokens of each prompt")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=15)
     asked = parser.parse_args(arguments)
     if asked.check:
         asked.tokens, asked.repeats, asked.context = 4, 1, 32
@@ -90,6 +90,7 @@ def measured(
         "alone_s": percentile(alone, 0.5),
         "batched_s": percentile(batched, 0.5),
         "share": percentile(shares, 0.5),
+        "share_of_best": min(batched) / min(alone),
         "shares": shares,
         "alone": Timing(tuple(alone)).to_json(),
         "batched": Timing(tuple(batched)).to_json(),
