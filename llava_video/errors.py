@@ -45,6 +45,10 @@ class SourceError(LlavaVideoError, OSError):
         self.strerror = None
 
 
+class AccessRefusedError(SourceError):
+    """Whoever has the bytes wants another user name or password; trying again is of no use."""
+
+
 class DecodeError(LlavaVideoError, RuntimeError):
     """The source opened, but these frames cannot be produced.
 
@@ -132,7 +136,7 @@ class ChangedFileError(SourceError):
 
 
 class LedgerError(LlavaVideoError, OSError):
-    """The ledger of an archive cannot be read or written; what it held before is untouched."""
+    """An archive's ledger or a monitor's spool cannot be used; what it held before is untouched."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -143,3 +147,25 @@ class LedgerError(LlavaVideoError, OSError):
 
 class LedgerBusyError(LedgerError):
     """Another process works on this run folder."""
+
+
+class ServerError(LlavaVideoError, ConnectionError):
+    """A server cannot be reached, breaks off or answers nonsense; it may answer later."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        # OSError took the two arguments for an errno and its text.
+        self.errno = None
+        self.strerror = None
+
+
+class ServerBusyError(ServerError):
+    """A server has no room now: too many requests, or it is not ready yet."""
+
+
+class ServerRefusedError(ServerError):
+    """A server answers, and will not do what it is asked: the key, the model or the request."""
+
+
+class SinkError(LlavaVideoError, RuntimeError):
+    """A sink did not take a message, which is tried again."""

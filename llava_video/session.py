@@ -187,11 +187,11 @@ def load_session(
     from llava_video.engine.arena import Arena
     from llava_video.engine.sequence import load_facts, load_sequence
 
-    arena = getattr(engine, "arena", None)
-    if not isinstance(arena, Arena):
-        raise ConfigError("this engine keeps no cache.", "resume with a model that was loaded.")
     cache, facts = None, load_facts(path)
     if facts is None:
+        arena = getattr(engine, "arena", None)
+        if not isinstance(arena, Arena):
+            raise ConfigError("this engine keeps no cache.", "resume with a model that was loaded.")
         cache, facts = load_sequence(arena, path)
     try:
         plan, turns = _facts_of(path, facts, _weights_of(spec))
@@ -233,7 +233,10 @@ def _facts_of(
 
 
 def _weights_of(spec: ModelSpec) -> str:
-    """Name the weights a cache was computed by: checkpoint, files, precision."""
+    """Name the weights a cache was computed by: checkpoint, files, precision; or the server."""
+    if spec.server is not None:
+        told = json.dumps(spec.server.to_mapping(), sort_keys=True)
+        return f"{spec.name} ({hashlib.sha256(told.encode()).hexdigest()[:12]}, a server's)"
     digest = hashlib.sha256()
     for path in spec.sources.weight_files():
         with path.open("rb") as file:  # the end of each file: other weights end otherwise

@@ -7,6 +7,7 @@ import pytest
 
 from llava_video import errors
 from llava_video.errors import (
+    AccessRefusedError,
     BackendMissingError,
     BudgetError,
     CapacityError,
@@ -19,10 +20,15 @@ from llava_video.errors import (
     LedgerError,
     LlavaVideoError,
     ManifestError,
+    ServerBusyError,
+    ServerError,
+    ServerRefusedError,
+    SinkError,
     SourceError,
 )
 
 BUILT_IN = {
+    AccessRefusedError: OSError,
     BackendMissingError: ImportError,
     BudgetError: ValueError,
     CapacityError: RuntimeError,
@@ -34,6 +40,10 @@ BUILT_IN = {
     LedgerBusyError: OSError,
     LedgerError: OSError,
     ManifestError: ValueError,
+    ServerBusyError: ConnectionError,
+    ServerError: ConnectionError,
+    ServerRefusedError: ConnectionError,
+    SinkError: RuntimeError,
     SourceError: OSError,
 }
 MESSAGE = "60 frames need 11820 tokens, the budget is 8192."

@@ -183,7 +183,8 @@ class _Run:
     def _open_ledger(self, same: Mapping[str, Any]) -> Ledger:
         def row(unit: Unit, error: UnitError, attempts: int, state: State) -> Row:
             name, revision = self._model.spec.name, self._revision
-            maker = Maker(attempts=attempts, model=name, revision=revision)
+            server = self._model_facts.get("server")
+            maker = Maker(attempts=attempts, model=name, revision=revision, server=server)
             return error_row(unit, error, self._asked, maker, quarantined=state == "quarantined")
 
         return Ledger(

@@ -120,6 +120,7 @@ def _run(
 
     Entries(inputs, settings, columns).check()  # before gigabytes are loaded
     meter = _Teller(console, as_json=as_json)
+    named = {**named, "max_running": settings.in_flight}
     with load_model(console, named) as model, _stopping(console) as stop:
         model.on_event = None  # bars of single requests say nothing here
         summary = run_archive(

@@ -111,6 +111,13 @@ class PackedKeys:
         q, k = (rotate_reference(x, self.cos, self.sin) for x in (q, k))
         if self.padded is not None:
             return self.padded.attend(q, k, v)
+        # A CPU's gradient of attention takes longer in bfloat16, unlike its products of matrices.
+        with torch.autocast(q.device.type, enabled=False):
+            return self._one_by_one(q, k, v.to(q.dtype), kind).to(v.dtype)
+
+    def _one_by_one(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kind: AttentionKind
+    ) -> torch.Tensor:
         outs: list[torch.Tensor] = []
         for share in self.shares:
             own = slice(share.start, share.prefix_stop)

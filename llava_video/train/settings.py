@@ -11,8 +11,8 @@ from typing import Final, Literal
 from llava_video.config import check, setting
 from llava_video.errors import ConfigError
 from llava_video.planning.geometry import Aspect
+from llava_video.train.world_settings import DenseSettings, WorldSource
 from llava_video.values import Newline
-from llava_video.world.settings import WorldSettings
 
 Part = Literal["vision_tower", "projector", "learned_tokens", "language_model"]
 PARTS: Final[tuple[Part, ...]] = (
@@ -55,48 +55,6 @@ class SourceSettings:
                 f"sampling_strategy = {self.sampling_strategy!r}.",
                 "allowed: all, first:N, end:N, random:N; N is a whole number, or like 20%.",
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorldSource:
-    """Clips of the small world, drawn while they are needed instead of read from files."""
-
-    split: str = setting("train", "whose clips; without `settings` also what they are like")
-    settings: WorldSettings | None = setting(None, "what clips are like instead")
-    clips: int = setting(100_000, "clips of an epoch; the next epoch has others", at_least=1)
-    seed: int = setting(0, "another one gives other clips", at_least=0)
-    questions: int = setting(12, "most questions of a clip", at_least=0)
-    captions: int = setting(1, "captions of a clip, of the three styles", at_least=0, at_most=3)
-    chat_share: float = setting(
-        0.0, "share of clips whose questions come in turn, as one chat", at_least=0, at_most=1
-    )
-    growing: int = setting(
-        0, "so many first clips have few objects, from one on, and all the others any", at_least=0
-    )
-    plain_share: float = setting(
-        0.2, "share of clips that do not look as if they came out of a file", at_least=0, at_most=1
-    )
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        check(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DenseSettings:
-    """Auxiliary losses on visual rows (`train/dense.py`), and what each loss counts."""
-
-    looks: float = setting(1.0, "of what a cell shows, on rows that enter the decoder", at_least=0)
-    story: float = setting(1.0, "of what happened, on rows that leave it", at_least=0)
-    answers: float = setting(
-        1.0, "of the answers; with 0 for this and `story` the decoder is not run", at_least=0
-    )
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        check(self)
-        if not self.looks + self.story + self.answers:
-            raise ConfigError("no loss counts.", "raise looks, story or answers above 0.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

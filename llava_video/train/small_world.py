@@ -25,7 +25,8 @@ from llava_video.train.examples import ExampleMaker, Written
 from llava_video.train.forward import Example as PackedExample
 from llava_video.train.mixture import Record
 from llava_video.train.raw_frames import FilmedFrames, grouped_by_size, step_of, tiles_of_frames
-from llava_video.train.settings import DataSettings, WorldSource
+from llava_video.train.settings import DataSettings
+from llava_video.train.world_settings import WorldSource
 from llava_video.values import VideoInfo, VisualPlan
 from llava_video.world.caption import caption
 from llava_video.world.composer import compose
@@ -36,6 +37,7 @@ from llava_video.world.splits import split_settings
 from llava_video.world.witness import Witness
 
 _TICK_S: Final = 1e-6
+_SELDOM: Final = 1 / 8
 Pair = tuple[str, str]
 _Shape = tuple[int, int, float, int]  # height, width, px; rate, Hz; frames
 _ANY_SHAPE: Final[_Shape] = (64, 64, 2.0, 16)
@@ -147,7 +149,8 @@ class WorldExamples(Dataset[Made]):
         """Write what is asked and told of a clip."""
         source = self._source
         questions = questions_of(witness, self._settings) if source.questions else ()
-        asked = [(one.text, one.answer) for one in questions[: source.questions]]
+        wanted = [q for q in questions if q.kind not in source.seldom or dice.chance(_SELDOM)]
+        asked = [(one.text, one.answer) for one in wanted[: source.questions]]
         styles = dice.shuffled(list(PROMPTS))[: source.captions]
         told = [(dice.pick(PROMPTS[style]), caption(witness, style)) for style in styles]
         is_chat = len(asked) > 1 and dice.chance(source.chat_share)

@@ -21,6 +21,9 @@ from llava_video.errors import (
     ChangedFileError,
     ConfigError,
     DecodeError,
+    ServerBusyError,
+    ServerError,
+    ServerRefusedError,
     SourceError,
 )
 from llava_video.model.spec import ModelSpec
@@ -40,6 +43,9 @@ def ended() -> DecodeError:
     ("error", "unit", "passes"),
     [
         (CapacityError("full"), HERE, True),
+        (ServerError("away"), HERE, True),
+        (ServerBusyError("full"), THERE, True),
+        (ServerRefusedError("no key"), HERE, False),
         (MemoryError(), HERE, True),
         (OSError(errno.EIO, "bad disk"), HERE, True),
         (OSError(errno.ENOENT, "gone"), HERE, False),

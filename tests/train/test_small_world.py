@@ -30,8 +30,9 @@ from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import Example
 from llava_video.train.raw_frames import as_if_encoded
 from llava_video.train.run import Trained, check_stage, train, with_model
-from llava_video.train.settings import DataSettings, NewModel, StageSettings, WorldSource
+from llava_video.train.settings import DataSettings, NewModel, StageSettings
 from llava_video.train.small_world import WorldExamples
+from llava_video.train.world_settings import WorldSource
 from llava_video.values import Newline
 from llava_video.world.composer import compose
 from llava_video.world.example import make_example
@@ -366,3 +367,17 @@ def test_two_processes_learn_of_the_small_world_what_one_does(
 def test_there_is_no_file_to_check(stage: Stage):
     with pytest.raises(ConfigError, match="no file to check"):
         check_stage(stage())
+
+
+def test_what_is_asked_seldom_is_asked_of_one_clip_in_eight(spec: ModelSpec):
+    made = examples(spec, is_dense=False, captions=0, questions=100, seldom=("count", "shape"))
+    asked, num_others = {"count": 0, "shape": 0}, 0
+    for idx in range(40):
+        said_of_it = set(said(spec, made[idx].example))
+        for one in make_example(split_settings("train"), "train", 0, idx).questions:
+            if one.kind in asked:
+                asked[one.kind] += (one.text, one.answer) in said_of_it
+            else:
+                num_others += (one.text, one.answer) not in said_of_it
+    assert num_others == 0
+    assert all(1 <= num <= 12 for num in asked.values())

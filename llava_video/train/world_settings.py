@@ -1,0 +1,59 @@
+"""What a stage draws from the small world, and what is asked of its cells beside the answers."""
+
+import difflib
+from dataclasses import dataclass
+
+from llava_video.config import check, setting
+from llava_video.errors import ConfigError
+from llava_video.world.question import ANSWERS
+from llava_video.world.settings import WorldSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldSource:
+    """Clips of the small world, drawn while they are needed instead of read from files."""
+
+    split: str = setting("train", "whose clips; without `settings` also what they are like")
+    settings: WorldSettings | None = setting(None, "what clips are like instead")
+    clips: int = setting(100_000, "clips of an epoch; the next epoch has others", at_least=1)
+    seed: int = setting(0, "another one gives other clips", at_least=0)
+    questions: int = setting(12, "most questions of a clip", at_least=0)
+    captions: int = setting(1, "captions of a clip, of the three styles", at_least=0, at_most=3)
+    chat_share: float = setting(
+        0.0, "share of clips whose questions come in turn, as one chat", at_least=0, at_most=1
+    )
+    seldom: tuple[str, ...] = setting(
+        (), "kinds of questions that one clip in eight is asked: what is easy is learned soon"
+    )
+    growing: int = setting(
+        0, "so many first clips have few objects, from one on, and all the others any", at_least=0
+    )
+    plain_share: float = setting(
+        0.2, "share of clips that do not look as if they came out of a file", at_least=0, at_most=1
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field, and that there are such kinds of questions."""
+        check(self)
+        for kind in self.seldom:
+            if kind not in ANSWERS:
+                near = difflib.get_close_matches(kind, ANSWERS, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(ANSWERS)}."
+                raise ConfigError(f"seldom names a kind of question {kind!r}.", hint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseSettings:
+    """Auxiliary losses on visual rows (`train/dense.py`), and what each loss counts."""
+
+    looks: float = setting(1.0, "of what a cell shows, on rows that enter the decoder", at_least=0)
+    story: float = setting(1.0, "of what happened, on rows that leave it", at_least=0)
+    answers: float = setting(
+        1.0, "of the answers; with 0 for this and `story` the decoder is not run", at_least=0
+    )
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check(self)
+        if not self.looks + self.story + self.answers:
+            raise ConfigError("no loss counts.", "raise looks, story or answers above 0.")

@@ -1,0 +1,18 @@
+"""What is drawn from the small world, and what is refused."""
+
+import pytest
+
+from llava_video.errors import ConfigError
+from llava_video.train.world_settings import DenseSettings, WorldSource
+
+
+def test_a_kind_of_question_that_is_not_there_is_refused_with_the_nearest_one():
+    with pytest.raises(ConfigError, match="'cuont'") as told:
+        WorldSource(seldom=("cuont",))
+    assert told.value.hint == "did you mean count?"
+    assert WorldSource(seldom=("count", "when")).seldom == ("count", "when")
+
+
+def test_no_loss_at_all_is_refused():
+    with pytest.raises(ConfigError, match="no loss counts"):
+        DenseSettings(looks=0, story=0, answers=0)
