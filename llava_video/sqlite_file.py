@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from llava_video.errors import LedgerError
+from llava_video.files import replacing
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
@@ -31,6 +32,8 @@ def open_writer(
         LedgerError: it cannot be read or written, or another version wrote it.
     """
     with reported(path):
+        if not path.exists():
+            _make_file(path, schema, version)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -111,6 +114,21 @@ def _hint(cause: sqlite3.Error) -> str:
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return "another program holds it: close that, and start again."
     return "start again: what was done is kept."
+
+
+def _make_file(path: Path, schema: str, version: int) -> None:
+    """Make a file under another name, so that whoever looks sees a whole one or none."""
+    try:
+        with (
+            replacing(path) as unfinished,
+            contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection,
+        ):
+            _make(connection, schema, version)
+            connection.execute("PRAGMA journal_mode = WAL")
+    except OSError as cause:
+        raise LedgerError(
+            f"{path} cannot be made: {cause.strerror}.", "make the folder writable, with room."
+        ) from cause
 
 
 def _make(connection: sqlite3.Connection, schema: str, version: int) -> None:

@@ -6,6 +6,7 @@ Every error becomes a record here. Knows no ledger and no other unit.
 import errno
 import logging
 import os
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from llava_video.archive.answering import answer_item
 from llava_video.archive.content import HashStore, content_hash, is_unchanged, local_path
 from llava_video.archive.row import Asked, Maker, Row, make_row
 from llava_video.archive.settings import OPTIONS_OF_PLACE, ArchiveSettings, plain_options
-from llava_video.archive.sheets import write_sheet
+from llava_video.archive.sheets import frames_of, sheet_of, write_frames, write_sheet
 from llava_video.archive.unit import Unit, UnitError
 from llava_video.errors import (
     CapacityError,
@@ -27,7 +28,7 @@ from llava_video.errors import (
     ServerRefusedError,
     SourceError,
 )
-from llava_video.timeline import Timeline
+from llava_video.timeline import Patience, Timeline
 from llava_video.values import Description
 from llava_video.video.sandbox_process import WorkerEndedError
 
@@ -67,7 +68,7 @@ class Worker:
         options: of every request, with the run's way of reading (`sandbox`).
         revision: of the model's weights.
         hashes: where the files' hashes are kept.
-        folder: gets a small picture of what each unit saw, for reports; None for none.
+        folder: gets small pictures of what each unit saw, for reports and hits; None for none.
     """
 
     def __init__(
@@ -89,7 +90,8 @@ class Worker:
         """Try a unit once; every error becomes part of the outcome."""
         try:
             self._check_read(unit)
-            results = answer_item(self._model, unit.item, self.asked, self._reading_of(unit))
+            reading, patience = self._reading_of(unit), self._patience_with(unit)
+            results = answer_item(self._model, unit.item, self.asked, reading, patience)
             self._check_same(unit)
             row = make_row(unit, results, self.asked, self._maker(unit))
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
@@ -98,12 +100,14 @@ class Worker:
         return Outcome(unit=unit, row=row, footage_s=_footage_s(results))
 
     def _show(self, unit: Unit, results: list[Description] | Timeline) -> None:
-        """Leave the picture of what was seen; where it cannot be written the row is whole."""
+        """Leave pictures of what was seen; where they cannot be written the row is whole."""
         if self._folder is None:
             return
         try:
-            write_sheet(self._folder, unit.key, results)
-        except (OSError, SourceError) as error:
+            if (sheet := sheet_of(results)) is not None:
+                write_sheet(self._folder, unit.key, sheet)
+            write_frames(self._folder, unit.key, frames_of(results))
+        except OSError as error:
             _log.warning("no picture of %s: %s", unit.item.address, error)
 
     def _reading_of(self, unit: Unit) -> dict[str, Any]:
@@ -111,6 +115,17 @@ class Worker:
         if unit.interruptions < _SUSPICIOUS or self._reading.get("sandbox"):
             return self._reading
         return {**self._reading, "sandbox": True}
+
+    def _patience_with(self, unit: Unit) -> Patience:
+        """Return how a unit's windows are tried again: as often as a unit is, and as late."""
+
+        def wait(tries: int) -> bool:
+            has_more = tries < self._settings.attempts
+            if has_more:
+                time.sleep(self._settings.retry_wait_s * 2 ** (tries - 1))
+            return has_more
+
+        return Patience(may_pass=lambda error: may_pass(error, unit), wait=wait)
 
     def _check_read(self, unit: Unit) -> None:
         """See that a unit's file could be read when its key was made; if not, say why."""

@@ -7,14 +7,18 @@ their frames, so a request holds no pixels. Knows no model, no cache and no sche
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from llava_video.engine.arena import Arena
-from llava_video.engine.sequence import Element, Sequence, VisualRun
+from llava_video.engine.elements import Element, VisualRun
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
 from llava_video.model.prompt import Turn
 from llava_video.values import Clip, FinishReason, KvFormat, VisualPlan
+
+if TYPE_CHECKING:
+    # They hold tensors; who asks a server has no torch.
+    from llava_video.engine.arena import Arena
+    from llava_video.engine.sequence import Sequence
 
 Stage = Literal["vision", "prefill", "generate"]
 
@@ -99,7 +103,7 @@ class Beginning(Protocol):
         """What they are."""
         ...
 
-    def begin(self, arena: Arena) -> Sequence:
+    def begin(self, arena: "Arena") -> "Sequence":
         """Return a sequence of them that is the request's own, without room.
 
         Called when the request is admitted, while no step runs; again after a CapacityError.
@@ -136,7 +140,7 @@ class Request:
     request_id: int = 0
     position_scale: float = 1.0
     kv_format: KvFormat = "plain"
-    reuse: Sequence | None = None
+    reuse: "Sequence | None" = None
     after: Beginning | None = field(default=None, repr=False)
     keep: bool = False
     cancelled: Callable[[], bool] = field(default=_never, repr=False)
@@ -244,7 +248,7 @@ class Answer:
     confidence: float | None = None
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
-    sequence: Sequence | None = field(default=None, repr=False, compare=False)
+    sequence: "Sequence | None" = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

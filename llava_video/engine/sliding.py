@@ -34,9 +34,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from llava_video.engine.arena import Arena
+from llava_video.engine.elements import Element, VisualRun, tokens_of
 from llava_video.engine.request import Engine, Request, VisualPart, answer_of
 from llava_video.engine.scheduler import Scheduler
-from llava_video.engine.sequence import Element, VisualRun, tokens_of
 from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import BudgetError, ConfigError

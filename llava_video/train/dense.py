@@ -1,121 +1,29 @@
-"""A scene and its plan → what every visual row should know, and the losses that teach it.
+"""Labels of patches and cells → the losses that teach them, beside the answers' own.
 
 An answer is a weak teacher of a tower: nothing is learned from words until objects are found. So
-beside the answers each cell of a frame's pooled map is asked what is in it: the row that enters the
-decoder (looks), and the row that leaves it, which has seen the frames before (what happened so
-far). The two linear readers are thrown away after training. Source of the idea: dense labels and
-auxiliary targets of detectors; which ones help was tried on the small world.
+beside the answers each patch of the tower is asked what covers it, and each cell's row what is in
+it and what happened. The linear readers are thrown away after training. Source of the idea: dense
+labels and auxiliary targets of detectors; which ones help was tried on the small world.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from llava_video.errors import ConfigError
 from llava_video.model.labels import IGNORED
 from llava_video.model.llava import LlavaModel
+from llava_video.train.dense_labels import LOOKS, PATCHES, STORY, UNKNOWN
 from llava_video.train.forward import TrainingModel
 from llava_video.train.packing import Share
 from llava_video.train.raw_frames import RawFrames
 from llava_video.train.world_settings import DenseSettings
 from llava_video.values import VisualPlan
-from llava_video.world.render import sign_size
-from llava_video.world.scene import Event, Scene, State
-from llava_video.world.vocabulary import COLOURS, DIRECTIONS, SHAPES, SIGN_WORDS
 
-UNKNOWN: Final = -1
-Labels = npt.NDArray[np.int8]
-
-_HAPPENED: Final = ("move", "enter", "grow", "shrink", "recolour", "hide", "stop", "collide")
-_SINCE_S: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5)
-_SETTLED_S: Final = 0.5  # what has just begun may not show yet
-_RADII: Final = (0.1, 0.117, 0.131)
-
-# What a cell's row is asked: name → number of classes.
-LOOKS: Final[dict[str, int]] = {
-    "how many": 3,
-    "colour": len(COLOURS),
-    "shape": len(SHAPES),
-    "radius": len(_RADII) + 1,
-    "across": 4,
-    "down": 4,
-    "has sign": 2,
-    "sign": len(SIGN_WORDS),
-}
-STORY: Final[dict[str, int]] = {
-    "goes": len(DIRECTIONS) + 1,
-    "went": len(DIRECTIONS) + 1,
-    "size": 3,
-    "first colour": len(COLOURS),
-    "since": len(_SINCE_S) + 2,
-    **{f"did {kind}": 2 for kind in _HAPPENED},
-    "seen now": 5,
-    "seen so far": 5,
-}
 # What is learned last counts more.
 _COUNTS: Final = {"shape": 3.0, "goes": 2.0, "went": 2.0}
-_COLOURS, _DIRECTIONS = list(COLOURS), list(DIRECTIONS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DenseLabels:
-    """Of the rows of one visual, newlines included; -1 where nothing is asked.
-
-    Attributes:
-        looks: (rows, len(LOOKS)) int8.
-        story: (rows, len(STORY)) int8.
-    """
-
-    looks: Labels
-    story: Labels
-
-
-def dense_labels(scene: Scene, plan: VisualPlan) -> DenseLabels:
-    """Say what is in every cell of a clip.
-
-    Args:
-        scene: the truth.
-        plan: of its frames: one tile each, a newline after each map row.
-
-    Raises:
-        ConfigError: as `check_rows`.
-    """
-    check_rows(plan)
-    rows, cols = plan.map_size
-    looks = np.full((plan.num_frames, rows, cols + 1, len(LOOKS)), UNKNOWN, dtype=np.int8)
-    story = np.full((plan.num_frames, rows, cols + 1, len(STORY)), UNKNOWN, dtype=np.int8)
-    seen: set[int] = set()
-    sign = _sign_cell(scene, rows, cols)
-    for frame, time_s in enumerate(plan.times_s):
-        states = scene.state_at(time_s)
-        _fill_looks(scene, states, looks[frame], sign)
-        for state, row, col in _alone(scene, states, rows, cols):
-            story[frame, row, col, :-2] = _story_of(scene, state, time_s, is_first=not frame)
-        seen |= {state.thing for state in states if state.view == "whole"}
-        if all(state.view != "partly" for state in states):
-            story[frame, -1, -1, -2:] = [sum(s.view == "whole" for s in states), len(seen)]
-    return DenseLabels(looks=looks.reshape(-1, len(LOOKS)), story=story.reshape(-1, len(STORY)))
-
-
-def check_rows(plan: VisualPlan) -> None:
-    """See that a plan's rows are cells of frames, with a newline after each map row.
-
-    Raises:
-        ConfigError: they are others.
-    """
-    rows, cols = plan.map_size
-    if plan.num_tokens != plan.num_frames * rows * (cols + 1):
-        raise ConfigError(
-            f"dense losses, and frames whose newlines stand otherwise: newline = "
-            f"{plan.newline.value}.",
-            "dense losses need data.newline: row, and frames of one tile.",
-        )
 
 
 class DenseTraining(TrainingModel):
@@ -130,6 +38,7 @@ class DenseTraining(TrainingModel):
         super().__init__(model)
         width = model.dimensions.text.hidden_size
         self.settings = settings
+        self.patches = nn.Linear(model.dimensions.vision.hidden_size, sum(PATCHES.values()))
         self.looks = nn.Linear(width, sum(LOOKS.values()))
         self.story = nn.Linear(width, sum(STORY.values()))
         self.parts: dict[str, torch.Tensor] = {}  # of the last batch, for metrics
@@ -143,6 +52,7 @@ class DenseTraining(TrainingModel):
         shares: Sequence[Share],
         looks: torch.Tensor,
         story: torch.Tensor,
+        patches: torch.Tensor,
         visual_rows: torch.Tensor,
         frames: RawFrames | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -157,15 +67,22 @@ class DenseTraining(TrainingModel):
             shares: the same.
             looks: (V, len(LOOKS)) int8, of the batch's visual rows.
             story: (V, len(STORY)) int8.
+            patches: (N P^2, len(PATCHES)) int8, of the patches of the batch's N tiles.
             visual_rows: (V,) int64, where they stand in the sequence.
             frames: the same.
             num_items_in_batch: the same.
         """
-        visuals = self.visuals(plans, tiles, frames)
         settings, parts = self.settings, {}
+        seen: list[torch.Tensor] = []  # what the tower says of each patch, before it is pooled
+        hook = self.model.vision_tower.register_forward_hook(lambda *call: seen.append(call[-1]))
+        with hook:
+            visuals = self.visuals(plans, tiles, frames)
         # Of a step that is cut into batches and processes, which sums their losses: a mean too.
         num_own = (labels != IGNORED).sum()
         share = 1.0 if num_items_in_batch is None else num_own / num_items_in_batch
+        if settings.patches:
+            said = self.patches(torch.cat(seen).flatten(0, 1))
+            parts["patches"] = share * _loss(said, patches, PATCHES)
         if settings.looks:
             parts["looks"] = share * _loss(self.looks(torch.cat(visuals)), looks, LOOKS)
         if settings.story or settings.answers:
@@ -187,101 +104,3 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor, questions: dict[str, int])
         total = F.cross_entropy(part, own, ignore_index=UNKNOWN, reduction="sum")
         losses.append(counts[idx] * total / (own != UNKNOWN).sum().clamp(min=1))
     return torch.stack(losses).sum() / sum(counts)
-
-
-def _cell(scene: Scene, x: float, y: float, rows: int, cols: int) -> tuple[float, float]:
-    """Return where a point falls in the map, in cells from the top and the left."""
-    return y / scene.height * rows, x / scene.width * cols
-
-
-def _placed(
-    scene: Scene, states: Sequence[State], rows: int, cols: int
-) -> dict[tuple[int, int], list[State]]:
-    found: dict[tuple[int, int], list[State]] = {}
-    for state in states:
-        down, across = _cell(scene, state.x, state.y, rows, cols)
-        if state.view != "gone" and 0 <= down < rows and 0 <= across < cols:
-            found.setdefault((int(down), int(across)), []).append(state)
-    return found
-
-
-def _alone(
-    scene: Scene, states: Sequence[State], rows: int, cols: int
-) -> Iterator[tuple[State, int, int]]:
-    """Yield the objects that share their cell with no other."""
-    for (row, col), inside in _placed(scene, states, rows, cols).items():
-        if len(inside) == 1:
-            yield inside[0], row, col
-
-
-def _fill_looks(
-    scene: Scene, states: Sequence[State], looks: Labels, sign: tuple[int, int] | None
-) -> None:
-    rows, cols = looks.shape[0], looks.shape[1] - 1
-    cells = looks[:, :cols]
-    names = list(LOOKS)
-    cells[..., names.index("how many")] = 0
-    cells[..., names.index("has sign")] = 0
-    for (row, col), inside in _placed(scene, states, rows, cols).items():
-        cells[row, col, 0] = min(2, len(inside))
-        if len(inside) > 1:
-            continue
-        state = inside[0]
-        is_whole = state.view == "whole"
-        down, across = _cell(scene, state.x, state.y, rows, cols)
-        cells[row, col, 1:6] = (
-            _COLOURS.index(state.colour),
-            SHAPES.index(state.shape) if is_whole else UNKNOWN,
-            sum(state.radius > limit for limit in _RADII) if is_whole else UNKNOWN,
-            int((across - col) * 4),
-            int((down - row) * 4),
-        )
-    if sign is not None and scene.sign is not None:
-        cells[(*sign, slice(-2, None))] = (1, SIGN_WORDS.index(scene.sign.text))
-
-
-def _sign_cell(scene: Scene, rows: int, cols: int) -> tuple[int, int] | None:
-    """Return the cell of the middle of the sign."""
-    if scene.sign is None:
-        return None
-    height_px, width_px = sign_size(scene.sign.text, scene.sign.scale)
-    x = (scene.sign.left_px + width_px / 2) / scene.unit_px
-    y = (scene.sign.top_px + height_px / 2) / scene.unit_px
-    down, across = _cell(scene, x, y, rows, cols)
-    return int(down), int(across)
-
-
-def _story_of(scene: Scene, state: State, time_s: float, *, is_first: bool) -> list[int]:
-    """Return the classes of `STORY` that are about one object, in order."""
-    own = [event for event in scene.events if event.thing == state.thing]
-    begun = [event for event in own if event.start_s <= time_s]
-    settled = [event for event in begun if event.start_s + _SETTLED_S <= time_s]
-    going = [e for e in settled if e.direction and e.kind != "collide"]
-    still = len(_DIRECTIONS)
-    goes = _DIRECTIONS.index(state.motion) if state.motion else still
-    growth = {"grow": 1, "shrink": 2}
-    size = next((growth[e.kind] for e in begun if e.kind in growth and time_s < e.end_s), 0)
-    return [
-        UNKNOWN if is_first or len(begun) > len(settled) else goes,
-        _DIRECTIONS.index(going[-1].direction) if going else still,
-        size,
-        _COLOURS.index(scene.things[state.thing].colours[0][1]),
-        _since(begun, time_s),
-        *(_did(own, kind, time_s) for kind in _HAPPENED),
-    ]
-
-
-def _since(begun: Sequence[Event], time_s: float) -> int:
-    """Return how long ago the last event began, as a class; the last is "nothing has"."""
-    if not begun:
-        return len(_SINCE_S) + 1
-    since_s = time_s - max(event.start_s for event in begun)
-    return sum(since_s > limit for limit in _SINCE_S)
-
-
-def _did(own: Sequence[Event], kind: str, time_s: float) -> int:
-    """Say whether an object's event of a kind has been; unknown while it begins."""
-    starts_s = [event.start_s for event in own if event.kind == kind]
-    if any(start_s + _SETTLED_S <= time_s for start_s in starts_s):
-        return 1
-    return UNKNOWN if any(start_s <= time_s for start_s in starts_s) else 0

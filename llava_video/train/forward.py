@@ -40,8 +40,9 @@ class Example:
             without any.
         tails: where tails begin among `ids`, see `packing.Share`.
         filmed: the pixels of its one visual where they are tiled on the device; N = 0 then.
-        looks: (V, questions) int8 of its V visual rows, see `dense.DenseLabels`; or None.
+        looks: (V, questions) int8 of its V visual rows, see `DenseLabels`; or None.
         story: likewise.
+        patches: (N P^2, questions) int8 of its N tiles' patches, likewise.
     """
 
     ids: tuple[int, ...]
@@ -52,6 +53,7 @@ class Example:
     filmed: FilmedFrames | None = None
     looks: torch.Tensor | None = None
     story: torch.Tensor | None = None
+    patches: torch.Tensor | None = None
 
     @property
     def num_rows(self) -> int:
@@ -66,7 +68,7 @@ class Batch(TypedDict):
     row's label being the token that stands there; tiles (N, 3, px, px) as an example's; plans of
     all visuals; shares of the L rows. Of clips of the small world also their frames, and where
     cells are asked: looks and story (V, questions) int8 of the V visual rows, which stand at
-    visual_rows (V,).
+    visual_rows (V,), and patches (N P^2, questions) int8 of the tiles' patches.
     """
 
     ids: torch.Tensor
@@ -77,6 +79,7 @@ class Batch(TypedDict):
     frames: NotRequired[RawFrames]
     looks: NotRequired[torch.Tensor]
     story: NotRequired[torch.Tensor]
+    patches: NotRequired[torch.Tensor]
     visual_rows: NotRequired[torch.Tensor]
 
 
@@ -118,6 +121,7 @@ def pack(examples: Sequence[Example]) -> Batch:
         batch["visual_rows"] = torch.cat(visual_rows)
         batch["looks"] = torch.cat([x.looks for x in examples if x.looks is not None])
         batch["story"] = torch.cat([x.story for x in examples if x.story is not None])
+        batch["patches"] = torch.cat([x.patches for x in examples if x.patches is not None])
     return batch
 
 

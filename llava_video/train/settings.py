@@ -229,6 +229,12 @@ class StageSettings:
         0.03, "share of the steps in which the rate rises from 0", at_least=0, at_most=0.99
     )
     weight_decay: float = setting(0.0, "of all but biases and norms", at_least=0)
+    adam_beta2: float = setting(
+        0.999,
+        "how slowly the optimiser's mean of squared gradients follows; lower for short runs",
+        above=0,
+        at_most=0.9999,
+    )
     max_grad_norm: float = setting(1.0, "longest gradient; longer ones are scaled", above=0)
     epochs: float = setting(1.0, "how often the mixture is seen", above=0)
     max_steps: int | None = setting(

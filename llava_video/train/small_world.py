@@ -20,7 +20,7 @@ from llava_video.model.prompt import Turn
 from llava_video.model.tokenizer import IMAGE_MARK
 from llava_video.planning.planner import VideoItem
 from llava_video.train.batches import Made, first_good
-from llava_video.train.dense import check_rows, dense_labels
+from llava_video.train.dense_labels import check_rows, dense_labels
 from llava_video.train.examples import ExampleMaker, Written
 from llava_video.train.forward import Example as PackedExample
 from llava_video.train.mixture import Record
@@ -130,8 +130,9 @@ class WorldExamples(Dataset[Made]):
         frames = torch.from_numpy(render_at(scene, plan.frame_idxs))
         step = 0.0 if dice.chance(source.plain_share) else step_of(scene.crf) * dice.real(0.5, 1.5)
         filmed = FilmedFrames(frames=frames, step=step)
-        labels = dense_labels(scene, plan) if self._is_dense else None
-        px = self._vision.image_px
+        vision = self._vision
+        labels = dense_labels(scene, plan, vision.patches_per_side) if self._is_dense else None
+        px = vision.image_px
         return PackedExample(
             ids=written.ids,
             labels=written.labels,
@@ -143,6 +144,7 @@ class WorldExamples(Dataset[Made]):
             filmed=None if self._tiles_here else filmed,
             looks=None if labels is None else torch.from_numpy(labels.looks),
             story=None if labels is None else torch.from_numpy(labels.story),
+            patches=None if labels is None else torch.from_numpy(labels.patches),
         )
 
     def _written(self, witness: Witness, shape: _Shape, dice: Dice) -> Written:

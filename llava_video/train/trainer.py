@@ -69,7 +69,8 @@ class StageTrainer(Trainer):
         if self.optimizer is None:
             groups = parameter_groups(self._net, self._stage, prefix="model.")
             # One pass over parameters, gradients and moments instead of a dozen.
-            self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8, fused=True)
+            betas = (0.9, self._stage.adam_beta2)
+            self.optimizer = torch.optim.AdamW(groups, betas=betas, eps=1e-8, fused=True)
         return self.optimizer
 
     def compute_loss(

@@ -46,6 +46,7 @@ class WorldSource:
 class DenseSettings:
     """Auxiliary losses on visual rows (`train/dense.py`), and what each loss counts."""
 
+    patches: float = setting(0.0, "of what covers a patch, on the tower's own features", at_least=0)
     looks: float = setting(1.0, "of what a cell shows, on rows that enter the decoder", at_least=0)
     story: float = setting(1.0, "of what happened, on rows that leave it", at_least=0)
     answers: float = setting(
@@ -55,5 +56,5 @@ class DenseSettings:
     def __post_init__(self) -> None:
         """Check every field."""
         check(self)
-        if not self.looks + self.story + self.answers:
-            raise ConfigError("no loss counts.", "raise looks, story or answers above 0.")
+        if not self.patches + self.looks + self.story + self.answers:
+            raise ConfigError("no loss counts.", "raise patches, looks, story or answers above 0.")

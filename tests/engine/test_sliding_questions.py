@@ -4,9 +4,9 @@ import pytest
 import torch
 from windowed_attention import asked, blocks_of, contiguous, masked_run
 
+from llava_video.engine.elements import VisualRun
 from llava_video.engine.oracle import OracleEngine
 from llava_video.engine.request import answer_of
-from llava_video.engine.sequence import VisualRun
 from llava_video.engine.settings import EngineSettings
 from llava_video.engine.sliding import SlidingWindow
 from llava_video.errors import BudgetError, CapacityError, ConfigError

@@ -1,177 +1,23 @@
-"""What cells are asked, by hand on scenes made by hand, and the losses, by another formula."""
+"""The losses of cells and patches, by another formula."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scene_maker import moving, scene, thing
 from seeded_models import video_plan
 
-from llava_video.errors import ConfigError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
-from llava_video.train.dense import (
-    LOOKS,
-    STORY,
-    UNKNOWN,
-    DenseTraining,
-    dense_labels,
-)
+from llava_video.train.dense import DenseTraining
+from llava_video.train.dense_labels import LOOKS, PATCHES, STORY, UNKNOWN
 from llava_video.train.forward import Batch, Example, TrainingModel, pack
 from llava_video.train.world_settings import DenseSettings
-from llava_video.values import Newline, VisualPlan
-from llava_video.world.scene import Event, Scene, Sign
-from llava_video.world.track import Track
-from llava_video.world.vocabulary import SIGN_WORDS
+from llava_video.values import VisualPlan
 
-KINDS = ("move", "enter", "grow", "shrink", "recolour", "hide", "stop", "collide")
-# The numbers of words that the questions' classes count: see world/vocabulary.py.
-RED, GREEN, BLUE = 0, 3, 5
-SQUARE, RING = 1, 5
-RIGHT, DOWN, STILL = 0, 2, 8
-NOTHING_BEGAN = 7
-
-
-def labels_of(
-    made: Scene, times_s: tuple[float, ...], rows: int = 4, cols: int = 4
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return looks and story as (frame, row, column, question); the last column is of newlines."""
-    num_tokens = len(times_s) * rows * (cols + 1)
-    plan = video_plan(len(times_s), num_tokens, times_s=times_s, map_size=(rows, cols))
-    found = dense_labels(made, plan)
-    assert found.looks.dtype == found.story.dtype == np.int8
-    shape = (len(times_s), rows, cols + 1)
-    return found.looks.reshape(*shape, -1), found.story.reshape(*shape, -1)
-
-
-def did(**known: int) -> list[int]:
-    return [known.get(kind, 0) for kind in KINDS]
-
-
-def test_the_questions_are_of_so_many_classes():
-    assert list(LOOKS.values()) == [3, 8, 6, 4, 4, 4, 2, 32]
-    assert list(STORY.values()) == [9, 9, 3, 8, 8, *[2] * 8, 5, 5]
-
-
-def test_two_objects_by_hand():
-    # To the right from 0.28 by 0.4 between 1 s and 3 s: 0.48 at 2 s. Cells are 0.25 wide.
-    square, move = moving(1.0, 3.0, 0.4, x=0.28, y=0.4, radius=0.12)
-    ring = thing("ring", "blue", 0.85, 0.85, 0.09, later=((2.0, "green"),))
-    change = Event("recolour", 2.0, 2.0, 1, colour="green")
-    made = scene(square, ring, events=(move, change))
-    looks, story = labels_of(made, (0.0, 1.0, 2.0, 3.5))
-
-    empty = [0, *[UNKNOWN] * 5, 0, UNKNOWN]
-    # Radius 0.12 is above 0.1 and 0.117; 0.28 is 1.12 cells, 0.48 is 1.92, 0.68 is 2.72: the column
-    # and the quarter of it. 0.4 is 1.6 cells down: row 1, third quarter. The ring: 3.4, 3.4.
-    for frame, (col, across) in enumerate([(1, 0), (1, 0), (1, 3), (2, 2)]):
-        ring_colour = BLUE if frame < 2 else GREEN
-        expected = np.full((4, 5, 8), UNKNOWN)
-        expected[:, :4] = empty
-        expected[1, col] = [1, RED, SQUARE, 2, across, 2, 0, UNKNOWN]
-        expected[3, 3] = [1, ring_colour, RING, 0, 1, 1, 0, UNKNOWN]
-        assert np.array_equal(looks[frame], expected)
-
-    of_square = [
-        # The first frame shows no motion; at 1 s the move begins, half a second is not over.
-        [UNKNOWN, STILL, 0, RED, NOTHING_BEGAN, *did()],
-        [UNKNOWN, STILL, 0, RED, 0, *did(move=UNKNOWN)],
-        # 1.0 s ago: more than 0.5 and not more than 1.0.
-        [RIGHT, RIGHT, 0, RED, 1, *did(move=1)],
-        # 2.5 s ago: more than 0.5, 1, 1.5 and 2; it is over at 3 s.
-        [STILL, RIGHT, 0, RED, 4, *did(move=1)],
-    ]
-    of_ring = [
-        [UNKNOWN, STILL, 0, BLUE, NOTHING_BEGAN, *did()],
-        [STILL, STILL, 0, BLUE, NOTHING_BEGAN, *did()],
-        [UNKNOWN, STILL, 0, BLUE, 0, *did(recolour=UNKNOWN)],
-        [STILL, STILL, 0, BLUE, 2, *did(recolour=1)],
-    ]
-    for frame, col in enumerate((1, 1, 1, 2)):
-        expected = np.full((4, 5, 15), UNKNOWN)
-        expected[1, col, :13], expected[3, 3, :13] = of_square[frame], of_ring[frame]
-        expected[3, 4, 13:] = [2, 2]  # the frame's last newline counts
-        assert np.array_equal(story[frame], expected)
-
-
-def test_a_wide_frame_is_cut_into_cells_of_its_own_sides():
-    # Units are the shorter side: 1.5 of 2 across is three quarters, 0.9 of 1 down.
-    made = scene(thing(x=1.55, y=0.85), size_px=(100, 200))
-    looks, _ = labels_of(made, (0.0,), rows=2, cols=8)
-    # 1.55 / 2 * 8 = 6.2; 0.85 * 2 = 1.7.
-    assert np.argwhere(looks[0, :, :8, 0] == 1).tolist() == [[1, 6]]
-    assert looks[0, 1, 6].tolist() == [1, RED, SQUARE, 0, 0, 2, 0, UNKNOWN]
-
-
-def test_what_shows_in_part_has_a_colour_alone_and_is_not_counted():
-    path = Track((0.0, 1.0, 3.0, 5.0, 6.0), (-0.3, -0.3, 0.3, 0.3, 1.4))
-    comer = thing(x=path, y=0.1)
-    events = (
-        Event("enter", 1.0, 3.0, 0, "right", "slowly"),
-        Event("leave", 5.0, 6.0, 0, "right", "quickly"),
-    )
-    made = scene(comer, thing("ring", "blue", 0.6, 0.6), events=events)
-    looks, story = labels_of(made, (0.0, 2.0, 3.5, 6.5))
-    # At 2 s its centre is on the edge: half of it shows.
-    assert looks[1, 0, 0].tolist() == [1, RED, UNKNOWN, UNKNOWN, 0, 1, 0, UNKNOWN]
-    assert story[1, 0, 0, :13].tolist() == [RIGHT, RIGHT, 0, RED, 1, *did(enter=1)]
-    assert looks[0, :, :4, 0].sum() == looks[3, :, :4, 0].sum() == 1  # the ring's alone
-    counts = story[:, 3, 4, 13:].tolist()
-    assert counts == [[1, 1], [UNKNOWN, UNKNOWN], [2, 2], [1, 2]]
-    assert (story[:, :3, 4] == UNKNOWN).all()
-    assert (story[:, 3, 4, :13] == UNKNOWN).all()
-
-
-def test_objects_of_one_cell_are_only_counted():
-    pair = (thing(x=0.55, y=0.55), thing(colour="blue", x=0.7, y=0.7))
-    looks, story = labels_of(scene(*pair), (1.0,), rows=2, cols=2)
-    assert looks[0, 1, 1].tolist() == [2, *[UNKNOWN] * 5, 0, UNKNOWN]
-    assert (story[0, :, :2] == UNKNOWN).all()
-    more, _ = labels_of(scene(*pair, thing(x=0.9, y=0.9)), (1.0,), rows=2, cols=2)
-    assert more[0, 1, 1, 0] == 2
-
-
-@pytest.mark.parametrize(("kind", "size"), [("grow", 1), ("shrink", 2)])
-def test_a_size_changes_while_it_does(kind: Any, size: int):
-    event = Event(kind, 1.0, 3.0, 0)
-    radius = Track((1.0, 3.0), (0.09, 0.144) if size == 1 else (0.144, 0.09))
-    _, story = labels_of(scene(thing(radius=radius), events=(event,)), (0.5, 1.0, 2.9, 3.0))
-    of_it = story[:, 2, 2]
-    assert of_it[:, 2].tolist() == [0, size, size, 0]
-    assert of_it[:, 5 + KINDS.index(kind)].tolist() == [0, UNKNOWN, 1, 1]
-
-
-def test_a_hit_is_no_motion_of_its_own_and_ways_follow_one_another():
-    # It moves to the right, stops where it hits another, and later goes down.
-    path = Track((1.0, 2.0), (0.2, 0.4))
-    down = Track((4.0, 6.0), (0.5, 0.8))
-    events = (
-        Event("move", 1.0, 2.0, 0, "right", "slowly"),
-        Event("collide", 2.0, 2.0, 0, "up", other=1),
-        Event("move", 4.0, 6.0, 0, "down", "slowly"),
-    )
-    made = scene(thing(x=path, y=down), thing("ring", "blue", 0.9, 0.1), events=events)
-    _, story = labels_of(made, (0.0, 3.0, 4.2, 5.0), rows=2, cols=2)
-    ways = [(frame[1, 0, 0], frame[1, 0, 1]) for frame in story]
-    # At 4.2 s the new way may not show yet: the last one that surely did counts.
-    assert ways == [(UNKNOWN, STILL), (STILL, RIGHT), (UNKNOWN, RIGHT), (DOWN, DOWN)]
-    assert [frame[1, 0, 5 + KINDS.index("collide")] for frame in story] == [0, 1, 1, 1]
-
-
-def test_a_sign_is_read_in_the_cell_of_its_middle():
-    # 4 letters of 5 dots and 3 gaps, two dots of edge on each side: 27 x 11 px.
-    made = scene(thing("ring", "blue", 0.85, 0.85), sign=Sign("STOP", 50, 5, 1))
-    looks, _ = labels_of(made, (0.0,))
-    signs = looks[0, :, :4, 6]
-    assert np.argwhere(signs == 1).tolist() == [[0, 2]]  # (10.5, 63.5) px
-    assert looks[0, 0, 2].tolist() == [0, *[UNKNOWN] * 5, 1, SIGN_WORDS.index("STOP")]
-    assert (signs != UNKNOWN).all()
-
-
+PER_TILE = 16  # patches of 14 px of 56
 PLAN = video_plan(2, 12, crop=(0, 4, 0, 4), map_size=(2, 2))
 
 
@@ -189,8 +35,10 @@ def drawn(seed: int, plan: VisualPlan = PLAN) -> Example:
     draw = np.random.default_rng(seed)
     ids = draw.integers(0, 250, 5 + seed).tolist()
     cells = {}
-    for name, questions in (("looks", LOOKS), ("story", STORY)):
-        columns = [draw.integers(0, num, plan.num_tokens) for num in questions.values()]
+    asked = (("looks", LOOKS), ("story", STORY), ("patches", PATCHES))
+    for name, questions in asked:
+        num_rows = 2 * PER_TILE if name == "patches" else plan.num_tokens
+        columns = [draw.integers(0, num, num_rows) for num in questions.values()]
         own = np.stack(columns, axis=1)
         own[draw.random(own.shape) < 2 / 3] = UNKNOWN
         own[:, 3] = UNKNOWN  # one that nobody is asked
@@ -208,7 +56,9 @@ def batch() -> Batch:
 
 def learner(model: LlavaModel, **counts: float) -> DenseTraining:
     torch.manual_seed(0)
-    return DenseTraining(model, DenseSettings(**{"looks": 0, "story": 0, "answers": 0} | counts))
+    return DenseTraining(
+        model, DenseSettings(**{"patches": 0, "looks": 0, "story": 0, "answers": 0} | counts)
+    )
 
 
 def mean_of(logits: np.ndarray, labels: np.ndarray, questions: dict[str, int]) -> np.ndarray:
@@ -240,9 +90,11 @@ def test_visual_rows_are_where_the_visuals_stand(tiny: LlavaModel, batch: Batch)
 
 
 def test_the_losses_are_the_formula(tiny: LlavaModel, batch: Batch):
-    net = learner(tiny, looks=0.5, story=2, answers=3)
+    net = learner(tiny, patches=4, looks=0.5, story=2, answers=3)
     with torch.no_grad():
         loss = net(**batch)["loss"].item()
+        towards = tiny.vision_tower(batch["tiles"]).flatten(0, 1)
+        patches = net.patches(towards).double().numpy()
         visuals = net.visuals(batch["plans"], batch["tiles"])
         hidden = net.hidden_rows(net.spliced(batch["ids"], visuals), batch["shares"])
         looks = net.looks(torch.cat(visuals)).double().numpy()
@@ -250,14 +102,18 @@ def test_the_losses_are_the_formula(tiny: LlavaModel, batch: Batch):
         late = net.story(hidden[batch["visual_rows"] + 1]).double().numpy()
         plain = {key: batch[key] for key in ("ids", "labels", "tiles", "plans", "shares")}
         answers = TrainingModel(tiny)(**plain)["loss"].item()
-    labels = {name: batch[name].numpy() for name in ("looks", "story")}
+    labels = {name: batch[name].numpy() for name in ("looks", "story", "patches")}
+    of_patches = mean_as_they_count(mean_of(patches, labels["patches"], PATCHES), PATCHES)
     each_story = mean_of(story, labels["story"], STORY)
     of_looks = mean_as_they_count(mean_of(looks, labels["looks"], LOOKS), LOOKS)
     of_story = mean_as_they_count(each_story, STORY)
+    assert net.parts["patches"].item() == pytest.approx(of_patches, abs=1e-5)
     assert net.parts["looks"].item() == pytest.approx(of_looks, abs=1e-5)
     assert net.parts["story"].item() == pytest.approx(of_story, abs=1e-5)
     assert net.parts["answers"].item() == pytest.approx(answers, abs=1e-6)
-    assert loss == pytest.approx(0.5 * of_looks + 2 * of_story + 3 * answers, abs=1e-4)
+    assert loss == pytest.approx(
+        4 * of_patches + 0.5 * of_looks + 2 * of_story + 3 * answers, abs=1e-4
+    )
     asked_as_0 = np.where(labels["story"] < 0, 0, labels["story"])
     num_asked = (labels["story"] >= 0).sum(axis=0)
     for wrong in (
@@ -298,18 +154,23 @@ def test_where_only_looks_count_the_decoder_is_not_run(
     assert set(net.parts) == {"looks"}
 
 
-@pytest.mark.parametrize("newline", [Newline.FRAME, Newline.CLIP, Newline.NONE])
-def test_rows_that_are_no_cells_are_refused(newline: Newline):
-    num_tokens = {Newline.FRAME: 2 * 17, Newline.CLIP: 33, Newline.NONE: 32}[newline]
-    with pytest.raises(ConfigError, match=f"newline = {newline.value}"):
-        dense_labels(scene(), video_plan(2, num_tokens, newline=newline))
+def test_where_only_patches_count_the_tower_alone_learns(tiny: LlavaModel, batch: Batch):
+    net = learner(tiny, patches=1)
+    tiny.requires_grad_(True)
+    net(**batch)["loss"].backward()
+    reached = {name.partition(".")[0] for name, p in tiny.named_parameters() if p.grad is not None}
+    assert reached == {"vision_tower"}
+    tiny.zero_grad()
+    # Nothing stays at the tower that answers.
+    assert not tiny.vision_tower._forward_hooks
 
 
 def test_labels_stay_with_their_example():
     first, second = drawn(1), drawn(2)
-    without = replace(first, looks=None, story=None)
+    without = replace(first, looks=None, story=None, patches=None)
     made = pack([without, second])
     assert torch.equal(made["looks"], second.looks)
+    assert torch.equal(made["patches"], second.patches)
     # Before its visual stand all rows of the first, and two ids of its own.
     assert made["visual_rows"][0] == without.num_rows + 2
     assert "looks" not in pack([without])

@@ -25,7 +25,7 @@ from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.ops.tile_frames import tile_frames
 from llava_video.train import run
 from llava_video.train.batches import Made, collate
-from llava_video.train.dense import LOOKS, STORY, dense_labels
+from llava_video.train.dense_labels import LOOKS, STORY, dense_labels
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import Example
 from llava_video.train.raw_frames import as_if_encoded
@@ -85,7 +85,7 @@ def assert_same(one: Made, other: Made) -> None:
     first, second = one.example, other.example
     for name in ("ids", "labels", "tails", "plans"):
         assert getattr(first, name) == getattr(second, name)
-    for name in ("tiles", "looks", "story"):
+    for name in ("tiles", "looks", "story", "patches"):
         assert torch.equal(getattr(first, name), getattr(second, name))
 
 
@@ -118,9 +118,10 @@ def test_clips_and_their_truth_are_the_worlds(spec: ModelSpec):
         assert set(clip.captions.values()) <= told
         assert len(set(said(spec, one)) & asked) == min(12, len(asked))
         assert len(one.tails) == min(12, len(asked)) + 3
-        labels = dense_labels(scene, plan)
+        labels = dense_labels(scene, plan, spec.config.vision.patches_per_side)
         assert np.array_equal(one.looks, labels.looks)
         assert np.array_equal(one.story, labels.story)
+        assert np.array_equal(one.patches, labels.patches)
         assert one.looks.shape == (plan.num_tokens, len(LOOKS))
         assert one.story.shape == (plan.num_tokens, len(STORY))
 

@@ -16,3 +16,4 @@ def test_a_kind_of_question_that_is_not_there_is_refused_with_the_nearest_one():
 def test_no_loss_at_all_is_refused():
     with pytest.raises(ConfigError, match="no loss counts"):
         DenseSettings(looks=0, story=0, answers=0)
+    assert DenseSettings(patches=1, looks=0, story=0, answers=0).patches == 1
