@@ -3,6 +3,7 @@
 Knows neither videos nor models.
 """
 
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -44,14 +45,21 @@ def write_contact_sheet(
     kind = _FORMATS.get(path.suffix.lower())
     if kind is None:
         raise ConfigError(f"{path.name!r} is no picture file.", f"suffixes: {', '.join(_FORMATS)}.")
-    if thumbnails.ndim != 4 or thumbnails.shape[3] != 3 or thumbnails.dtype != np.uint8:
-        shape = f"{thumbnails.shape}, {thumbnails.dtype}"
-        raise ConfigError(f"thumbnails of shape {shape}.", "(N, h, w, 3) uint8.")
-    if len(thumbnails) == 0 or len(thumbnails) != len(times_s):
-        raise ConfigError(f"{len(thumbnails)} thumbnails, {len(times_s)} times.")
-    if columns is not None and columns < 1:
-        raise ConfigError(f"columns = {columns}.", "at least 1.")
+    _check(thumbnails, times_s, columns)
     _save(_sheet(thumbnails, times_s, columns), path, kind)
+
+
+def contact_sheet(
+    thumbnails: npt.NDArray[np.uint8], times_s: Sequence[float], *, columns: int | None = None
+) -> bytes:
+    """Return the same picture as the bytes of a JPEG.
+
+    Args and errors: as `write_contact_sheet`.
+    """
+    _check(thumbnails, times_s, columns)
+    file = io.BytesIO()
+    _sheet(thumbnails, times_s, columns).save(file, format="JPEG")
+    return file.getvalue()
 
 
 def clock_text(time_s: float) -> str:
@@ -67,6 +75,18 @@ def clock_text(time_s: float) -> str:
     hours, minutes = divmod(minutes, 60)
     clock = f"{minutes}:{rest / 100:05.2f}"
     return f"{hours}:{clock.zfill(8)}" if hours else clock
+
+
+def _check(
+    thumbnails: npt.NDArray[np.uint8], times_s: Sequence[float], columns: int | None
+) -> None:
+    if thumbnails.ndim != 4 or thumbnails.shape[3] != 3 or thumbnails.dtype != np.uint8:
+        shape = f"{thumbnails.shape}, {thumbnails.dtype}"
+        raise ConfigError(f"thumbnails of shape {shape}.", "(N, h, w, 3) uint8.")
+    if len(thumbnails) == 0 or len(thumbnails) != len(times_s):
+        raise ConfigError(f"{len(thumbnails)} thumbnails, {len(times_s)} times.")
+    if columns is not None and columns < 1:
+        raise ConfigError(f"columns = {columns}.", "at least 1.")
 
 
 def _sheet(

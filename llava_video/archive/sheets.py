@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from llava_video.contact_sheet import write_contact_sheet
+from llava_video.contact_sheet import contact_sheet
+from llava_video.files import replacing
 from llava_video.timeline import Timeline
 from llava_video.values import Description
 
@@ -23,19 +24,14 @@ def sheet_path(folder: Path, key: str) -> Path:
     return folder / SHEETS / f"{key[:16]}.jpg"
 
 
-def write_sheet(folder: Path, key: str, results: Sequence[Description] | Timeline) -> Path | None:
-    """Write the sheet of a unit: frames spread evenly over what was seen, each with its time.
+def sheet_of(results: Sequence[Description] | Timeline) -> bytes | None:
+    """Draw a sheet: frames spread evenly over what was seen, each with its time.
 
     Args:
-        folder: the run folder.
-        key: of the unit.
-        results: its answers, which share one look, or its timeline.
+        results: the answers about a unit, which share one look, or its timeline.
 
     Returns:
-        The file; None where no frame was seen.
-
-    Raises:
-        SourceError: it cannot be written. OSError: nor can its folder.
+        A JPEG; None where no frame was seen.
     """
     if isinstance(results, Timeline):
         seen = [caption.description for caption in results.captions]
@@ -51,8 +47,18 @@ def write_sheet(folder: Path, key: str, results: Sequence[Description] | Timelin
         return None
     places = np.linspace(0, len(shown) - 1, min(_MOST_FRAMES, len(shown))).round().astype(int)
     kept = [shown[place] for place in places]
+    pictures = np.stack([picture for picture, _ in kept])
+    return contact_sheet(pictures, [time_s for _, time_s in kept], columns=_MOST_FRAMES)
+
+
+def write_sheet(folder: Path, key: str, sheet: bytes) -> Path:
+    """Put the sheet of a unit into its run folder, whole or not at all, and return the file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path = sheet_path(folder, key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = np.stack([picture for picture, _ in kept])
-    write_contact_sheet(pictures, [time_s for _, time_s in kept], path, columns=_MOST_FRAMES)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(sheet)
     return path

@@ -17,7 +17,7 @@ from llava_video.archive.answering import answer_item
 from llava_video.archive.content import HashStore, content_hash, is_unchanged, local_path
 from llava_video.archive.row import Asked, Maker, Row, make_row
 from llava_video.archive.settings import OPTIONS_OF_PLACE, ArchiveSettings, plain_options
-from llava_video.archive.sheets import write_sheet
+from llava_video.archive.sheets import sheet_of
 from llava_video.archive.unit import Unit, UnitError
 from llava_video.errors import CapacityError, ChangedFileError, LlavaVideoError, SourceError
 from llava_video.timeline import Timeline
@@ -42,6 +42,7 @@ class Outcome:
         error: why it failed.
         may_pass: whether another try may succeed.
         footage_s: how much of the video was looked at, s.
+        sheet: a small picture of what was seen, JPEG, for reports; None where nothing was.
     """
 
     unit: Unit
@@ -49,6 +50,7 @@ class Outcome:
     error: UnitError | None = None
     may_pass: bool = False
     footage_s: float = 0.0
+    sheet: bytes | None = None
 
 
 class Worker:
@@ -59,8 +61,6 @@ class Worker:
         settings: the run's.
         options: of every request, with the run's way of reading (`sandbox`).
         revision: of the model's weights.
-        hashes: where the files' hashes are kept.
-        folder: gets a small picture of what each unit saw, for reports; None for none.
     """
 
     def __init__(
@@ -69,11 +69,8 @@ class Worker:
         settings: ArchiveSettings,
         options: Mapping[str, Any],
         revision: str,
-        hashes: HashStore,
-        folder: Path | None = None,
     ) -> None:
-        self._folder = folder
-        self._model, self._settings, self._hashes = model, settings, hashes
+        self._model = model
         self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
         self._revision = revision
         self.asked = asked_of(settings, options)
@@ -83,21 +80,11 @@ class Worker:
         try:
             self._check_read(unit)
             results = answer_item(self._model, unit.item, self.asked, self._reading_of(unit))
-            self._check_same(unit)
             row = make_row(unit, results, self.asked, self._maker(unit))
+            sheet = sheet_of(results)
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
             return Outcome(unit=unit, error=error_of(error), may_pass=may_pass(error, unit))
-        self._show(unit, results)
-        return Outcome(unit=unit, row=row, footage_s=_footage_s(results))
-
-    def _show(self, unit: Unit, results: list[Description] | Timeline) -> None:
-        """Leave the picture of what was seen; where it cannot be written the row is whole."""
-        if self._folder is None:
-            return
-        try:
-            write_sheet(self._folder, unit.key, results)
-        except (OSError, SourceError) as error:
-            _log.warning("no picture of %s: %s", unit.item.address, error)
+        return Outcome(unit=unit, row=row, footage_s=_footage_s(results), sheet=sheet)
 
     def _reading_of(self, unit: Unit) -> dict[str, Any]:
         """Return how a video is read: what whole runs keep ending over, in a process of its own."""
@@ -114,14 +101,6 @@ class Worker:
                 "run the archive again.",
             )
 
-    def _check_same(self, unit: Unit) -> None:
-        """See that what was decoded is what the key says."""
-        if not is_unchanged(unit.item.address, unit.content_hash, self._hashes):
-            raise ChangedFileError(
-                f"{unit.item.address} became another file while it was worked.",
-                "run the archive again when nobody writes to it.",
-            )
-
     def _maker(self, unit: Unit) -> Maker:
         return Maker(
             worker=str(os.getpid()),
@@ -129,6 +108,25 @@ class Worker:
             model=self._model.spec.name,
             revision=self._revision,
         )
+
+
+def settled(outcome: Outcome, hashes: HashStore) -> Outcome:
+    """See that what was decoded is what the unit's key says; of what is not there is no row.
+
+    Asked where the hashes are kept, since the work may have been done elsewhere.
+
+    Args:
+        outcome: of a try.
+        hashes: where the files' hashes are kept.
+    """
+    unit = outcome.unit
+    if outcome.row is None or is_unchanged(unit.item.address, unit.content_hash, hashes):
+        return outcome
+    changed = ChangedFileError(
+        f"{unit.item.address} became another file while it was worked.",
+        "run the archive again when nobody writes to it.",
+    )
+    return Outcome(unit=unit, error=error_of(changed))
 
 
 def asked_of(settings: ArchiveSettings, options: Mapping[str, Any]) -> Asked:

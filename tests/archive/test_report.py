@@ -11,7 +11,7 @@ import pytest
 from llava_video.archive import report
 from llava_video.archive.report import write_report
 from llava_video.archive.row import Asked, duplicate_row
-from llava_video.archive.sheets import sheet_path, write_sheet
+from llava_video.archive.sheets import sheet_of, sheet_path, write_sheet
 from llava_video.errors import ConfigError, SourceError
 
 HOSTILE = '"><script src=//evil.example/x.js></script><b onload="a">&<!--'
@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     folder = made.sealed_run(tmp_path / "run & more", rows)
     pictures = np.zeros((2, 18, 32, 3), np.uint8)
     seen = made.description("x", thumbnails=pictures, thumbnail_times_s=(0.0, 1.0))
-    write_sheet(folder, rows[0]["key"], [seen])
+    write_sheet(folder, rows[0]["key"], sheet_of([seen]) or b"")
     return folder
 
 

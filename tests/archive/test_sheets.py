@@ -6,7 +6,7 @@ import archive_rows as made
 import numpy as np
 from PIL import Image
 
-from llava_video.archive.sheets import sheet_path, write_sheet
+from llava_video.archive.sheets import sheet_of, sheet_path, write_sheet
 from llava_video.timeline import Caption, Timeline
 from llava_video.values import Description, Segment
 
@@ -19,6 +19,12 @@ def seen(levels: list[int]) -> Description:
     return made.description("x", thumbnails=pictures, thumbnail_times_s=times_s)
 
 
+def written(folder: Path, results: list[Description] | Timeline) -> Path:
+    sheet = sheet_of(results)
+    assert sheet is not None
+    return write_sheet(folder, KEY, sheet)
+
+
 def levels_in(path: Path) -> list[int]:
     """Return the grey level in the middle of each picture of a sheet of one line."""
     sheet = np.asarray(Image.open(path).convert("L"))
@@ -26,7 +32,7 @@ def levels_in(path: Path) -> list[int]:
 
 
 def test_frames_are_spread_over_what_was_seen(tmp_path: Path) -> None:
-    path = write_sheet(tmp_path, KEY, [seen([10 * idx for idx in range(22)])])
+    path = written(tmp_path, [seen([10 * idx for idx in range(22)])])
     assert path == sheet_path(tmp_path, KEY) == tmp_path / "sheets/abababababababab.jpg"
     wanted = np.array([0, 30, 60, 90, 120, 150, 180, 210])
     assert np.abs(np.array(levels_in(path)) - wanted).max() <= 4
@@ -34,18 +40,15 @@ def test_frames_are_spread_over_what_was_seen(tmp_path: Path) -> None:
 
 
 def test_questions_share_their_frames_and_windows_have_each_their_own(tmp_path: Path) -> None:
-    path = write_sheet(tmp_path, KEY, [seen([50, 100]), seen([50, 100])])
-    assert path is not None
+    path = written(tmp_path, [seen([50, 100]), seen([50, 100])])
     assert len(levels_in(path)) == 2
     captions = tuple(
         Caption(segment=Segment(0, 1), text="x", description=seen([level]))
         for level in (40, 120, 200)
     )
-    path = write_sheet(tmp_path, KEY, Timeline(captions=captions, summary="", coverage=()))
-    assert path is not None
+    path = written(tmp_path, Timeline(captions=captions, summary="", coverage=()))
     assert np.abs(np.array(levels_in(path)) - [40, 120, 200]).max() <= 4
 
 
-def test_where_nothing_was_seen_there_is_no_sheet(tmp_path: Path) -> None:
-    assert write_sheet(tmp_path, KEY, [made.description("x")]) is None
-    assert list(tmp_path.iterdir()) == []
+def test_where_nothing_was_seen_there_is_no_sheet() -> None:
+    assert sheet_of([made.description("x")]) is None
