@@ -17,19 +17,18 @@ import pytest
 from archive_runs import (
     QUESTION,
     contents_in,
-    oracle,
     rows_in,
     slow_model,
     truth,
     write_clips,
 )
 
-from llava_video.api import LlavaVideo
 from llava_video.archive.crew import Gone, Ready
 from llava_video.archive.hands import Job, NamedModel
 from llava_video.archive.in_processes import Processes
+from llava_video.archive.progress import ArchiveProgress
 from llava_video.archive.retrying import retry_failed
-from llava_video.archive.runner import RunSummary, run_archive
+from llava_video.archive.runner import run_archive
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.verify import verify
 from llava_video.errors import CapacityError, CheckpointError, ConfigError
@@ -47,10 +46,10 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(clips: Path, tiny_model: LlavaVideo, tmp_path_factory: pytest.TempPathFactory) -> str:
+def whole(clips: Path, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the rows of a run in one process, without times and machines."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    run(clips, out, oracle(tiny_model.spec), ALONE)
+    run(clips, out, slow_model(tiny_folder, 0.0), ALONE)
     return contents_in(out)
 
 
@@ -105,25 +104,23 @@ def test_a_poison_file_is_quarantined_and_no_other(
 
 @pytest.mark.slow
 def test_workers_that_are_killed_at_random_moments(
-    clips: Path, tiny_folder: Path, whole: str, tmp_path: Path
+    clips: Path, tiny_folder: Path, whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dice = random.Random(11)
-    is_over = threading.Event()
     killed: list[int] = []
+    done = [0]
 
-    def kill() -> None:
-        while len(killed) < 8 and not is_over.wait(dice.uniform(0.2, 2.0)):
-            workers = workers_of(os.getpid())
-            if workers:
-                killed.append(dice.choice(workers))
-                os.kill(killed[-1], signal.SIGKILL)
+    def kill(progress: ArchiveProgress) -> None:
+        """Kill a worker, in the midst of whatever it does, where the run has got on."""
+        if progress.done > done[0] and progress.running and len(killed) < 6:
+            done[0] = progress.done
+            time.sleep(dice.uniform(0.0, 0.3))
+            killed.append(dice.choice(workers_of(os.getpid())))
+            os.kill(killed[-1], signal.SIGKILL)
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    model = partial(slow_model, tiny_folder, 0.4)
-    summary: RunSummary = run(clips, tmp_path / "out", model)
-    is_over.set()
-    killer.join()
+    monkeypatch.setattr("llava_video.archive.runner._TICK_S", 0.3)
+    model = partial(slow_model, tiny_folder, 0.5)
+    summary = run(clips, tmp_path / "out", model, on_progress=kill)
     assert len(killed) >= 3
     assert set(summary.progress.failures) <= {"WorkerCrashed"}  # killed twice over one unit
     assert len(rows_in(tmp_path / "out")) == NUM_CLIPS
@@ -134,6 +131,7 @@ def test_workers_that_are_killed_at_random_moments(
     assert contents_in(tmp_path / "out") == whole
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_leaves_no_worker(
     clips: Path, tiny_folder: Path, whole: str, tmp_path: Path
 ) -> None:
@@ -154,6 +152,7 @@ def test_a_run_that_is_killed_leaves_no_worker(
     assert contents_in(tmp_path / "out") == whole
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_in_time_and_goes_on(
     clips: Path, tiny_folder: Path, whole: str, tmp_path: Path
 ) -> None:
