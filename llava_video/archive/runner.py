@@ -216,18 +216,20 @@ class _Run:
                 sealed_s = time.monotonic()
 
     def _give_out(self, feeder: Feeder) -> bool:
-        """Give units to the free; return whether there was one."""
-        hands, has_given = self._hands, False
-        while (slot := hands.free_slot()) is not None:
+        """Give units to the free; return False when none is waiting, as far as that can be told."""
+        hands, may_have_more = self._hands, False
+        while True:
+            slot = hands.free_slot()
+            if slot is None:  # all are at work, or gone and not yet replaced
+                return hands.num_held > 0 or self._ledger.counts()["waiting"] > 0
             units = self._ledger.claim(1, slot)
             if not units:
-                break
+                return may_have_more
             if units[0].number >= feeder.count:  # perhaps of older inputs: its turn will come
                 self._ledger.release(slot, crashed=False)
-                break
+                return may_have_more
             hands.give(slot, units[0])
-            has_given = True
-        return has_given
+            may_have_more = True
 
     def _take_in(self) -> None:
         """Record what came back, after waiting a moment for the first."""

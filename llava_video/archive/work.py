@@ -10,9 +10,8 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llava_video.api import LlavaVideo
 from llava_video.archive.answering import answer_item
 from llava_video.archive.content import HashStore, content_hash, is_unchanged, local_path
 from llava_video.archive.row import Asked, Maker, Row, make_row
@@ -23,6 +22,9 @@ from llava_video.errors import CapacityError, ChangedFileError, LlavaVideoError,
 from llava_video.timeline import Timeline
 from llava_video.values import Description
 from llava_video.video.sandbox_process import WorkerEndedError
+
+if TYPE_CHECKING:
+    from llava_video.api import LlavaVideo
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class Worker:
 
     def __init__(
         self,
-        model: LlavaVideo,
+        model: "LlavaVideo",
         settings: ArchiveSettings,
         options: Mapping[str, Any],
         revision: str,

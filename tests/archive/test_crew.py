@@ -156,12 +156,16 @@ def test_who_never_loads_the_model_ends_the_run(monkeypatch: pytest.MonkeyPatch)
 def test_deaths_without_end_are_no_fault_of_files() -> None:
     script = Script()
     crew = begun(script, number=1)
-    with pytest.raises(CapacityError, match="20 times without one result"):
+
+    def die_on() -> None:
         for number in range(99):
             give(crew, unit_of(number))
             script.heard.append(Gone(0, "died"))
             taken(crew)
             taken(crew)
+
+    with pytest.raises(CapacityError, match="20 times without one result"):
+        die_on()
     assert len(script.hired) == 20
 
 
