@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 from llava_video.archive.hands import Busy, Taken
+from llava_video.archive.row import Maker
 from llava_video.archive.unit import Unit
 from llava_video.archive.work import Outcome
 from llava_video.errors import CapacityError, ConfigError, LlavaVideoError
@@ -35,12 +36,12 @@ class Ready(NamedTuple):
     Attributes:
         idx: of the worker.
         facts: what decides its model's answers.
-        name: the model's.
+        maker: what rows say of the model.
     """
 
     idx: int
     facts: Mapping[str, Any]
-    name: str
+    maker: Maker
 
 
 class Done(NamedTuple):
@@ -128,7 +129,7 @@ class Crew:
 
     def __init__(self, staff: Staff, number: int, in_flight: int) -> None:
         self.facts: Mapping[str, Any] = {}
-        self.name = ""
+        self.maker = Maker()
         self._staff = staff
         self._posts = [
             _Post([f"worker {idx}.{place}" for place in range(in_flight)]) for idx in range(number)
@@ -225,7 +226,7 @@ class Crew:
                 "name a revision on the hub, or a folder that all share or that was copied with "
                 "its dates.",
             )
-        self.facts, self.name = event.facts, event.name
+        self.facts, self.maker = event.facts, event.maker
         post.is_ready, post.ends = True, 0
 
     def _note(self, post: _Post, event: Done) -> None:

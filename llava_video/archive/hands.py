@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from llava_video.archive.row import Maker
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.unit import Unit
 from llava_video.errors import CapacityError, LlavaVideoError
@@ -49,11 +50,11 @@ class Hands(Protocol):
 
     Attributes:
         facts: what decides the model's answers, as `model_facts` says it.
-        name: the model's.
+        maker: what rows say of the model.
     """
 
     facts: Mapping[str, Any]
-    name: str
+    maker: Maker
 
     @property
     def num_held(self) -> int:

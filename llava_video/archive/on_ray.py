@@ -8,6 +8,7 @@ Knows no unit's state.
 import contextlib
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from llava_video.errors import ConfigError
 
 # Beside the units: what tells that it is to finish.
 _MORE_CALLS: Final = 2
+_KNOCK_S: Final = 5.0
 
 
 class RayWorker:
@@ -31,7 +33,7 @@ class RayWorker:
         self._stack = ExitStack()
 
     def begin(self, job: Job) -> tuple[str, Any, Any]:
-        """Load the model; return what decides its answers and its name, or why not."""
+        """Load the model; return what decides its answers and what rows say of it, or why not."""
         from llava_video.archive.workplace import Workplace
 
         try:
@@ -39,7 +41,7 @@ class RayWorker:
             self._place = Workplace(model, job.settings, job.options)
         except Exception as error:  # noqa: BLE001 - a process's border: the driver raises it
             return "gone", "could not load its model", as_ours(error)
-        return "ready", dict(self._place.facts), self._place.name
+        return "ready", dict(self._place.facts), self._place.maker
 
     def work(self, unit: Unit) -> tuple[Any, Busy]:
         """Try a unit; return the outcome, and how busy the actor was so far."""
@@ -167,8 +169,10 @@ def connected(address: str) -> Any:
 def _connect(ray: ModuleType, address: str) -> None:
     quiet: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     try:
+        if address != "auto":
+            _knock(address)
         ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError) as cause:
+    except (OSError, ValueError) as cause:  # ConnectionError is one
         if address != "auto":
             raise ConfigError(
                 f"no Ray cluster answers at {address!r}: {cause}.",
@@ -176,6 +180,12 @@ def _connect(ray: ModuleType, address: str) -> None:
                 "or --ray auto.",
             ) from cause
         ray.init(include_dashboard=False, **quiet)
+
+
+def _knock(address: str) -> None:
+    """See that somebody is there: Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    socket.create_connection((host, int(port)), _KNOCK_S).close()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -23,7 +23,7 @@ from llava_video.archive.ledger import Ledger
 from llava_video.archive.ledger_view import State
 from llava_video.archive.model_facts import digest_of
 from llava_video.archive.progress import ArchiveProgress, Meter
-from llava_video.archive.row import Maker, Row, error_row
+from llava_video.archive.row import Row, error_row
 from llava_video.archive.row_schema import SCHEMA_VERSION
 from llava_video.archive.run_file import check_same, read_facts, write_facts
 from llava_video.archive.settings import ArchiveSettings
@@ -145,7 +145,7 @@ class _Run:
         with ExitStack() as stack:
             self._ledger = stack.enter_context(self._open_ledger(same))
             sweep(self._folder)
-            more = {"prompts": self._settings.prompts, "name": self._hands.name}
+            more = {"prompts": self._settings.prompts, "name": self._hands.maker.model}
             write_facts(self._folder, same, more)
             feeder = self._feeder()
             stack.callback(feeder.stop)
@@ -167,8 +167,7 @@ class _Run:
 
     def _open_ledger(self, same: Mapping[str, Any]) -> Ledger:
         def row(unit: Unit, error: UnitError, attempts: int, state: State) -> Row:
-            name, revision = self._hands.name, self._revision
-            maker = Maker(attempts=attempts, model=name, revision=revision)
+            maker = replace(self._hands.maker, attempts=attempts)
             return error_row(unit, error, self._asked, maker, quarantined=state == "quarantined")
 
         return Ledger(

@@ -62,7 +62,7 @@ class Worker:
         model: answers.
         settings: the run's.
         options: of every request, with the run's way of reading (`sandbox`).
-        revision: of the model's weights.
+        maker: what rows say of the model.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Worker:
         model: "LlavaVideo",
         settings: ArchiveSettings,
         options: Mapping[str, Any],
-        revision: str,
+        maker: Maker,
     ) -> None:
         self._model = model
         self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
-        self._revision = revision
+        self._made_by = maker
         self.asked = asked_of(settings, options)
 
     def work(self, unit: Unit) -> Outcome:
@@ -104,12 +104,7 @@ class Worker:
             )
 
     def _maker(self, unit: Unit) -> Maker:
-        return Maker(
-            worker=str(os.getpid()),
-            attempts=unit.attempts + 1,
-            model=self._model.spec.name,
-            revision=self._revision,
-        )
+        return replace(self._made_by, worker=str(os.getpid()), attempts=unit.attempts + 1)
 
 
 def settled(outcome: Outcome, hashes: HashStore) -> Outcome:

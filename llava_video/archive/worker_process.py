@@ -33,7 +33,7 @@ def main(words: Mapping[str, Any]) -> None:
         except Exception as error:  # noqa: BLE001 - a process's border: the parent raises it
             line.send(("gone", "could not load its model", as_ours(error)))
             return
-        line.send(("ready", dict(place.facts), place.name))
+        line.send(("ready", dict(place.facts), place.maker))
         threads = Threads(place, job.settings.in_flight)
         listener = threading.Thread(target=_listen, args=(line, threads), daemon=True)
         listener.start()

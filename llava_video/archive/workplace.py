@@ -15,6 +15,7 @@ from llava_video.archive.device_use import DeviceUse
 from llava_video.archive.hands import Busy
 from llava_video.archive.model_facts import digest_of, model_facts
 from llava_video.archive.room import Room, RoomyEngine
+from llava_video.archive.row import Maker
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.unit import Unit
 from llava_video.archive.work import Outcome, Worker
@@ -34,14 +35,15 @@ class Workplace:
     def __init__(
         self, model: LlavaVideo, settings: ArchiveSettings, options: Mapping[str, Any]
     ) -> None:
-        self.facts, self.name = model_facts(model), model.spec.name
+        self.facts = model_facts(model)
+        self.maker = Maker(model=model.spec.name, revision=digest_of(self.facts))
         self._settings = settings
         self._stack = ExitStack()
         self._finishing = threading.Event()
         self._engine = RoomyEngine(model.engine, Room(settings.ahead_bytes))
         self._device = DeviceUse()
         own = LlavaVideo(model.spec, self._engine, on_event=model.on_event)
-        self._worker = Worker(own, settings, self._read(options), digest_of(self.facts))
+        self._worker = Worker(own, settings, self._read(options), self.maker)
 
     def work(self, unit: Unit) -> Outcome:
         """Try a unit; where another try may succeed, wait before telling."""

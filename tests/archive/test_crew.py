@@ -11,6 +11,7 @@ from archive_units import unit_of
 from llava_video.archive import crew as crew_module
 from llava_video.archive.crew import Crew, Done, Gone, Ready
 from llava_video.archive.hands import Busy, Taken
+from llava_video.archive.row import Maker
 from llava_video.archive.unit import Unit
 from llava_video.archive.work import Outcome
 from llava_video.errors import CapacityError, CheckpointError, ConfigError
@@ -30,7 +31,7 @@ class Script:
 
     def hire(self, idx: int) -> None:
         self.hired.append(idx)
-        self.heard.append(Ready(idx, self.facts.get(f"of_{idx}", FACTS), "m"))
+        self.heard.append(Ready(idx, self.facts.get(f"of_{idx}", FACTS), Maker(model="m")))
 
     def send(self, idx: int, slot: str, unit: Unit) -> None:
         self.sent.append((idx, slot, unit.number))
@@ -80,7 +81,7 @@ def taken(crew: Crew) -> list[Taken]:
 def test_units_go_to_whoever_has_the_fewest() -> None:
     script = Script()
     crew = begun(script)
-    assert (crew.facts, crew.name) == (FACTS, "m")
+    assert (crew.facts, crew.maker.model) == (FACTS, "m")
     units = [unit_of(number) for number in range(4)]
     slots = [give(crew, unit) for unit in units]
     assert [idx for idx, _, _ in script.sent] == [0, 1, 0, 1]

@@ -172,9 +172,7 @@ def test_a_stopped_run_ends_in_time_and_goes_on(
     assert contents_in(tmp_path / "out") == whole
 
 
-def test_a_wait_for_a_model_can_be_given_up(
-    clips: Path, tiny_folder: Path, tmp_path: Path
-) -> None:
+def test_a_wait_for_a_model_can_be_given_up(clips: Path, tiny_folder: Path, tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(CapacityError, match="start it again"):

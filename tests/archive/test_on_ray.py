@@ -164,6 +164,7 @@ def test_a_machine_alone_is_a_cluster(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_no_cluster_is_refused() -> None:
-    with pytest.raises(ConfigError, match="ray start --head"), connected("127.0.0.1:1"):
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
+def test_no_cluster_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="ray start --head"), connected(address):
         pass

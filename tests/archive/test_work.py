@@ -10,6 +10,7 @@ from archive_runs import QUESTION, oracle, truth, write_clips
 from llava_video.api import LlavaVideo
 from llava_video.archive.content import content_hash
 from llava_video.archive.ledger import Ledger
+from llava_video.archive.row import Maker
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.unit import Item, Unit
 from llava_video.archive.work import CRASH, Worker, error_of, has_killed_worker, may_pass, settled
@@ -75,7 +76,9 @@ def asks(tiny_model: LlavaVideo, tmp_path: Path):
             unit = Unit(key="k", number=0, item=item, content_hash=content_hash(str(path), ledger))
             made = ArchiveSettings(**settings)
             options = {"max_new_tokens": 64}
-            return settled(Worker(oracle(tiny_model.spec), made, options, "r").work(unit), ledger)
+            return settled(
+                Worker(oracle(tiny_model.spec), made, options, Maker()).work(unit), ledger
+            )
 
     return work, path
 
@@ -100,7 +103,7 @@ def test_a_caption_without_a_prompt(asks) -> None:
 def test_what_could_not_be_read_says_why(tiny_model: LlavaVideo, tmp_path: Path) -> None:
     item = Item(number=0, address=str(tmp_path / "none.mp4"))
     unit = Unit(key="k", number=0, item=item, content_hash="")
-    worker = Worker(oracle(tiny_model.spec), ArchiveSettings(), {}, "r")
+    worker = Worker(oracle(tiny_model.spec), ArchiveSettings(), {}, Maker())
     assert worker.work(unit).error.kind == "SourceError"
     (tmp_path / "none.mp4").write_bytes(b"there now")
     assert worker.work(unit).error.kind == "ChangedFileError"
@@ -125,7 +128,7 @@ def test_what_runs_keep_ending_over_is_read_apart(
     monkeypatch.setattr("llava_video.archive.work.answer_item", note)
     unit = dataclasses.replace(HERE, content_hash="c", interruptions=interruptions)
     options = {"sandbox": sandbox, "max_new_tokens": 3}
-    Worker(oracle(tiny_model.spec), ArchiveSettings(), options, "r").work(unit)
+    Worker(oracle(tiny_model.spec), ArchiveSettings(), options, Maker()).work(unit)
     assert seen == [{"sandbox": read}]
 
 
