@@ -1,5 +1,7 @@
 """The settings choose who works; what cannot work there is refused before it does."""
 
+import subprocess
+import sys
 import threading
 from contextlib import ExitStack
 from functools import partial
@@ -51,3 +53,10 @@ def test_without_ray_it_says_how_to_install_it(
     monkeypatch.setitem(BACKENDS, "no_ray_here", absent)
     with ExitStack() as stack, pytest.raises(BackendMissingError, match=r"llava_video\[archive\]"):
         hired(tiny_folder, stack, ray="auto")
+
+
+def test_who_only_hires_imports_no_torch() -> None:
+    modules = ("runner", "hiring", "crew", "in_processes", "on_ray")
+    names = ", ".join(f"llava_video.archive.{name}" for name in modules)
+    code = f"import sys, {names}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

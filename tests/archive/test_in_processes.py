@@ -215,6 +215,7 @@ def wait_for(staff: Processes) -> list[Any]:
     raise AssertionError("nothing was heard")
 
 
+@pytest.mark.slow
 def test_the_run_itself_loads_no_torch(clips: Path, tiny_folder: Path, tmp_path: Path) -> None:
     arguments = [str(clips / "000.mp4"), str(tmp_path / "out"), str(tiny_folder), "0.0"]
     program = Path(__file__).parents[1] / "archive_program.py"
