@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llava_video.archive.runner import RunSummary as RunSummary
     from llava_video.archive.runner import run_archive as run_archive
     from llava_video.archive.settings import ArchiveSettings as ArchiveSettings
+    from llava_video.connecting import connect as connect
     from llava_video.errors import BackendMissingError as BackendMissingError
     from llava_video.errors import BudgetError as BudgetError
     from llava_video.errors import CapacityError as CapacityError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from llava_video.errors import ConfigError as ConfigError
     from llava_video.errors import DecodeError as DecodeError
     from llava_video.errors import LlavaVideoError as LlavaVideoError
+    from llava_video.errors import ServerError as ServerError
+    from llava_video.errors import ServerRefusedError as ServerRefusedError
     from llava_video.errors import SourceError as SourceError
     from llava_video.inputs import Picture as Picture
     from llava_video.inputs import Video as Video
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from llava_video.planning.plan_json import plan_from_json as plan_from_json
     from llava_video.planning.settings import Sampler as Sampler
     from llava_video.preview import plan_video as plan_video
+    from llava_video.remote.settings import RemoteSettings as RemoteSettings
     from llava_video.values import Description as Description
     from llava_video.values import Plan as Plan
     from llava_video.values import VideoInfo as VideoInfo
@@ -59,14 +63,18 @@ _DEFINED_IN = {
     "Picture": "llava_video.inputs",
     "Plan": "llava_video.values",
     "Preference": "llava_video.judging",
+    "RemoteSettings": "llava_video.remote.settings",
     "RunSummary": "llava_video.archive.runner",
     "Sampler": "llava_video.planning.settings",
     "SandboxSettings": "llava_video.video.settings",
+    "ServerError": "llava_video.errors",
+    "ServerRefusedError": "llava_video.errors",
     "SourceError": "llava_video.errors",
     "Turn": "llava_video.model.prompt",
     "Verdict": "llava_video.judging",
     "Video": "llava_video.inputs",
     "VideoInfo": "llava_video.values",
+    "connect": "llava_video.connecting",
     "describe_video": "llava_video.api",
     "load": "llava_video.api",
     "plan_from_json": "llava_video.planning.plan_json",
@@ -92,15 +100,19 @@ __all__ = [
     "Picture",
     "Plan",
     "Preference",
+    "RemoteSettings",
     "RunSummary",
     "Sampler",
     "SandboxSettings",
+    "ServerError",
+    "ServerRefusedError",
     "SourceError",
     "Turn",
     "Verdict",
     "Video",
     "VideoInfo",
     "__version__",
+    "connect",
     "describe_video",
     "load",
     "plan_from_json",

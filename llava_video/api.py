@@ -21,13 +21,12 @@ from llava_video.engine.request import Engine
 from llava_video.engine.settings import EngineSettings
 from llava_video.errors import ConfigError, LlavaVideoError
 from llava_video.exchange import Exchange, open_exchange
+from llava_video.fitting import weights_words
 from llava_video.inputs import reopen
 from llava_video.judging import Ask, Preference, Verdict, compare_answers, judge_answer
 from llava_video.loading import load_engine, load_spec
 from llava_video.model.spec import ModelSpec
 from llava_video.options import Options, Settings, Time, answer_settings, of_answer, settings_of
-from llava_video.plan_table import bytes_words
-from llava_video.planning.memory import weights_bytes
 from llava_video.planning.settings import MemorySettings
 from llava_video.preview import DEFAULT_MODEL, Prompt, Quantize, check_planned_for
 from llava_video.running import OnEvent, Stream, answer_one, answers_in_order, exchanges_of
@@ -54,13 +53,8 @@ class LlavaVideo:
         self._seen = SeenVisuals()
 
     def __repr__(self) -> str:
-        setup = self.spec.setup
-        limit = "" if setup.limit_bytes is None else f" of {bytes_words(setup.limit_bytes)}"
-        weights = bytes_words(weights_bytes(self.spec.geometry, setup.weight_format))
-        return (
-            f"LlavaVideo({self.spec.name!r}, context={self.spec.geometry.context_tokens} tokens, "
-            f"{setup.weight_format} weights={weights}{limit})"
-        )
+        context = f"context={self.spec.geometry.context_tokens} tokens"
+        return f"LlavaVideo({self.spec.name!r}, {context}, {weights_words(self.spec)})"
 
     def plan(self, video: Any, prompt: Prompt = None, **options: Unpack[Options]) -> Plan:
         """Say what would be done: frames, tokens, memory and the reasons, before any work.

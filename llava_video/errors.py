@@ -143,3 +143,21 @@ class LedgerError(LlavaVideoError, OSError):
 
 class LedgerBusyError(LedgerError):
     """Another process works on this run folder."""
+
+
+class ServerError(LlavaVideoError, ConnectionError):
+    """A server cannot be reached, breaks off or answers nonsense; it may answer later."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        # OSError took the two arguments for an errno and its text.
+        self.errno = None
+        self.strerror = None
+
+
+class ServerBusyError(ServerError):
+    """A server has no room now: too many requests, or it is not ready yet."""
+
+
+class ServerRefusedError(ServerError):
+    """A server answers, and will not do what it is asked: the key, the model or the request."""

@@ -30,7 +30,7 @@ from llava_video.model.prompt import Turn
 from llava_video.model.spec import ModelSpec
 from llava_video.options import Settings
 from llava_video.planning.memory import fused_bytes
-from llava_video.preview import Prompt, follow_up, make_plan, turns_of
+from llava_video.preview import Prompt, follow_up, make_plan, spoken_turns, turns_of
 from llava_video.seen import SeenVisuals
 from llava_video.values import Clip, Description, Plan, Segment, TokenUsage, VisualPlan
 from llava_video.video.ahead import read_ahead
@@ -154,6 +154,7 @@ class Exchange:
             kv_format=self.plan.kv_format,
             reuse=reuse,
             keep=keep,
+            turns=spoken_turns(self.spec, self.plan, self.turns) if self.spec.server else (),
         )
 
     def description(self, answer: Answer) -> Description:
@@ -261,11 +262,15 @@ class Exchange:
             for visual in self.opened
             if isinstance(visual, OpenedVideo)
         ]
+        server = self.spec.server
         return {
             "model": self.spec.name,
-            "revision": commit_of(self.spec.folder) or self.spec.revision,
+            "revision": commit_of(self.spec.folder) or self.spec.revision
+            if server is None
+            else None,
             "seed": self.settings.generation.seed,
             "videos": readers,
+            **({} if server is None else {"server": server.to_mapping()}),
             "python": platform.python_version(),
             **_versions(),
         }

@@ -12,7 +12,7 @@ from llava_video.model.adapters import Adapter, adapter_of
 from llava_video.model.spec import ModelSpec
 from llava_video.plan_table import bytes_words
 from llava_video.planning.geometry import Geometry
-from llava_video.planning.memory import Setup, cache_bytes
+from llava_video.planning.memory import Setup, cache_bytes, weights_bytes
 from llava_video.planning.precision import choose_weights
 from llava_video.planning.settings import MemorySettings
 
@@ -132,6 +132,16 @@ def _rounded(adapter: Adapter | None, kept: str) -> tuple[str, ...]:
     if own in ("plain", kept):
         return ()
     return (f"The adapter was trained over {own} weights: the decoder's are rounded to these.",)
+
+
+def weights_words(spec: ModelSpec) -> str:
+    """Say where a model's answers come from: its weights and their bytes, or a server."""
+    if spec.server is not None:
+        return f"served by {spec.server.base_url}"
+    setup = spec.setup
+    limit = "" if setup.limit_bytes is None else f" of {bytes_words(setup.limit_bytes)}"
+    weights = bytes_words(weights_bytes(spec.geometry, setup.weight_format))
+    return f"{setup.weight_format} weights={weights}{limit}"
 
 
 def with_spare(spec: ModelSpec, spare_tokens: int) -> ModelSpec:

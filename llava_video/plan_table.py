@@ -123,6 +123,8 @@ def _tokens_words(plan: Plan) -> str:
 
 def _memory_words(plan: Plan) -> str:
     memory = plan.memory
+    if not memory.total_bytes:
+        return "none here: a server answers"
     parts = [
         f"weights {bytes_words(memory.weights_bytes)} ({plan.weight_format})",
         f"cache {bytes_words(memory.kv_bytes)} ({plan.kv_format})",

@@ -15,7 +15,7 @@ from llava_video.errors import BudgetError, ConfigError
 from llava_video.fitting import device_kind, set_up_spec
 from llava_video.inputs import Opened, OpenedVideo, close_all, open_visuals
 from llava_video.model.card import ModelCard
-from llava_video.model.prompt import Turn, place_marks, render
+from llava_video.model.prompt import Turn, place_marks, read_turns, render
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.options import Options, Settings, settings_of
 from llava_video.planning.memory import cache_bytes, plan_memory, request_token_bytes
@@ -23,7 +23,7 @@ from llava_video.planning.planner import plan_request
 from llava_video.planning.settings import MemorySettings
 from llava_video.planning.time_note import TimeNote, time_note
 from llava_video.scanning import item_of
-from llava_video.values import Plan
+from llava_video.values import MemoryEstimate, Plan
 
 DEFAULT_MODEL = "lmms-lab/LLaVA-Video-7B-Qwen2"
 
@@ -116,6 +116,8 @@ def make_plan(
         text_of=text_of,
         setup=spec.setup,
     )
+    if spec.server is not None:
+        return _served(plan, spec.server.base_url)
     missing = spec.missing_tokens
     if not missing:
         return plan
@@ -182,8 +184,27 @@ def follow_up(spec: ModelSpec, plan: Plan, turns: Sequence[Turn], settings: Sett
             have_tokens,
         )
     asked = replace(plan, prompt=text, text_tokens=text_tokens, max_new_tokens=max_new_tokens)
+    if spec.server is not None:
+        return asked
     memory = plan_memory(spec.geometry, spec.setup, asked, plan.kv_format)
     return replace(asked, memory=memory)
+
+
+def spoken_turns(spec: ModelSpec, plan: Plan, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Return the conversation of a plan as it is said: every mark and time sentence in its place.
+
+    Args:
+        spec: the checkpoint's facts.
+        plan: of the conversation.
+        turns: what it was planned from; () where only the plan is known, whose prompt is read.
+
+    Raises:
+        ConfigError: the prompt is not one of the template's.
+    """
+    if not turns:
+        return read_turns(plan.prompt, spec.config.template)
+    notes = [time_note(visual) for visual in plan.visuals]
+    return place_marks(turns, [note.sentence() if note else None for note in notes])
 
 
 def check_planned_for(spec: ModelSpec, plan: Plan) -> None:
@@ -203,6 +224,16 @@ def check_planned_for(spec: ModelSpec, plan: Plan) -> None:
             f"the plan was made for {plan.weight_format} weights, this model's are {weights}.",
             f"load it with quantize={plan.weight_format!r}, or make the plan with this model.",
         )
+
+
+def _served(plan: Plan, base_url: str) -> Plan:
+    """Return the plan of a request that a server answers: nothing of it stands in memory here."""
+    warning = (
+        f"{base_url} cuts frames into tiles and tokens its own way: the plan's tokens are an "
+        "estimate, and usage is what the server says."
+    )
+    nothing = MemoryEstimate(0, 0, 0)
+    return replace(plan, memory=nothing, warnings=(*plan.warnings, warning))
 
 
 def _prompt_of(spec: ModelSpec, turns: Sequence[Turn], notes: Sequence[TimeNote | None]) -> str:

@@ -181,11 +181,11 @@ def load_session(
         CheckpointError: the file is damaged, or of other weights.
         ConfigError: the engine keeps no cache of its own, or an option would change the plan.
     """
-    arena = getattr(engine, "arena", None)
-    if not isinstance(arena, Arena):
-        raise ConfigError("this engine keeps no cache.", "resume with a model that was loaded.")
     cache, facts = None, load_facts(path)
     if facts is None:
+        arena = getattr(engine, "arena", None)
+        if not isinstance(arena, Arena):
+            raise ConfigError("this engine keeps no cache.", "resume with a model that was loaded.")
         cache, facts = load_sequence(arena, path)
     try:
         plan, turns = _facts_of(path, facts, _weights_of(spec))
@@ -227,7 +227,10 @@ def _facts_of(
 
 
 def _weights_of(spec: ModelSpec) -> str:
-    """Name the weights a cache was computed by: checkpoint, files, precision."""
+    """Name the weights a cache was computed by: checkpoint, files, precision; or the server."""
+    if spec.server is not None:
+        told = json.dumps(spec.server.to_mapping(), sort_keys=True)
+        return f"{spec.name} ({hashlib.sha256(told.encode()).hexdigest()[:12]}, a server's)"
     digest = hashlib.sha256()
     for path in spec.sources.weight_files():
         with path.open("rb") as file:  # the end of each file: other weights end otherwise

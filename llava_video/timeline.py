@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava_video.config import to_mapping
-from llava_video.errors import BudgetError, ConfigError, LlavaVideoError
+from llava_video.errors import BudgetError, ConfigError, LlavaVideoError, ServerError
 from llava_video.inputs import only_video, open_visuals
 from llava_video.options import Settings, Time
 from llava_video.values import Description, Segment
@@ -125,7 +125,7 @@ def make_timeline(
     """Put the windows' answers together.
 
     A window that failed is a warning with its reason, and missing from the coverage; all failing is
-    the first one's error.
+    the first one's error, and so is a server's trouble.
 
     Args:
         cut: the windows.
@@ -137,6 +137,8 @@ def make_timeline(
     errors: list[LlavaVideoError] = []
     for segment, answer in zip(cut, answers, strict=True):
         span = f"{segment.start_s:.2f} s to {segment.end_s:.2f} s"
+        if isinstance(answer, ServerError):
+            raise answer  # the server's trouble, and nothing that the window lacks
         if isinstance(answer, LlavaVideoError):
             errors.append(answer)
             warnings.append(f"{span}: {answer}")

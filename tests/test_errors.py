@@ -19,6 +19,9 @@ from llava_video.errors import (
     LedgerError,
     LlavaVideoError,
     ManifestError,
+    ServerBusyError,
+    ServerError,
+    ServerRefusedError,
     SourceError,
 )
 
@@ -34,6 +37,9 @@ BUILT_IN = {
     LedgerBusyError: OSError,
     LedgerError: OSError,
     ManifestError: ValueError,
+    ServerBusyError: ConnectionError,
+    ServerError: ConnectionError,
+    ServerRefusedError: ConnectionError,
     SourceError: OSError,
 }
 MESSAGE = "60 frames need 11820 tokens, the budget is 8192."

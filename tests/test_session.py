@@ -155,7 +155,8 @@ def test_every_file_of_the_weights_counts(tmp_path: Path) -> None:
     for file in files:
         file.write_bytes(b"weights")
     sources = Sources(kind="projector", folder=tmp_path, base=base, tower=tower)
-    spec = cast("ModelSpec", SimpleNamespace(sources=sources, name="m", setup=Setup()))
+    facts = {"sources": sources, "name": "m", "setup": Setup(), "server": None}
+    spec = cast("ModelSpec", SimpleNamespace(**facts))
     names = {_weights_of(spec)}
     for file in files:
         file.write_bytes(b"others!")

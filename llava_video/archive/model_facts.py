@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 def model_facts(model: "LlavaVideo") -> dict[str, Any]:
     """Return what names a model's weights and how they are run, in plain values.
 
-    The engine's sizes of batches and chunks do not count: they change no answer in float32.
+    The engine's sizes of batches and chunks do not count: they change no answer in float32. Of a
+    server it is where it is and what it says of itself.
     """
     spec = model.spec
+    if spec.server is not None:
+        server = spec.server.to_mapping()
+        return {"engine": server["engine"], "server": server, "template": spec.config.template}
     commit = commit_of(spec.folder) or spec.revision
     return {
         "weights": f"{spec.name} at {commit}" if commit else _files_of(model),

@@ -133,7 +133,9 @@ def _again(row: Row, model: LlavaVideo, address: str | None) -> Row:
     )
     asked = from_mapping(Asked, facts)
     # The hash of a folder's weights has their dates in it, which a copy has others of.
-    maker = Maker(model=model.spec.name, revision=row["provenance"]["weights"])
+    weights, server = row["provenance"]["weights"], model.spec.server
+    told = server.to_mapping() if server else None
+    maker = Maker(model=model.spec.name, revision=weights, server=told)
     unit = Unit(key=row["key"], number=row["number"], item=item, content_hash=video["sha256"])
     try:
         if video["sha256"]:

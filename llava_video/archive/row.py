@@ -64,12 +64,14 @@ class Maker:
         attempts: this one included.
         model: the checkpoint's name, of rows without an answer.
         revision: hash of the model's weights, as the run's keys have it; None where nobody knows.
+        server: what a server says of itself that answers; None of a model run here.
     """
 
     worker: str = ""
     attempts: int = 1
     model: str = ""
     revision: str | None = None
+    server: Mapping[str, Any] | None = None
 
 
 def make_row(
@@ -233,6 +235,7 @@ def _base(unit: Unit, asked: Asked, maker: Maker) -> Row:
             "reader": "",
             "reader_reason": "",
             "versions": {},
+            "server": dict(maker.server) if maker.server else None,
         },
         "timings": {},
         "run": _run(maker, 0),
@@ -278,7 +281,8 @@ def _span(item: Item, asked: Asked, answer: Description) -> Segment:
 def _provenance(answer: Description, maker: Maker) -> Row:
     facts = dict(answer.provenance)
     videos = facts.pop("videos", None) or [{}]
-    model, revision, seed = (facts.pop(name, None) for name in ("model", "revision", "seed"))
+    names = ("model", "revision", "seed", "server")
+    model, revision, seed, server = (facts.pop(name, None) for name in names)
     return {
         "model": model or "",
         "revision": revision,
@@ -287,6 +291,7 @@ def _provenance(answer: Description, maker: Maker) -> Row:
         "reader": videos[0].get("reader", ""),
         "reader_reason": videos[0].get("reason", ""),
         "versions": facts,
+        "server": server,
     }
 
 

@@ -85,6 +85,9 @@ _PROVENANCE = (
     Field("reader", "text", "Which reader decoded the video; empty of an error."),
     Field("reader_reason", "text", "Why that one."),
     Field("versions", "json", "Package or `python` → version."),
+    Field(
+        "server", "json", "What a server says of itself that answered; null of a model run here."
+    ),
 )
 _RUN = (
     Field("finished_at", "text", "Wall clock, ISO 8601 in UTC."),

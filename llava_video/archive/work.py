@@ -18,7 +18,14 @@ from llava_video.archive.row import Asked, Maker, Row, make_row
 from llava_video.archive.settings import OPTIONS_OF_PLACE, ArchiveSettings, plain_options
 from llava_video.archive.sheets import sheet_of
 from llava_video.archive.unit import Unit, UnitError
-from llava_video.errors import CapacityError, ChangedFileError, LlavaVideoError, SourceError
+from llava_video.errors import (
+    CapacityError,
+    ChangedFileError,
+    LlavaVideoError,
+    ServerError,
+    ServerRefusedError,
+    SourceError,
+)
 from llava_video.timeline import Timeline
 from llava_video.values import Description
 from llava_video.video.sandbox_process import WorkerEndedError
@@ -161,7 +168,9 @@ def has_killed_worker(error: BaseException | None) -> bool:
 
 
 def may_pass(error: BaseException, unit: Unit) -> bool:
-    """Say whether another try may succeed: no room now, a download, the system's trouble."""
+    """Say whether another try may succeed: no room now, a download, trouble of system or server."""
+    if isinstance(error, ServerError):
+        return not isinstance(error, ServerRefusedError)
     if isinstance(error, SourceError) and not isinstance(error, ChangedFileError):
         return local_path(unit.item.address) is None
     if isinstance(error, CapacityError | MemoryError):

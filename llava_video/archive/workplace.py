@@ -36,7 +36,8 @@ class Workplace:
         self, model: LlavaVideo, settings: ArchiveSettings, options: Mapping[str, Any]
     ) -> None:
         self.facts = model_facts(model)
-        self.maker = Maker(model=model.spec.name, revision=digest_of(self.facts))
+        revision, server = digest_of(self.facts), self.facts.get("server")
+        self.maker = Maker(model=model.spec.name, revision=revision, server=server)
         self._settings = settings
         self._stack = ExitStack()
         self._finishing = threading.Event()

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,20 @@ import click
 
 from llava_video.cli.command import command, option
 from llava_video.cli.console import Console
-from llava_video.cli.loading import load_keywords, load_model, quiet_downloads, split_options
+from llava_video.cli.loading import (
+    SERVED,
+    check_engine,
+    load_keywords,
+    load_model,
+    quiet_downloads,
+    server_of,
+    split_options,
+)
 from llava_video.cli.options import keywords_of, model_options, request_options
 from llava_video.errors import CapacityError, ConfigError
 
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
-    from llava_video.archive.hands import NamedModel
     from llava_video.archive.progress import ArchiveProgress
     from llava_video.archive.settings import ArchiveSettings
 
@@ -126,6 +133,7 @@ def _run(
 
     Entries(inputs, settings, columns).check()  # before gigabytes are loaded
     meter = _Teller(console, as_json=as_json)
+    named = {**named, "max_running": settings.in_flight}
     with _model(console, named, settings) as model, _stopping(console) as stop:
         try:
             summary = run_archive(
@@ -149,13 +157,15 @@ def _run(
 @contextmanager
 def _model(
     console: Console, named: dict[str, Any], settings: "ArchiveSettings"
-) -> Iterator["LlavaVideo | NamedModel"]:
-    """Give the model, loaded; where others will load it, by its name."""
+) -> Iterator["LlavaVideo | Callable[[], LlavaVideo]"]:
+    """Give the model, loaded; where others will load it, what does so."""
     if settings.workers or settings.ray is not None:
         from llava_video.archive.hands import NamedModel
 
         quiet_downloads(console)
-        yield NamedModel(named["model"], load_keywords(named))
+        check_engine(named)
+        is_served = named.get("engine") == SERVED
+        yield server_of(named) if is_served else NamedModel(named["model"], load_keywords(named))
         return
     with load_model(console, named) as model:
         model.on_event = None  # bars of single requests say nothing here

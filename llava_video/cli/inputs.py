@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llava_video.cli.console import Console
+from llava_video.cli.loading import SERVED
 from llava_video.errors import LlavaVideoError
 from llava_video.options import SCAN_OPTIONS, settings_of
 from llava_video.preview import plan_video
@@ -37,7 +38,8 @@ def refuse_early(
     """Find out whether there is anything to load a model for.
 
     One file is planned, which finds everything but damaged pixels; of several each is looked for,
-    since the others are to be described anyway. What has to be fetched is not tried twice.
+    since the others are to be described anyway. What has to be fetched is not tried twice. A server
+    loads nothing: there a plan is made as soon as it is asked.
 
     Args:
         console: is told what is wrong when none of several files can be opened.
@@ -54,7 +56,7 @@ def refuse_early(
     """
     if any(map(is_url, files)):
         return True
-    if len(files) == 1:
+    if len(files) == 1 and model.get("engine") != SERVED:
         plan_video(files[0], prompt, **_known_of(model), **_unscanned(keywords))
         return True
     errors = {file: error for file in files if (error := _opening_error(file)) is not None}

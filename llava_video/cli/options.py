@@ -22,6 +22,7 @@ from llava_video.model.prompt import TEMPLATES
 from llava_video.options import Options
 from llava_video.planning.settings import MemorySettings, PlanningSettings, SamplingSettings
 from llava_video.preview import DEFAULT_MODEL
+from llava_video.remote.settings import RemoteSettings
 from llava_video.values import Newline
 from llava_video.video.settings import FetchSettings
 
@@ -133,6 +134,17 @@ def model_options(*, with_weights: bool) -> Callable[[F], F]:
             option("--attn", section=MODEL, default="sdpa", show_default=True,
                    type=click.Choice(("sdpa", "flash")),
                    help="flash needs the flash-attn package."),
+            option("--engine", section=MODEL, default="local", show_default=True,
+                   type=click.Choice(("local", "openai")),
+                   help="What answers: weights on this machine, or an OpenAI-compatible server."),
+            option("--base-url", section=MODEL, metavar="URL",
+                   help="The server's, as http://localhost:8000/v1; -m is then the name of a model "
+                   "there. A key is read from the environment: LLAVA_VIDEO_API_KEY."),
+            option("--plan-as", section=MODEL, metavar="NAME|DIR",
+                   help="Checkpoint that plans frames for a server.  [default: -m]"),
+            _option_of("picture", MODEL, RemoteSettings),
+            _option_of("jpeg_quality", MODEL, RemoteSettings),
+            _option_of("sends", MODEL, RemoteSettings),
         ]  # fmt: skip
 
     def decorate(function: F) -> F:

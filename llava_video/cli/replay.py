@@ -9,8 +9,9 @@ import click
 
 from llava_video.cli.command import command, option, progress_option
 from llava_video.cli.console import Console
-from llava_video.cli.loading import load_model, split_options
+from llava_video.cli.loading import SERVED, load_model, split_options
 from llava_video.cli.options import model_options
+from llava_video.errors import ConfigError
 
 
 @command("replay")
@@ -46,6 +47,7 @@ def replay(
     made_by = found["provenance"]
     if context.get_parameter_source("model") is click.core.ParameterSource.DEFAULT:
         named["model"] = made_by["model"] or named["model"]
+        _check_engine(made_by["server"], named)
     with load_model(console, named) as model:
         differences = run_again(found, model, address=video)
     console.progress.close()
@@ -55,3 +57,17 @@ def replay(
     if not differences and not as_json:
         click.echo("the same.")
     return 3 if differences else 0
+
+
+def _check_engine(server: dict[str, Any] | None, named: dict[str, Any]) -> None:
+    """See that a server's row is not looked for among checkpoints, nor its address trusted unasked.
+
+    Raises:
+        ConfigError: the row is a server's, and no engine was named.
+    """
+    if server is not None and named["engine"] != SERVED:
+        raise ConfigError(
+            f"{server['base_url']} answered this row, by its model {server['model']!r}.",
+            f"--engine openai --base-url {server['base_url']} --plan-as "
+            f"{server['planned_as'].partition(' at ')[0]}, or -m for a model to run here.",
+        )

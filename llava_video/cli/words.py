@@ -27,6 +27,12 @@ MODEL_NAMES = (
     "memory",
     "quantize",
     "template",
+    "engine",
+    "base_url",
+    "plan_as",
+    "picture",
+    "jpeg_quality",
+    "sends",
 )
 
 

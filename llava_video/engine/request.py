@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from llava_video.engine.sequence import Element, Sequence, VisualRun
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
+from llava_video.model.prompt import Turn
 from llava_video.values import Clip, FinishReason, KvFormat, VisualPlan
 
 Stage = Literal["vision", "prefill", "generate"]
@@ -103,6 +104,8 @@ class Request:
             It stays the caller's, unchanged. None lets the engine use what it kept itself.
         keep: return the answer's sequence; the caller releases it.
         cancelled: asked before every step, from any thread; True ends the answer there.
+        turns: the conversation that the parts were made of, a mark in it for every visual; for
+            engines that make prompts their own way, () where the model runs here.
     """
 
     parts: tuple[Part, ...]
@@ -113,6 +116,7 @@ class Request:
     reuse: Sequence | None = None
     keep: bool = False
     cancelled: Callable[[], bool] = field(default=_never, repr=False)
+    turns: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.elements():
@@ -186,7 +190,7 @@ class Answer:
             "length", "loop" or "cancelled".
         text_tokens: text tokens of the prompt.
         visual_tokens: visual tokens of the prompt.
-        new_tokens: length of `token_ids`.
+        new_tokens: length of `token_ids`; of a server, by its own count.
         reused_tokens: first tokens of the prompt that were taken from the cache, from
             `Request.reuse` or from what an earlier request left; visuals among them were not made.
         parsed: the value of a typed answer: the chosen text, or what the JSON says; None when the

@@ -36,11 +36,15 @@ def run_digest(model: LlavaVideo, task: str, options: Mapping[str, Any]) -> str:
         "library": llava_video.__version__,
         "options": {name: repr(value) for name, value in options.items()},
     }
+    if spec.server is not None:
+        facts["server"] = spec.server.to_mapping()
     return digest_of(facts)
 
 
 def revision_of(model: LlavaVideo) -> str | None:
-    """Return the commit or revision of a hub model; None of a folder."""
+    """Return the commit or revision of a hub model; None of a folder, and of a server's."""
+    if model.spec.server is not None:
+        return None
     return commit_of(model.spec.folder) or model.spec.revision
 
 
@@ -57,6 +61,8 @@ def commit_of_library() -> str | None:
 
 
 def _files_of(model: LlavaVideo) -> list[tuple[str, int, int]]:
+    if model.spec.server is not None:
+        return []
     paths = sorted(model.spec.sources.weight_files())
     stats = [(path.name, path.stat()) for path in paths]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]

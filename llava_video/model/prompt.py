@@ -239,6 +239,47 @@ def written(turns: Sequence[Turn], template: str) -> list[tuple[str, bool]]:
     return pieces
 
 
+def read_turns(prompt: str, template: str) -> tuple[Turn, ...]:
+    """Read a conversation back from the prompt that `render` wrote of it.
+
+    Where a text quotes the template's own strings, the turns are those that a model would see.
+
+    Raises:
+        ConfigError: the prompt is not one of the template's.
+    """
+    facts = template_of(template)
+    opening, closing = facts.around_user
+    rest, turns = prompt.removeprefix(facts.begin), []
+    to_system, from_system = facts.around_system
+    if facts.is_system_in_turn:
+        found = re.match(
+            f"{re.escape(opening + to_system)}(.*?){re.escape(from_system)}", rest, re.S
+        )
+        rest = opening + rest[found.end() :] if found else rest
+    else:
+        begin = re.escape(from_system + opening)
+        found = re.match(f"{re.escape(to_system)}(.*?){begin}", rest, re.S)
+        found = None if rest.startswith(opening) else found
+        rest = opening + rest[found.end() :] if found else rest
+    if found and found[1] != facts.system:
+        turns.append(Turn("system", found[1]))
+    while rest.startswith(opening) and closing + facts.cue in rest:
+        text, _, rest = rest.removeprefix(opening).partition(closing + facts.cue)
+        turns.append(Turn("user", text))
+        if not rest:
+            break
+        answer, end, rest = rest.partition(facts.around_answer[1] + facts.between + opening)
+        said = answer.removeprefix(facts.around_answer[0].removeprefix(facts.cue))
+        turns.append(Turn("assistant", said))
+        rest = opening + rest if end else ""
+    if not turns or turns[-1].role != "user" or render(turns, template) != prompt:
+        raise ConfigError(
+            f"the plan's prompt is not one of the template {template!r}.",
+            "make the plan with this model, or ask through LlavaVideo's verbs.",
+        )
+    return tuple(turns)
+
+
 def place_marks(
     turns: Sequence[Turn], sentences: Sequence[str | None], *, has_mark_ends: bool = False
 ) -> tuple[Turn, ...]:

@@ -14,6 +14,7 @@ from llava_video.model.sources import Files, Sources, find_sources
 from llava_video.model.tokenizer import Tokenizer
 from llava_video.planning.geometry import Geometry
 from llava_video.planning.memory import Setup
+from llava_video.remote.facts import ServerFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class ModelSpec:
         setup: how it is set up to run: the precision of its weights, chunks, the memory it may
             take. Of facts that were only read: no limit, plain weights.
         card: what its makers say it knows; None where nothing is said.
+        server: what a server says of itself that answers in place of weights; None for weights.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ModelSpec:
     tokenizer: Tokenizer
     setup: Setup = field(default_factory=Setup)
     card: ModelCard | None = None
+    server: ServerFacts | None = None
 
     @property
     def folder(self) -> Path:

@@ -8,6 +8,7 @@ from archive_runs import oracle
 
 from llava_video.api import LlavaVideo, load
 from llava_video.archive.model_facts import digest_of, model_facts
+from llava_video.remote.facts import ServerFacts
 
 
 def test_weights_template_and_engine_decide(tiny_model: LlavaVideo) -> None:
@@ -27,3 +28,13 @@ def test_a_folder_that_was_trained_anew_is_another(tiny_folder: Path, tmp_path: 
         (weights,) = model.spec.sources.weight_files()
         weights.touch()
         assert digest_of(model_facts(model)) != digest_of(before)
+
+
+def test_of_a_server_counts_what_it_says_of_itself(tiny_model: LlavaVideo) -> None:
+    server = ServerFacts(base_url="http://host/v1", model="m", version="1.0")
+    served = dataclasses.replace(tiny_model.spec, name="m", server=server)
+    facts = model_facts(oracle(served))
+    assert (facts["engine"], facts["server"]) == ("openai", server.to_mapping())
+    for change in ({"version": "1.1"}, {"base_url": "http://other/v1"}, {"frames": {"a": 1}}):
+        other = dataclasses.replace(served, server=dataclasses.replace(server, **change))
+        assert digest_of(model_facts(oracle(other))) != digest_of(facts)

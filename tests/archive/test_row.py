@@ -56,6 +56,7 @@ def test_an_answer_is_there_with_all_that_judges_it() -> None:
         "reader": "pyav",
         "reader_reason": "exact",
         "versions": {"python": "3.11"},
+        "server": None,
     }
     assert row["timings"] == {"vision": 0.25, "total": 0.5}
     assert (row["run"]["worker"], row["run"]["attempts"], row["run"]["reused_tokens"]) == (

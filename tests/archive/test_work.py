@@ -19,6 +19,9 @@ from llava_video.errors import (
     ChangedFileError,
     ConfigError,
     DecodeError,
+    ServerBusyError,
+    ServerError,
+    ServerRefusedError,
     SourceError,
 )
 from llava_video.video.sandbox_process import WorkerEndedError
@@ -37,6 +40,9 @@ def ended() -> DecodeError:
     ("error", "unit", "passes"),
     [
         (CapacityError("full"), HERE, True),
+        (ServerError("away"), HERE, True),
+        (ServerBusyError("full"), THERE, True),
+        (ServerRefusedError("no key"), HERE, False),
         (MemoryError(), HERE, True),
         (OSError(errno.EIO, "bad disk"), HERE, True),
         (OSError(errno.ENOENT, "gone"), HERE, False),

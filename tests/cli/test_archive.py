@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from archive_runs import QUESTION, command_slowly, contents_in, rows_in, truth, write_clips
+from chat_server import MODEL, serving
 
 from llava_video.archive.ledger_view import LedgerView
 from llava_video.errors import LedgerError
+from llava_video.model.tokenizer import Tokenizer
 
 NUM_CLIPS = 12
 
@@ -209,3 +211,44 @@ def wait_until(out: Path, state: str, seconds: float) -> None:
             pass
         time.sleep(0.01)
     raise AssertionError(f"nothing is {state} yet")
+
+
+def test_a_server_can_answer(run, clips: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with serving(Tokenizer(tiny_folder)) as server:
+        server.piece_s = 0.01
+        engine = ("--engine", "openai", "--base-url", server.url, "--plan-as", tiny_folder)
+        asked = ("--task", "ask", "-p", QUESTION, "--max-new-tokens", "64", "--no-sandbox")
+        few = ("--in-flight", "2")
+        done = run("archive", clips, "--out", out, *asked, *engine, "-m", MODEL, *few)
+        assert (done.status, server.most_working) == (0, 2)
+        rows = rows_in(out)
+        assert [row["answers"][0]["text"] for row in rows] == [truth(n) for n in range(NUM_CLIPS)]
+        unnamed = run("replay", out, "3")
+        assert unnamed.status == 1
+        assert f"--engine openai --base-url {server.url} --plan-as {tiny_folder}" in unnamed.err
+        assert run("replay", out, "3", *engine).out == "the same.\n"
+        other = run("replay", out, "3", *engine, "--picture", "png")
+        assert other.status == 3
+        assert other.out.startswith("provenance.server.frames.")
+        server.key = "sk-another"
+        refused = run("archive", clips, "--out", tmp_path / "new", *asked, *engine, "-m", MODEL)
+        assert refused.status == 1
+        assert "export LLAVA_VIDEO_API_KEY" in refused.err
+        assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_workers_can_ask_a_server(run, clips: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    with serving(Tokenizer(tiny_folder)) as server:
+        engine = ("--engine", "openai", "--base-url", server.url, "--plan-as", tiny_folder)
+        asked = ("--task", "ask", "-p", QUESTION, "--max-new-tokens", "64", "--no-sandbox")
+        out = tmp_path / "out"
+        done = run("archive", clips, "--out", out, *asked, *engine, "-m", MODEL, "--workers", "2")
+        assert (done.status, done.err) == (0, "")
+        texts = [row["answers"][0]["text"] for row in rows_in(out)]
+        assert texts == [truth(number) for number in range(NUM_CLIPS)]
+        assert all(row["provenance"]["server"] for row in rows_in(out))
+        more = ("--device", "cpu")
+        refused = run("archive", clips, "--out", out, *asked, *engine, *more, "--workers", "2")
+        assert (refused.status, "--device is for weights" in refused.err) == (1, True)

@@ -1,13 +1,16 @@
 """Options that name a model → a model that tells how far it is."""
 
 import os
+import pickle
 from pathlib import Path
 
 import pytest
+from chat_server import MODEL, serving
 
 from llava_video.cli.console import Console
-from llava_video.cli.loading import load_model, quiet_downloads, split_options
+from llava_video.cli.loading import load_model, quiet_downloads, server_of, split_options
 from llava_video.errors import BudgetError, CheckpointError, ConfigError
+from llava_video.model.tokenizer import Tokenizer
 
 
 def test_options_of_the_model_are_told_from_those_of_the_request() -> None:
@@ -59,3 +62,50 @@ def test_downloads_are_shown_where_bars_are(monkeypatch, is_on: bool) -> None:
     console.show_progress(wanted=is_on)
     quiet_downloads(console)
     assert ("HF_HUB_DISABLE_PROGRESS_BARS" in os.environ) is not is_on
+
+
+def test_a_server_can_answer(run, tiny_folder: Path, tiny_clip: Path) -> None:
+    with serving(Tokenizer(tiny_folder)) as server:
+        served = ("--engine", "openai", "--base-url", server.url, "-m", MODEL)
+        frames = ("--plan-as", tiny_folder, "--num-frames", "2", "--max-new-tokens", "64")
+        asked = run("ask", tiny_clip, "Which indices?", *served, *frames, "--picture", "png")
+        assert (asked.status, asked.out) == (0, "0, 39\n")
+        assert "an estimate" in asked.err
+        url = server.bodies[0]["messages"][0]["content"][0]["image_url"]["url"]
+        assert url.startswith("data:image/png")
+        told = run("describe", tiny_clip, tiny_clip, *served, *frames, "-p", "last index")
+        assert told.status == 0
+        assert told.out.count("39") == 2
+        missing = run("describe", tiny_clip, *served[:-1], "served/modl", *frames)
+        assert missing.status == 1
+        assert "did you mean 'served/model'" in missing.err
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"base_url": "http://host/v1"}, "--base-url is for a server"),
+        ({"plan_as": "demo", "picture": "png"}, "--plan-as, --picture are for a server"),
+        ({"engine": "openai"}, "without an address"),
+        (
+            {"engine": "openai", "base_url": "http://host/v1", "device": "cuda"},
+            "--device is for weights that are loaded here",
+        ),
+        (
+            {"engine": "openai", "base_url": "http://host/v1", "quantize": "int8", "base": "b"},
+            "--quantize, --base are for weights",
+        ),
+    ],
+)
+def test_options_of_another_engine_are_refused(given: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_model(Console(), {"model": "m", "device": "auto", "attn": "sdpa", **given})
+
+
+def test_other_processes_can_be_handed_a_server(tiny_folder: Path, tiny_clip: Path) -> None:
+    with serving(Tokenizer(tiny_folder)) as server:
+        named = {"model": MODEL, "engine": "openai", "base_url": server.url, "max_running": 3}
+        made = pickle.loads(pickle.dumps(server_of({**named, "plan_as": str(tiny_folder)})))
+        with made() as model:
+            answer = model.ask(tiny_clip, "last index", num_frames=2, max_new_tokens=9)
+    assert answer.text == "39"

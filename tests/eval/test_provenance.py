@@ -10,6 +10,7 @@ import pytest
 from llava_video.api import LlavaVideo
 from llava_video.eval import provenance
 from llava_video.eval.provenance import commit_of_library, revision_of, run_digest
+from llava_video.remote.facts import ServerFacts
 
 
 def test_what_decides_answers_changes_the_hash(tiny_model: LlavaVideo, oracle: LlavaVideo) -> None:
@@ -40,6 +41,17 @@ def test_a_model_trained_anew_in_its_folder_is_another(
     weights.write_bytes(weights.read_bytes() + b"\0")
     assert run_digest(model, "mlvu", {}) != before
     assert revision_of(model) is None
+
+
+def test_of_a_server_counts_what_it_says_of_itself(tiny_model: LlavaVideo) -> None:
+    def served(version: str) -> LlavaVideo:
+        server = ServerFacts(base_url="http://host/v1", model="m", version=version)
+        spec = dataclasses.replace(tiny_model.spec, server=server, revision="v2")
+        return LlavaVideo(spec, tiny_model.engine)
+
+    digests = {run_digest(served(version), "mlvu", {}) for version in ("1", "1", "2")}
+    assert len(digests | {run_digest(tiny_model, "mlvu", {})}) == 3
+    assert revision_of(served("1")) is None
 
 
 def test_the_commit_is_that_of_this_repository(project: Path) -> None:

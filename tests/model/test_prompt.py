@@ -6,11 +6,19 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llava_video.errors import ConfigError
-from llava_video.model.prompt import TEMPLATES, Turn, place_marks, render, stop_strings, written
+from llava_video.model.prompt import (
+    TEMPLATES,
+    Turn,
+    place_marks,
+    read_turns,
+    render,
+    stop_strings,
+    written,
+)
 
 DIALOGUE = (Turn("user", "<image>\nQ1"), Turn("assistant", "A1"), Turn("user", "Q2"))
 # Two turns in every template; § is its system sentence.
@@ -275,3 +283,40 @@ def test_what_a_template_writes_itself():
     assert tokens["llava_llama_2"] == ("<s>", "</s>")
     assert tokens["mpt"] == tokens["qwen_1_5"] == ("<|im_start|>", "<|im_end|>")
     assert tokens["llava_llama_3"][-1] == "<|eot_id|>"
+
+
+CONVERSATIONS = [
+    (Turn("user", "<image>\nQ1"),),
+    DIALOGUE,
+    (Turn("system", "Be brief.\n\nAnd kind."), *DIALOGUE),
+    (*DIALOGUE, Turn("assistant", "A2\nand more"), Turn("user", "Q3")),
+]
+
+
+@pytest.mark.parametrize("turns", CONVERSATIONS)
+@pytest.mark.parametrize("template", [name for name in TEMPLATES if name != "plain"])
+def test_a_prompt_is_read_back(template: str, turns: tuple[Turn, ...]) -> None:
+    read = read_turns(render(turns, template), template)
+    assert [(turn.role, turn.text.strip()) for turn in read] == [
+        (turn.role, turn.text) for turn in turns
+    ]
+
+
+def test_captions_are_read_back_as_they_can_be() -> None:
+    assert read_turns(render(user("<image>"), "plain"), "plain") == user("<image>")
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "Hello", render(DIALOGUE, "vicuna_v1"), "<|im_start|>user\n"]
+)
+def test_another_templates_prompt_is_refused(prompt: str) -> None:
+    with pytest.raises(ConfigError, match="qwen_1_5"):
+        read_turns(prompt, "qwen_1_5")
+
+
+@settings(max_examples=30)
+@given(st.lists(st.text(max_size=20), min_size=1, max_size=5).filter(lambda texts: len(texts) % 2))
+def test_what_is_read_back_is_the_same_prompt(texts: list[str]) -> None:
+    turns = [Turn("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)]
+    prompt = render(turns, "qwen_1_5")
+    assert render(read_turns(prompt, "qwen_1_5"), "qwen_1_5") == prompt
