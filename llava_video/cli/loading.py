@@ -33,11 +33,17 @@ def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
     quiet_downloads(console)
     from llava_video.api import load
 
+    keywords = load_keywords(named)
+    progress = console.progress
+    return load(named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords)
+
+
+def load_keywords(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords of `load` among the options that name a model."""
     keywords = {name: value for name, value in named.items() if name != "model"}
     if keywords.get("quantize", "") is None:  # not asked for, which is not the API's None
         del keywords["quantize"]
-    progress = console.progress
-    return load(named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords)
+    return keywords
 
 
 def quiet_downloads(console: Console) -> None:
