@@ -130,19 +130,26 @@ def measured(asked: Any, folder: Path) -> dict[str, Any]:
     }
 
 
-def groups_of(questions: Sequence[Record], captions: Sequence[Record]) -> dict[str, Any]:
-    """Return group -> accuracy, low, high, n and blind; groups first, then every type."""
+def groups_of(
+    questions: Sequence[Record], captions: Sequence[Record], level: float = 0.95
+) -> dict[str, Any]:
+    """Return group -> accuracy, low, high, n and blind; groups first, then every type.
+
+    Args:
+        questions: records of answers to questions, about the video and about noise.
+        captions: records of captions.
+        level: of the intervals of questions.
+    """
     views = [[r for r in questions if r.view == view] for view in ("video", "noise")]
     found: dict[str, Any] = {}
     for name, keys in GROUPS.items():
-        found[name] = row_of(*([r for r in v if _is_in(r, keys)] for v in views), _is_right)
+        own = [[r for r in v if _is_in(r, keys)] for v in views]
+        found[name] = row_of(*own, _is_right, level)
         if name.startswith("when"):
-            found[EXACTLY_WHEN] = row_of(
-                *([r for r in v if _is_in(r, keys)] for v in views), _exact
-            )
+            found[EXACTLY_WHEN] = row_of(*own, _exact, level)
     for kind in sorted({record.groups["type"] for record in views[0] if record.groups}):
         own = [[r for r in v if _is_in(r, (("type", kind),))] for v in views]
-        found[f"type: {kind}"] = row_of(*own, _is_right)
+        found[f"type: {kind}"] = row_of(*own, _is_right, level)
     return {name: row for name, row in found.items() if row} | dict(_caption_rows(captions))
 
 

@@ -16,10 +16,10 @@ from gpu_bench import Bench
 from torch import nn
 from twin import HALF_B, SEVEN_B, TINY, onevision_config, transformers_twin
 
+from llava_video.engine.elements import VisualRun
 from llava_video.engine.request import Answer, Request, TextPart, VisualPart, answer_of
 from llava_video.engine.scheduler import Scheduler
 from llava_video.engine.sequence import Sequence as KvSequence
-from llava_video.engine.sequence import VisualRun
 from llava_video.engine.settings import EngineSettings, GenerationSettings
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import ModelConfig

@@ -24,7 +24,6 @@ from llava_video.exchange import Exchange, open_exchange
 from llava_video.fitting import weights_words
 from llava_video.inputs import reopen
 from llava_video.judging import Ask, Preference, Verdict, compare_answers, judge_answer
-from llava_video.loading import load_engine, load_spec
 from llava_video.model.spec import ModelSpec
 from llava_video.options import Options, Settings, Time, answer_settings, of_answer, settings_of
 from llava_video.planning.settings import MemorySettings
@@ -32,7 +31,7 @@ from llava_video.preview import DEFAULT_MODEL, Prompt, Quantize, check_planned_f
 from llava_video.running import OnEvent, Stream, answer_one, answers_in_order, exchanges_of
 from llava_video.seen import SeenVisuals
 from llava_video.session import Session, load_session
-from llava_video.timeline import WINDOW_PROMPT, Timeline, cut_parts, make_timeline
+from llava_video.timeline import WINDOW_PROMPT, Patience, Timeline, ask_timeline, cut_parts
 from llava_video.values import Description, Plan
 
 
@@ -212,6 +211,7 @@ class LlavaVideo:
         window_s: Time = 30.0,
         overlap_s: Time = 0.0,
         summary: bool = True,
+        patience: Patience | None = None,
         **options: Unpack[Options],
     ) -> Timeline:
         """Caption a video of any length window by window, and merge the captions.
@@ -222,17 +222,14 @@ class LlavaVideo:
             window_s: length of a window, s, or as `start`.
             overlap_s: what neighbours share, s; less than `window_s`.
             summary: whether to merge the captions into one text.
+            patience: when to ask again about windows that failed; None never does.
             **options: for every window; `start` and `end` bound the whole.
         """
         cut, parts = cut_parts(video, settings_of(options), window_s, overlap_s)
         words = prompt or (self.card.describe if self.card else "") or WINDOW_PROMPT
-        answers = self.batch(parts, words, on_error="return", **options)
-        own = of_answer(options)
-
-        def merge(words: str) -> str:
-            return self.describe(None, words, **own).text
-
-        return make_timeline(cut, answers, merge if summary else None)
+        ask = partial(self.batch, prompt=words, on_error="return", **options)
+        merge = partial(self.describe, None, **of_answer(options))  # of captions, no pixels
+        return ask_timeline(cut, parts, ask, merge if summary else None, patience)
 
     def close(self) -> None:
         """Free the model's memory; the object is of no use afterwards."""
@@ -316,6 +313,8 @@ def load(
         BackendMissingError: attn="flash" without flash-attn.
         ConfigError: an unknown device, dtype or template, or no amount of memory.
     """
+    from llava_video.loading import load_engine, load_spec  # torch; asking a server does without
+
     asked = MemorySettings(memory=memory, quantize=quantize)
     if rope is not None:
         engine = replace(engine or EngineSettings(), rope=rope)

@@ -12,7 +12,7 @@ import json
 import platform
 import time
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ import numpy.typing as npt
 from llava_video import backends
 from llava_video.config import to_mapping
 from llava_video.engine.request import Answer, FusedPart, Part, Request, TextPart, VisualPart
-from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
 from llava_video.footage import footage_warnings
@@ -35,6 +34,9 @@ from llava_video.seen import SeenVisuals
 from llava_video.values import Clip, Description, Plan, Segment, TokenUsage, VisualPlan
 from llava_video.video.ahead import read_ahead
 from llava_video.video.evidence import Evidence
+
+if TYPE_CHECKING:
+    from llava_video.engine.sequence import Sequence as KvSequence
 
 _PROVENANCE_PACKAGES = ("torch", "av", "decord", "transformers")
 
@@ -126,7 +128,7 @@ class Exchange:
         self.evidence = [Evidence(visual.num_frames) for visual in self.plan.visuals]
         return True
 
-    def request(self, *, reuse: KvSequence | None = None, keep: bool = False) -> Request:
+    def request(self, *, reuse: "KvSequence | None" = None, keep: bool = False) -> Request:
         """Make the engine's request: the prompt's text ids with the visuals at their marks.
 
         Raises:

@@ -5,15 +5,17 @@ The only place that reads an engine's events on the user's side. Knows no video,
 
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from llava_video.engine.request import Answer, Engine, Event, Failed, Finished, Request, TextPiece
-from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.errors import ConfigError, DecodeError, LlavaVideoError
 from llava_video.exchange import Exchange
 from llava_video.model.prompt import Turn
 from llava_video.options import Settings, settings_of
 from llava_video.values import Description
+
+if TYPE_CHECKING:
+    from llava_video.engine.sequence import Sequence as KvSequence
 
 OnEvent = Callable[[Event], None]
 
@@ -26,7 +28,7 @@ def events_of(
     engine: Engine,
     exchanges: Iterable[Exchange],
     *,
-    reuse: KvSequence | None = None,
+    reuse: "KvSequence | None" = None,
     keep: bool = False,
 ) -> Iterator[Event]:
     """Run exchanges; a damaged video is tried once more with the frames that decode.
@@ -55,7 +57,7 @@ def answer_one(
     engine: Engine,
     exchange: Exchange,
     *,
-    reuse: KvSequence | None = None,
+    reuse: "KvSequence | None" = None,
     keep: bool = False,
     on_event: OnEvent | None = None,
 ) -> Answer:
@@ -146,7 +148,7 @@ def _outcome_of(
     engine: Engine,
     exchange: Exchange,
     *,
-    reuse: KvSequence | None = None,
+    reuse: "KvSequence | None" = None,
     keep: bool,
     on_event: OnEvent | None,
 ) -> Answer | Exception:
@@ -166,7 +168,7 @@ def descriptions_in_order(
     exchanges: Iterable[Exchange | Exception],
     *,
     first_id: int = 0,
-    reuse: KvSequence | None = None,
+    reuse: "KvSequence | None" = None,
     on_event: OnEvent | None = None,
 ) -> Iterator[Description | Exception]:
     """Run many exchanges at once; yield descriptions, or errors in their place, in input order.

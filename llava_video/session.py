@@ -11,12 +11,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from llava_video.engine.arena import Arena
 from llava_video.engine.request import Engine
-from llava_video.engine.sequence import Sequence as KvSequence
-from llava_video.engine.sequence import load_facts, load_sequence, save_facts
 from llava_video.errors import BudgetError, CheckpointError, ConfigError
 from llava_video.exchange import Exchange, open_exchange
 from llava_video.inputs import reopen
@@ -28,6 +25,9 @@ from llava_video.preview import check_planned_for
 from llava_video.running import OnEvent, answer_one
 from llava_video.seen import SeenVisuals
 from llava_video.values import Description, Plan
+
+if TYPE_CHECKING:
+    from llava_video.engine.sequence import Sequence as KvSequence
 
 # A video that filled the whole context would leave the second question no room: the first plan
 # keeps this many answers' worth free.
@@ -126,6 +126,8 @@ class Session:
             "weights": _weights_of(self._spec),
         }
         if self._cache is None:
+            from llava_video.engine.sequence import save_facts
+
             save_facts(path, **facts)
         else:
             self._cache.save(path, **facts)
@@ -181,6 +183,10 @@ def load_session(
         CheckpointError: the file is damaged, or of other weights.
         ConfigError: the engine keeps no cache of its own, or an option would change the plan.
     """
+    # Caches are tensors; conversations with a server do without torch.
+    from llava_video.engine.arena import Arena
+    from llava_video.engine.sequence import load_facts, load_sequence
+
     cache, facts = None, load_facts(path)
     if facts is None:
         arena = getattr(engine, "arena", None)

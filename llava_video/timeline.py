@@ -4,6 +4,7 @@ The honest answer for footage beyond the context: each window is a request of it
 decoder and no cache.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,60 @@ def cut_parts(
         for segment in cut
     ]
     return cut, parts
+
+
+Ask = Callable[[Sequence[dict[str, Any]]], Iterable[Description | LlavaVideoError]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """When windows that failed are asked about again.
+
+    Attributes:
+        may_pass: whether another try may succeed, by the error.
+        wait: waits for the next try, after so many; False when there is none.
+    """
+
+    may_pass: Callable[[LlavaVideoError], bool]
+    wait: Callable[[int], bool]
+
+
+def ask_timeline(
+    cut: Sequence[Segment],
+    parts: Sequence[dict[str, Any]],
+    ask: Ask,
+    describe: Callable[[str], Description] | None,
+    patience: Patience | None = None,
+) -> Timeline:
+    """Ask about every window, again about those that failed for a reason that may pass, and merge.
+
+    Args:
+        cut: the windows.
+        parts: the same as requests of a batch, both as `cut_parts` returns them.
+        ask: asks about several in one batch; answers, or errors in their place, in order.
+        describe: answers the prompt that asks for a summary; None for no summary.
+        patience: when to ask again; None never does.
+    """
+    answers = _ask_windows(parts, ask, patience)
+    return make_timeline(cut, answers, (lambda p: describe(p).text) if describe else None)
+
+
+def _ask_windows(
+    parts: Sequence[dict[str, Any]], ask: Ask, patience: Patience | None
+) -> list[Description | LlavaVideoError]:
+    answers = list(ask(parts))
+    for tries in itertools.count(1):
+        again = [
+            place
+            for place, answer in enumerate(answers)
+            if isinstance(answer, LlavaVideoError) and patience and patience.may_pass(answer)
+        ]
+        if not again or patience is None or not patience.wait(tries):
+            break
+        later = ask([parts[place] for place in again])
+        for place, answer in zip(again, later, strict=True):
+            answers[place] = answer
+    return answers
 
 
 def make_timeline(

@@ -11,7 +11,7 @@ from typing import Any
 
 from llava_video.api import LlavaVideo
 from llava_video.archive.row import content_of, read_row
-from llava_video.archive.settings import ArchiveSettings
+from llava_video.archive.settings import ArchiveSettings, Task
 from llava_video.archive.shards import sealed
 from llava_video.engine.oracle import OracleEngine
 from llava_video.engine.request import Event, Finished, Request
@@ -104,13 +104,19 @@ def contents_in(folder: Path) -> str:
     return "\n".join(json.dumps(content_of(row), sort_keys=True) for row in rows_in(folder))
 
 
-def run_slowly(checkpoint: Path, clips: Path, out: Path, sandbox: bool) -> None:
-    """Ask every clip for its indices, slowly enough to be killed meanwhile; for a child process."""
+def run_slowly(checkpoint: Path, clips: Path, out: Path, sandbox: bool, task: Task = "ask") -> None:
+    """Ask every clip for its indices, slowly enough to be killed meanwhile; for a child process.
+
+    A timeline's tracks and Parquet twins are written too.
+    """
     from llava_video.archive.runner import run_archive
 
     spec = read_spec(checkpoint)
+    more: dict[str, Any] = {}
+    if task == "timeline":
+        more = {"window_s": 2.0, "summary": False, "parquet": True}
     settings = ArchiveSettings(
-        task="ask", prompts=(QUESTION,), sandbox=sandbox, in_flight=4, shard_units=16
+        task=task, prompts=(QUESTION,), sandbox=sandbox, in_flight=4, shard_units=16, **more
     )
     model = LlavaVideo(spec, Slow(spec, 0.02))
     run_archive(clips, out, settings=settings, model=model, max_new_tokens=64)
@@ -131,3 +137,21 @@ def command_slowly(arguments: list[str], seconds: float) -> None:
 
     archive.load_model = load_slow  # type: ignore[assignment]  # a stand-in
     sys.exit(main(arguments))
+
+
+def command_without_room(arguments: list[str], most_bytes: int, said: Path) -> None:
+    """Run the command line where no file may grow beyond a size; for a child process.
+
+    Args:
+        arguments: of the command.
+        most_bytes: of any file, as a full disk would have it.
+        said: gets what the command writes to stderr.
+    """
+    import os
+    import resource
+    import sys
+
+    sys.stderr.flush()
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT, 0o644), 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    command_slowly(arguments, 0.0)

@@ -3,7 +3,8 @@
 import torch
 
 from llava_video.engine.arena import Arena
-from llava_video.engine.sequence import Sequence, tokens_of
+from llava_video.engine.elements import tokens_of
+from llava_video.engine.sequence import Sequence
 
 FORMATS = ("plain", "int8", "int4")
 HEAD_DIM = 8

@@ -60,6 +60,12 @@ def test_light_files_load_neither_torch_nor_transformers():
     assert loaded_by(code) & {"torch", "transformers"} == set()
 
 
+def test_an_archive_whose_engine_is_not_here_needs_no_torch():
+    modules = ("api", "archive.runner", "engine.oracle", "cli.archive")
+    code = "\n".join(f"import llava_video.{module}" for module in modules)
+    assert loaded_by(code) & {"torch", "transformers", "triton"} == set()
+
+
 @pytest.mark.parametrize("name", sorted(set(llava_video._DEFINED_IN)))
 def test_public_names_come_from_their_defining_module(name: str):
     value = getattr(llava_video, name)

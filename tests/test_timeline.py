@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava_video.errors import BudgetError, ConfigError, DecodeError
-from llava_video.timeline import Caption, Timeline, make_timeline, windows
+from llava_video.errors import BudgetError, CapacityError, ConfigError, DecodeError
+from llava_video.timeline import (
+    Caption,
+    Patience,
+    Timeline,
+    ask_timeline,
+    make_timeline,
+    windows,
+)
 from llava_video.values import Description, Segment
 
 
@@ -108,3 +115,30 @@ def test_captions_beyond_the_context_are_merged_in_halves() -> None:
 def test_captions_that_can_never_be_merged_end_in_the_budget_error() -> None:
     with pytest.raises(BudgetError):
         FakeModel(longest=10).timeline(windows(Segment(0, 90), 10, 0))
+
+
+def test_windows_that_may_pass_are_asked_about_again_and_alone() -> None:
+    cut = windows(Segment(0, 8), 2, 0)
+    asked: list[list[int]] = []
+
+    def ask(parts: Any) -> Any:
+        asked.append([part["window"] for part in parts])
+        for number in asked[-1]:
+            fails = len(asked) <= {1: 2, 2: 99, 3: 0}.get(number, 0)
+            error = CapacityError("full") if number == 1 else DecodeError("broken")
+            yield error if fails else _description(f"window {number}")
+
+    waits: list[int] = []
+    patience = Patience(
+        may_pass=lambda error: isinstance(error, CapacityError),
+        wait=lambda tries: waits.append(tries) is None and tries < 5,
+    )
+    parts = [{"window": number} for number in range(4)]
+    timeline = ask_timeline(cut, parts, ask, None, patience)
+    assert asked == [[0, 1, 2, 3], [1], [1]]
+    assert waits == [1, 2]
+    assert [c.text for c in timeline.captions] == ["window 0", "window 1", "window 3"]
+    assert timeline.warnings == ("4.00 s to 6.00 s: broken",)
+    asked.clear()
+    assert len(ask_timeline(cut, parts, ask, None).captions) == 2
+    assert len(asked) == 1

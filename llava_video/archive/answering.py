@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llava_video.archive.row import Asked
 from llava_video.archive.unit import Item
 from llava_video.options import Options
-from llava_video.timeline import Timeline
+from llava_video.timeline import Patience, Timeline
 from llava_video.values import Description
 
 if TYPE_CHECKING:
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def answer_item(
-    model: "LlavaVideo", item: Item, asked: Asked, reading: Mapping[str, Any] | None = None
+    model: "LlavaVideo",
+    item: Item,
+    asked: Asked,
+    reading: Mapping[str, Any] | None = None,
+    patience: Patience | None = None,
 ) -> list[Description] | Timeline:
     """Ask a model about an input.
 
@@ -27,6 +31,7 @@ def answer_item(
         item: the input; its own prompts win over the task's.
         asked: the task.
         reading: options of how it is read, such as `sandbox`; None for none.
+        patience: when a timeline's windows that failed are asked about again; None never.
 
     Returns:
         One answer per prompt, of one look at the video; or a timeline.
@@ -42,7 +47,9 @@ def answer_item(
     if asked.task == "timeline":
         lengths = {"window_s": asked.window_s, "overlap_s": asked.overlap_s}
         given = cast("Any", {name: value for name, value in lengths.items() if value is not None})
-        return model.timeline(item.address, first, summary=asked.has_summary, **given, **options)
+        return model.timeline(
+            item.address, first, summary=asked.has_summary, patience=patience, **given, **options
+        )
     if len(prompts) > 1:
         return model.ask_many(item.address, prompts, **options)
     return [model.describe(item.address, first, **options)]

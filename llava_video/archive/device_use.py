@@ -4,11 +4,10 @@ What the driver counts is the time in which any kernel ran, whoever started it a
 part of the GPU it filled. Knows no engine.
 """
 
+import sys
 import threading
 import time
-from typing import Final
-
-import torch
+from typing import Any, Final
 
 from llava_video.backends import version
 
@@ -24,7 +23,10 @@ class DeviceUse:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._is_there = torch.cuda.is_available() and version("pynvml") is not None
+        # Where it is not loaded the model is elsewhere, and so is its GPU.
+        self._torch: Any = sys.modules.get("torch")
+        has_gpu = self._torch is not None and self._torch.cuda.is_available()
+        self._is_there = has_gpu and version("pynvml") is not None
         self._asked_s = float("-inf")
         self._sum, self._count = 0.0, 0
 
@@ -42,7 +44,7 @@ class DeviceUse:
 
     def _look(self) -> None:
         try:
-            self._sum += torch.cuda.utilization() / _PERCENT
+            self._sum += self._torch.cuda.utilization() / _PERCENT
             self._count += 1
         except (RuntimeError, ModuleNotFoundError):  # a driver that does not count, as of a slice
             self._is_there = False

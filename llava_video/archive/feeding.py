@@ -3,6 +3,7 @@
 Hashing a large archive takes as long as reading it; nobody waits for it. Knows no model.
 """
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -94,12 +95,13 @@ class Feeder(threading.Thread):
         return Unit(key=key, number=item.number, item=item, content_hash=content)
 
     def _hash(self, address: str) -> str:
-        tries = 1 if local_path(address) is not None else self._tries
-        for more in reversed(range(tries)):
+        for tried in itertools.count(1):
             try:
                 return content_hash(address, self._ledger)
             except LlavaVideoError as error:
                 _LOG.debug("%s has no hash: %s", address, error)
-            if more and self._stopped.wait(self._wait_s):
+            # Asked of what failed alone: it costs as much as the hash of a file that is known.
+            is_last = tried >= self._tries or local_path(address) is not None
+            if is_last or self._stopped.wait(self._wait_s):
                 break
         return ""

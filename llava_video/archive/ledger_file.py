@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llava_video.errors import LedgerError
+from llava_video.files import replacing
 
 NAME = "ledger.sqlite"
 SCHEMA_VERSION = 1
@@ -64,6 +65,8 @@ def open_for_writing(folder: Path) -> sqlite3.Connection:
     """
     path = folder / NAME
     with reported(path):
+        if not path.exists():
+            _make_file(path)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -150,6 +153,21 @@ def _hint(cause: sqlite3.Error) -> str:
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return "another program holds it: close that, and start again."
     return "start again: what was done is kept."
+
+
+def _make_file(path: Path) -> None:
+    """Make a ledger under another name, so that whoever looks sees a whole one or none."""
+    try:
+        with (
+            replacing(path) as unfinished,
+            contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as connection,
+        ):
+            _make(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+    except OSError as cause:
+        raise LedgerError(
+            f"{path} cannot be made: {cause.strerror}.", "make the folder writable, with room."
+        ) from cause
 
 
 def _make(connection: sqlite3.Connection) -> None:

@@ -28,7 +28,7 @@ from llava_video.archive.row_schema import SCHEMA_VERSION
 from llava_video.archive.run_file import check_same, read_facts, write_facts
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.shards import sweep
-from llava_video.archive.sheets import write_sheet
+from llava_video.archive.sheets import write_frames, write_sheet
 from llava_video.archive.unit import Unit, UnitError, unit_key
 from llava_video.archive.work import CRASH, Outcome, asked_of, settled
 from llava_video.backends import require
@@ -253,7 +253,7 @@ class _Run:
         """Record a try; return what was looked at, s, or None when the unit has not ended."""
         unit, error = outcome.unit, outcome.error
         if error is None:
-            self._keep_sheet(outcome)
+            self._keep_pictures(outcome)
             self._ledger.finish(unit.key, outcome.row or {})
         elif error.kind == CRASH:
             if not self._ledger.release(slot, crashed=True).quarantined:
@@ -265,12 +265,12 @@ class _Run:
                 return None
         return outcome.footage_s
 
-    def _keep_sheet(self, outcome: Outcome) -> None:
-        """Leave the picture of what was seen; where it cannot be written the row is whole."""
-        if outcome.sheet is None:
-            return
+    def _keep_pictures(self, outcome: Outcome) -> None:
+        """Leave pictures of what was seen; where they cannot be written the row is whole."""
         try:
-            write_sheet(self._folder, outcome.unit.key, outcome.sheet)
+            if outcome.sheet is not None:
+                write_sheet(self._folder, outcome.unit.key, outcome.sheet)
+            write_frames(self._folder, outcome.unit.key, outcome.frames)
         except OSError as error:
             _log.warning("no picture of %s: %s", outcome.unit.item.address, error)
 

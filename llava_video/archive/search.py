@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from llava_video.archive.row import plain_text
 from llava_video.archive.shards import EndedRows, iter_rows, sealed
-from llava_video.archive.sheets import sheet_path
+from llava_video.archive.sheets import frame_near, sheet_path
 from llava_video.errors import ConfigError, SourceError
 from llava_video.files import replacing
 
@@ -62,7 +62,8 @@ class Hit:
         snippet: the words around the first place, "…" where it is cut.
         marked: (start, end) positions in the snippet of what was found.
         text: the whole text.
-        sheet: picture of the frames that were seen; None where there is none.
+        sheet: picture of the frames that were seen of the video; None where there is none.
+        frame: picture of the frame nearest to the middle of the span; None where there is none.
     """
 
     number: int
@@ -77,6 +78,7 @@ class Hit:
     marked: tuple[tuple[int, int], ...]
     text: str
     sheet: str | None = None
+    frame: str | None = None
 
 
 def build(folder: Path, ended: EndedRows | None = None) -> int:
@@ -168,12 +170,7 @@ def search(folder: Path, query: str, *, limit: int = 20) -> list[Hit]:
             f" WHERE {table} MATCH ? ORDER BY round(bm25({table}), 9), entries.id LIMIT ?",
             (*_MARKS, _SNIPPET_WORDS, match, limit),
         ).fetchall()
-    hits = [_hit(*values) for values in found]
-    sheets = [sheet_path(folder, hit.key) for hit in hits]
-    return [
-        replace(hit, sheet=str(sheet) if sheet.is_file() else None)
-        for hit, sheet in zip(hits, sheets, strict=True)
-    ]
+    return [_shown(folder, _hit(*values)) for values in found]
 
 
 def _parsed(query: str) -> tuple[str, str]:
@@ -239,6 +236,15 @@ def _hit(*values: Any) -> Hit:
         snippet=snippet,
         marked=tuple(spans),
         text=text,
+    )
+
+
+def _shown(folder: Path, hit: Hit) -> Hit:
+    """Add the pictures that there are."""
+    sheet = sheet_path(folder, hit.key)
+    frame = frame_near(folder, hit.key, (hit.start_s + hit.end_s) / 2)
+    return replace(
+        hit, sheet=str(sheet) if sheet.is_file() else None, frame=str(frame) if frame else None
     )
 
 

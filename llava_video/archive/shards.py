@@ -16,7 +16,8 @@ from llava_video.files import replacing
 
 ROWS: Final = "rows"
 _NAME: Final = re.compile(r"\d{5,}\.jsonl")
-_UNFINISHED: Final = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")  # as `files.replacing` makes it
+# As `files.replacing` makes it, and SQLite beside it.
+_UNFINISHED: Final = re.compile(r"\.[0-9a-f]{16}(\.[\w-]+)?")
 
 
 # The number of a row → the rows from it on that have ended, by number: what the ledger knows.

@@ -6,9 +6,10 @@ Every error becomes a record here. Knows no ledger and no other unit.
 import errno
 import logging
 import os
+import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from llava_video.archive.answering import answer_item
 from llava_video.archive.content import HashStore, content_hash, is_unchanged, local_path
 from llava_video.archive.row import Asked, Maker, Row, make_row
 from llava_video.archive.settings import OPTIONS_OF_PLACE, ArchiveSettings, plain_options
-from llava_video.archive.sheets import sheet_of
+from llava_video.archive.sheets import frames_of, sheet_of
 from llava_video.archive.unit import Unit, UnitError
 from llava_video.errors import (
     CapacityError,
@@ -26,7 +27,7 @@ from llava_video.errors import (
     ServerRefusedError,
     SourceError,
 )
-from llava_video.timeline import Timeline
+from llava_video.timeline import Patience, Timeline
 from llava_video.values import Description
 from llava_video.video.sandbox_process import WorkerEndedError
 
@@ -52,6 +53,7 @@ class Outcome:
         may_pass: whether another try may succeed.
         footage_s: how much of the video was looked at, s.
         sheet: a small picture of what was seen, JPEG, for reports; None where nothing was.
+        frames: time, ms → a frame of each span that was answered about, JPEG, for hits.
     """
 
     unit: Unit
@@ -60,6 +62,7 @@ class Outcome:
     may_pass: bool = False
     footage_s: float = 0.0
     sheet: bytes | None = None
+    frames: Mapping[int, bytes] = field(default_factory=dict)
 
 
 class Worker:
@@ -79,7 +82,7 @@ class Worker:
         options: Mapping[str, Any],
         maker: Maker,
     ) -> None:
-        self._model = model
+        self._model, self._settings = model, settings
         self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
         self._made_by = maker
         self.asked = asked_of(settings, options)
@@ -88,18 +91,32 @@ class Worker:
         """Try a unit once; every error becomes part of the outcome."""
         try:
             self._check_read(unit)
-            results = answer_item(self._model, unit.item, self.asked, self._reading_of(unit))
+            reading, patience = self._reading_of(unit), self._patience_with(unit)
+            results = answer_item(self._model, unit.item, self.asked, reading, patience)
             row = make_row(unit, results, self.asked, self._maker(unit))
-            sheet = sheet_of(results)
+            sheet, frames = sheet_of(results), frames_of(results)
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
             return Outcome(unit=unit, error=error_of(error), may_pass=may_pass(error, unit))
-        return Outcome(unit=unit, row=row, footage_s=_footage_s(results), sheet=sheet)
+        return Outcome(
+            unit=unit, row=row, footage_s=_footage_s(results), sheet=sheet, frames=frames
+        )
 
     def _reading_of(self, unit: Unit) -> dict[str, Any]:
         """Return how a video is read: what whole runs keep ending over, in a process of its own."""
         if unit.interruptions < _SUSPICIOUS or self._reading.get("sandbox"):
             return self._reading
         return {**self._reading, "sandbox": True}
+
+    def _patience_with(self, unit: Unit) -> Patience:
+        """Return how a unit's windows are tried again: as often as a unit is, and as late."""
+
+        def wait(tries: int) -> bool:
+            has_more = tries < self._settings.attempts
+            if has_more:
+                time.sleep(self._settings.retry_wait_s * 2 ** (tries - 1))
+            return has_more
+
+        return Patience(may_pass=lambda error: may_pass(error, unit), wait=wait)
 
     def _check_read(self, unit: Unit) -> None:
         """See that a unit's file could be read when its key was made; if not, say why."""

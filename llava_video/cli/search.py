@@ -60,5 +60,6 @@ def _lines(hit: "Hit") -> str:
         done = end
     said = [" ".join(words.split()) for words in (hit.prompt, snippet + hit.snippet[done:])]
     span = f"{clock_text(hit.start_s)} - {clock_text(hit.end_s)}"
-    said.append(f"frames: {hit.sheet}" if hit.sheet else "")
+    said += [f"frame: {hit.frame}" if hit.frame else ""]
+    said += [f"frames: {hit.sheet}" if hit.sheet else ""]
     return "\n    ".join([f"{hit.address}  {span}  {hit.kind}", *filter(None, said)])

@@ -16,6 +16,7 @@ from torch import Tensor
 from llava_video.engine.arena import Arena
 from llava_video.engine.choices import ChoiceScorer
 from llava_video.engine.constraint import ConstraintCompiler
+from llava_video.engine.elements import VisualRun, tokens_of
 from llava_video.engine.prefixes import KeptPrefixes
 from llava_video.engine.request import (
     Answer,
@@ -28,7 +29,6 @@ from llava_video.engine.request import (
 )
 from llava_video.engine.rows import PromptRows, parts_after
 from llava_video.engine.sequence import Sequence as KvSequence
-from llava_video.engine.sequence import VisualRun, tokens_of
 from llava_video.engine.settings import GenerationSettings
 from llava_video.engine.step import Work
 from llava_video.engine.writer import AnswerWriter

@@ -7,7 +7,7 @@ request; the scheduler calls it under its own lock.
 
 from collections.abc import Sequence
 
-from llava_video.engine.sequence import Element, VisualRun
+from llava_video.engine.elements import Element, VisualRun
 from llava_video.engine.sequence import Sequence as KvSequence
 from llava_video.values import KvFormat
 

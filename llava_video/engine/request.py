@@ -7,13 +7,17 @@ their frames, so a request holds no pixels. Knows no model, no cache and no sche
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from llava_video.engine.sequence import Element, Sequence, VisualRun
+from llava_video.engine.elements import Element, VisualRun
 from llava_video.engine.settings import GenerationSettings
 from llava_video.errors import ConfigError
 from llava_video.model.prompt import Turn
 from llava_video.values import Clip, FinishReason, KvFormat, VisualPlan
+
+if TYPE_CHECKING:
+    # It holds tensors; who asks a server has no torch.
+    from llava_video.engine.sequence import Sequence
 
 Stage = Literal["vision", "prefill", "generate"]
 
@@ -113,7 +117,7 @@ class Request:
     request_id: int = 0
     position_scale: float = 1.0
     kv_format: KvFormat = "plain"
-    reuse: Sequence | None = None
+    reuse: "Sequence | None" = None
     keep: bool = False
     cancelled: Callable[[], bool] = field(default=_never, repr=False)
     turns: tuple[Turn, ...] = ()
@@ -214,7 +218,7 @@ class Answer:
     confidence: float | None = None
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
-    sequence: Sequence | None = field(default=None, repr=False, compare=False)
+    sequence: "Sequence | None" = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

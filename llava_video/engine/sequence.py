@@ -15,26 +15,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from llava_video.engine.arena import Arena
+from llava_video.engine.elements import Element, VisualRun, tokens_of
 from llava_video.errors import CheckpointError, ConfigError
 from llava_video.model.kv_cache import Extent, KvSpan
 from llava_video.model.kv_file import read_metadata, read_tokens, write_metadata, write_tokens
 from llava_video.values import KvFormat
-
-
-@dataclass(frozen=True, slots=True)
-class VisualRun:
-    """All visual tokens of one visual: equal keys mean equal rows."""
-
-    key: str
-    num_tokens: int
-
-
-Element = int | VisualRun
-
-
-def tokens_of(elements: Iterable[Element]) -> int:
-    """Count the tokens of elements: 1 for a text id, all its rows for a visual."""
-    return sum(e.num_tokens if isinstance(e, VisualRun) else 1 for e in elements)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
 """A ledger opens for those who may, and says what to do where it cannot."""
 
 import os
-import shutil
 import sqlite3
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from archive_units import open_ledger, row_of, unit_of
+from other_user import as_nobody
 
 from llava_video.archive.ledger_file import (
     NAME,
@@ -19,38 +18,6 @@ from llava_video.archive.ledger_file import (
 )
 from llava_video.archive.ledger_view import LedgerView
 from llava_video.errors import LedgerError
-
-NOBODY = 65534
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Return a folder that every user can reach."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    yield folder
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o755)
-    shutil.rmtree(folder)
-
-
-def as_nobody(work: Callable[[], str]) -> str:
-    """Do something as a user without rights, in a forked process; return what it says."""
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.geteuid() == 0:
-                os.setuid(NOBODY)
-            os.write(theirs, work().encode())
-        except BaseException as error:  # noqa: BLE001 - told to the parent
-            os.write(theirs, repr(error).encode())
-        finally:
-            os._exit(0)
-    os.close(theirs)
-    os.waitpid(child, 0)
-    with os.fdopen(ours, encoding="utf-8") as pipe:
-        return pipe.read()
 
 
 def test_a_new_ledger_is_made_whole(tmp_path: Path) -> None:

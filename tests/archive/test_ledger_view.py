@@ -1,6 +1,8 @@
 """Anybody sees what stands in a ledger, while it is written and after."""
 
 import json
+import threading
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,29 @@ def test_a_reader_sees_the_run_go_on(ledger: Ledger) -> None:
         assert (view.num_open(0, 2), view.num_open(0, 1)) == (1, 0)
         assert view.unit(unit_of(1).key) == unit_of(1)
         assert view.faults() == []
+
+
+def test_a_reader_beside_the_making_sees_a_whole_ledger_or_none(tmp_path: Path) -> None:
+    made, seen = threading.Event(), Counter[str]()
+
+    def look(folder: Path) -> None:
+        while not made.is_set():
+            try:
+                with LedgerView(folder) as view:
+                    seen["whole"] += view.fact("settings") in (None, "s")
+            except LedgerError as error:
+                seen["none" if "is not there" in error.message else str(error)] += 1
+
+    for number in range(20):
+        made.clear()
+        folder = tmp_path / str(number)
+        reader = threading.Thread(target=look, args=(folder,))
+        reader.start()
+        open_ledger(folder).close()
+        made.set()
+        reader.join()
+    assert set(seen) <= {"whole", "none"}
+    assert [path for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_reader_changes_nothing(ledger: Ledger) -> None:

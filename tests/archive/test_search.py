@@ -171,6 +171,22 @@ def test_a_hit_has_the_picture_of_its_frames(tmp_path: Path) -> None:
     assert [hit.sheet for hit in search(tmp_path, "dog")] == [None, str(path)]
 
 
+def test_a_hit_has_the_frame_nearest_to_its_moment(tmp_path: Path) -> None:
+    spoken = [(0.0, 30.0, "a dog"), (30.0, 60.0, "a cat"), (60.0, 70.0, "a dog again")]
+    row = made.timeline_row(0, spoken)
+    seal(tmp_path, 0, [row], first=0)
+    assert [hit.frame for hit in search(tmp_path, "cat")] == [None, None]
+    place = tmp_path / "frames" / row["key"][:16]
+    place.mkdir(parents=True)
+    for time_ms in (14_000, 45_500, 66_000):
+        (place / f"{time_ms:09d}.jpg").write_bytes(b"picture")
+    frames = {hit.text: hit.frame for hit in search(tmp_path, "dog")}
+    assert frames["a dog"] == str(place / "000014000.jpg")
+    assert frames["a dog again"] == str(place / "000066000.jpg")
+    (caption,) = (hit for hit in search(tmp_path, "cat") if hit.kind == "caption")
+    assert caption.frame == str(place / "000045500.jpg")
+
+
 def test_odd_names_and_texts_are_indexed(tmp_path: Path) -> None:
     row = made.caption_row(0, "a \x02red\x03 \x00 dog \ud800", address="x\udce9/a.mp4")
     seal(tmp_path, 0, [row], first=0)

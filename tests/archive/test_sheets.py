@@ -1,12 +1,20 @@
 """A sheet shows frames from the beginning to the end of what was seen."""
 
+import dataclasses
 from pathlib import Path
 
 import archive_rows as made
 import numpy as np
 from PIL import Image
 
-from llava_video.archive.sheets import sheet_of, sheet_path, write_sheet
+from llava_video.archive.sheets import (
+    frame_near,
+    frames_of,
+    sheet_of,
+    sheet_path,
+    write_frames,
+    write_sheet,
+)
 from llava_video.timeline import Caption, Timeline
 from llava_video.values import Description, Segment
 
@@ -52,3 +60,21 @@ def test_questions_share_their_frames_and_windows_have_each_their_own(tmp_path: 
 
 def test_where_nothing_was_seen_there_is_no_sheet() -> None:
     assert sheet_of([made.description("x")]) is None
+
+
+def test_every_span_has_the_frame_nearest_to_its_middle(tmp_path: Path) -> None:
+    answer = dataclasses.replace(seen([10, 90, 170, 250]), coverage=(Segment(0.0, 3.8),))
+    (path,) = write_frames(tmp_path, KEY, frames_of([answer, answer]))
+    assert path == tmp_path / "frames/abababababababab/000002000.jpg"
+    assert np.abs(np.array(levels_in(path)) - [170]).max() <= 4
+    windows = tuple(
+        Caption(segment=span, text="x", description=dataclasses.replace(answer, coverage=(span,)))
+        for span in (Segment(0.0, 1.9), Segment(1.9, 4.0))
+    )
+    timeline = Timeline(captions=windows, summary="", coverage=())
+    paths = write_frames(tmp_path, "cd" * 32, frames_of(timeline))
+    assert [path.name for path in paths] == ["000001000.jpg", "000003000.jpg"]
+    assert frame_near(tmp_path, "cd" * 32, 0.4) == paths[0]
+    assert frame_near(tmp_path, "cd" * 32, 2.5) == paths[1]
+    assert frame_near(tmp_path, "ef" * 32, 2.5) is None
+    assert write_frames(tmp_path, "ef" * 32, frames_of([made.description("x")])) == []

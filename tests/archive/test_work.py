@@ -2,10 +2,11 @@
 
 import dataclasses
 import errno
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from archive_runs import QUESTION, oracle, truth, write_clips
+from archive_runs import QUESTION, Slow, oracle, truth, write_clips
 
 from llava_video.api import LlavaVideo
 from llava_video.archive.content import content_hash
@@ -14,6 +15,7 @@ from llava_video.archive.row import Maker
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.unit import Item, Unit
 from llava_video.archive.work import CRASH, Worker, error_of, has_killed_worker, may_pass, settled
+from llava_video.engine.request import Event, Failed, Request
 from llava_video.errors import (
     CapacityError,
     ChangedFileError,
@@ -24,6 +26,7 @@ from llava_video.errors import (
     ServerRefusedError,
     SourceError,
 )
+from llava_video.model.spec import ModelSpec
 from llava_video.video.sandbox_process import WorkerEndedError
 
 HERE = Unit(key="k", number=0, item=Item(number=0, address="a.mp4"), content_hash="")
@@ -128,7 +131,7 @@ def test_what_runs_keep_ending_over_is_read_apart(
     seen: list[object] = []
 
     def note(*arguments: object) -> list[object]:
-        seen.append(arguments[-1])
+        seen.append(arguments[3])  # how it is read
         raise DecodeError("enough.")
 
     monkeypatch.setattr("llava_video.archive.work.answer_item", note)
@@ -139,7 +142,11 @@ def test_what_runs_keep_ending_over_is_read_apart(
 
 
 def test_what_was_seen_comes_as_a_picture(asks) -> None:
-    assert (asks[0]().sheet or b"")[:2] == b"\xff\xd8"  # a JPEG
+    outcome = asks[0]()
+    assert (outcome.sheet or b"")[:2] == b"\xff\xd8"  # a JPEG
+    assert [(time_ms, frame[:2]) for time_ms, frame in outcome.frames.items()] == [
+        (2000, b"\xff\xd8")
+    ]
 
 
 def test_another_file_has_no_row(asks, tmp_path: Path) -> None:
@@ -152,3 +159,49 @@ def test_another_file_has_no_row(asks, tmp_path: Path) -> None:
     assert (changed.row, changed.sheet, changed.may_pass) == (None, None, False)
     assert changed.error is not None
     assert changed.error.kind == "ChangedFileError"
+
+
+class Crowded(Slow):
+    """The oracle, which has no room for one window of a video so many times."""
+
+    def __init__(self, spec: ModelSpec, times: int) -> None:
+        super().__init__(spec, 0.0)
+        self.left, self.num_asked = times, 0
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Event]:
+        for request in requests:
+            self.num_asked += 1
+            is_second = [visual.plan.times_s[0] for visual in request.visuals] == [2.0]
+            if is_second and self.left:
+                self.left -= 1
+                yield Failed(request.request_id, CapacityError("no room.", "later."))
+            else:
+                yield from super().run([request])
+
+
+@pytest.mark.parametrize(("times", "is_told", "num_asked"), [(2, True, 4), (9, False, 4)])
+def test_a_window_without_room_is_tried_as_often_as_a_unit(
+    tiny_model: LlavaVideo,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    times: int,
+    is_told: bool,
+    num_asked: int,
+) -> None:
+    (path,) = write_clips(tmp_path / "clips", 1)
+    waits: list[float] = []
+    monkeypatch.setattr("llava_video.archive.work.time.sleep", waits.append)
+    engine = Crowded(tiny_model.spec, times)
+    settings = ArchiveSettings(
+        task="timeline", prompts=(QUESTION,), window_s=2.0, summary=False, retry_wait_s=0.5
+    )
+    with Ledger(tmp_path / "run", settings_digest="", error_row=lambda *_: {}) as ledger:
+        item = Item(number=0, address=str(path))
+        unit = Unit(key="k", number=0, item=item, content_hash=content_hash(str(path), ledger))
+        model = LlavaVideo(tiny_model.spec, engine)
+        row = Worker(model, settings, {"max_new_tokens": 64}, Maker()).work(unit).row
+    assert row is not None
+    assert [answer["text"] for answer in row["answers"]] == ["0, 1", "2, 3"][: 1 + is_told]
+    assert [warning[:16] for warning in row["warnings"]] == ["2.00 s to 4.00 s"] * (not is_told)
+    waited = [seconds for seconds in waits if seconds]  # the engine's own are none
+    assert (waited, engine.num_asked) == ([0.5, 1.0], num_asked)

@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llava_video.api import LlavaVideo
+from llava_video.engine.elements import VisualRun
 from llava_video.engine.request import VisualPart
-from llava_video.engine.sequence import VisualRun
 from llava_video.errors import BudgetError, ConfigError
 from llava_video.exchange import open_exchange
 from llava_video.model.checkpoint import load_model

@@ -36,8 +36,11 @@ def test_people_see_where_the_frames_are(run, folder: Path) -> None:
     assert hit["sheet"] is None
     path.parent.mkdir()
     path.write_bytes(b"picture")
+    frame = folder / "frames" / hit["key"][:16] / "000001500.jpg"
+    frame.parent.mkdir(parents=True)
+    frame.write_bytes(b"picture")
     outcome = run("search", folder, "truck", "--limit", "1")
-    assert outcome.out.splitlines()[-1] == f"    frames: {path}"
+    assert outcome.out.splitlines()[-2:] == [f"    frame: {frame}", f"    frames: {path}"]
 
 
 def test_programs_get_a_line_a_hit(run, folder: Path) -> None:

@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from llava_video.engine.arena import Arena
+from llava_video.engine.elements import VisualRun
 from llava_video.engine.prefixes import KeptPrefixes
 from llava_video.engine.request import answer_of
-from llava_video.engine.sequence import Sequence, VisualRun
+from llava_video.engine.sequence import Sequence
 
 FIRST, SECOND = VisualRun("first", 6), VisualRun("second", 4)
 

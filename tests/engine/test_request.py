@@ -1,7 +1,7 @@
 import pytest
 
+from llava_video.engine.elements import VisualRun
 from llava_video.engine.request import Failed, Progress, Request, TextPart, answer_of
-from llava_video.engine.sequence import VisualRun
 from llava_video.errors import ConfigError, DecodeError
 
 

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from marked_sequences import FORMATS, TOKEN_BYTES, filled, make_arena, name_of, read, write
 
-from llava_video.engine.sequence import Sequence, VisualRun, tokens_of
+from llava_video.engine.elements import VisualRun, tokens_of
+from llava_video.engine.sequence import Sequence
 from llava_video.errors import CapacityError, ConfigError
 
 
