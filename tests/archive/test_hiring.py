@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from archive_runs import oracle, slow_model
 
 from llava_video.api import LlavaVideo
+from llava_video.archive import hiring, on_ray
 from llava_video.archive.hands import NamedModel
 from llava_video.archive.hiring import hands_for
 from llava_video.archive.in_threads import ThreadHands
@@ -60,3 +61,46 @@ def test_who_only_hires_imports_no_torch() -> None:
     names = ", ".join(f"llava_video.archive.{name}" for name in modules)
     code = f"import sys, {names}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "cluster", "gpus", "number"),
+    [
+        ({}, {"GPU": 3.0, "nodes": 2}, 1.0, 3),
+        ({"ray_gpus": 0.5}, {"GPU": 3.0, "nodes": 2}, 0.5, 6),
+        ({}, {"nodes": 2}, 0.0, 2),
+        ({"ray_gpus": 0.0}, {"GPU": 3.0, "nodes": 2}, 0.0, 2),
+        ({"workers": 5}, {"GPU": 3.0, "nodes": 2}, 1.0, 5),
+        ({"ray_gpus": 4.0}, {"GPU": 3.0, "nodes": 2}, 4.0, None),
+    ],
+)
+def test_a_cluster_gets_an_actor_per_gpu(
+    tiny_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    cluster: dict[str, float],
+    gpus: float,
+    number: int | None,
+) -> None:
+    taken: list[float] = []
+    hired_ones: list[int] = []
+    monkeypatch.setattr(on_ray, "connected", lambda _: nullcontext(cluster))
+    monkeypatch.setattr(on_ray, "RayActors", lambda _, *, gpus, cpus: taken.append(gpus))
+    monkeypatch.setattr(hiring, "_crew", lambda _, number, *more: Counted(hired_ones, number))
+    with ExitStack() as stack:
+        if number is None:
+            with pytest.raises(ConfigError, match="a smaller share"):
+                hired(tiny_folder, stack, ray="auto", **settings)
+            return
+        hired(tiny_folder, stack, ray="auto", **settings)
+    assert (taken, hired_ones) == ([gpus], [number])
+
+
+class Counted:
+    """A crew that is only counted."""
+
+    def __init__(self, hired_ones: list[int], number: int) -> None:
+        hired_ones.append(number)
+
+    def begin(self, stopping: threading.Event) -> None:
+        """See `Crew`."""
