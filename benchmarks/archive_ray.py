@@ -119,8 +119,8 @@ def measured(folder: Path, asked: Any) -> dict[str, Any]:
         own = ArchiveSettings(in_flight=_IN_FLIGHT)
         plain.append(runs.pace(clips, own, NamedModel("demo", {"device": "cpu"}), _CLIP_OPTIONS))
         begun_s = time.perf_counter()
-        with cluster(1, num_cpus=os.cpu_count() or 1):
-            cores = float(os.cpu_count() or 1)
+        cores = len(os.sched_getaffinity(0))  # an actor has as many threads as cores, as here
+        with cluster(1, num_cpus=cores):
             there = ArchiveSettings(in_flight=_IN_FLIGHT, ray="auto", workers=1, ray_cpus=cores)
             demo = NamedModel("demo", {"device": "cpu"})
             ray.append(runs.pace(clips, there, demo, _CLIP_OPTIONS))
