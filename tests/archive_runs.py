@@ -1,6 +1,8 @@
 """Archives for tests: clips whose truth is known, an engine that reads it, and what a run left."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -13,7 +15,7 @@ from llava_video.archive.settings import ArchiveSettings, Task
 from llava_video.archive.shards import sealed
 from llava_video.engine.oracle import OracleEngine
 from llava_video.engine.request import Event, Finished, Request
-from llava_video.model.spec import ModelSpec
+from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.world.bars import paint_index
 from llava_video.world.clip import write_clip
 
@@ -67,6 +69,31 @@ class Slow:
 Slow.__name__ = OracleEngine.__name__
 
 
+class Deadly(Slow):
+    """The slow oracle, which kills its process when it is asked about poison."""
+
+    def __init__(self, spec: ModelSpec, seconds: float) -> None:
+        super().__init__(spec, seconds)
+        self._decode = spec.tokenizer.decode
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Event]:
+        """See `Engine`."""
+
+        def tasted() -> Iterator[Request]:
+            for request in requests:
+                if "poison" in self._decode(request.text_ids):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield request
+
+        return super().run(tasted())
+
+
+def slow_model(checkpoint: Path, seconds: float) -> LlavaVideo:
+    """Load the slow oracle, wherever it is wanted."""
+    spec = read_spec(checkpoint)
+    return LlavaVideo(spec, Deadly(spec, seconds))
+
+
 def rows_in(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of a run's sealed shards, in order."""
     return [read_row(line) for path in sealed(folder) for line in path.read_bytes().splitlines()]
@@ -83,7 +110,6 @@ def run_slowly(checkpoint: Path, clips: Path, out: Path, sandbox: bool, task: Ta
     A timeline's tracks and Parquet twins are written too.
     """
     from llava_video.archive.runner import run_archive
-    from llava_video.model.spec import read_spec
 
     spec = read_spec(checkpoint)
     more: dict[str, Any] = {}
@@ -103,7 +129,6 @@ def command_slowly(arguments: list[str], seconds: float) -> None:
 
     from llava_video.cli import archive
     from llava_video.cli.main import main
-    from llava_video.model.spec import read_spec
 
     @contextmanager
     def load_slow(_: Any, named: Any) -> Iterator[LlavaVideo]:

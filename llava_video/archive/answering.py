@@ -5,18 +5,20 @@ and no row.
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from llava_video.api import LlavaVideo
 from llava_video.archive.row import Asked
 from llava_video.archive.unit import Item
 from llava_video.options import Options
 from llava_video.timeline import Patience, Timeline
 from llava_video.values import Description
 
+if TYPE_CHECKING:
+    from llava_video.api import LlavaVideo
+
 
 def answer_item(
-    model: LlavaVideo,
+    model: "LlavaVideo",
     item: Item,
     asked: Asked,
     reading: Mapping[str, Any] | None = None,

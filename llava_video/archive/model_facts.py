@@ -7,13 +7,15 @@ anew. Knows no unit.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llava_video.api import LlavaVideo
 from llava_video.model.hub import commit_of
 
+if TYPE_CHECKING:
+    from llava_video.api import LlavaVideo
 
-def model_facts(model: LlavaVideo) -> dict[str, Any]:
+
+def model_facts(model: "LlavaVideo") -> dict[str, Any]:
     """Return what names a model's weights and how they are run, in plain values.
 
     The engine's sizes of batches and chunks do not count: they change no answer in float32. Of a
@@ -38,7 +40,7 @@ def digest_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _files_of(model: LlavaVideo) -> str:
+def _files_of(model: "LlavaVideo") -> str:
     stats = [(path.name, path.stat()) for path in sorted(model.spec.sources.weight_files())]
     files = [(name, status.st_size, status.st_mtime_ns) for name, status in stats]
     return f"files {digest_of({'files': files})[:16]}"

@@ -32,7 +32,10 @@ class ArchiveProgress:
         elapsed_s: since this run began, s.
         videos_per_h: of this run, over the last minutes; None before the first has ended.
         footage_rate: hours of footage per hour, alike.
-        busy: share of the time in which the engine had something to do, 0..1.
+        busy: share of the time in which the engine had something to do, 0..1; of several workers
+            the mean.
+        device_busy: share of the time in which any kernel ran on the GPU, as its driver counts it,
+            0..1; None without a GPU or without the package that asks the driver.
         eta_s: time left at this rate, s; None when nobody can say.
     """
 
@@ -48,6 +51,7 @@ class ArchiveProgress:
     videos_per_h: float | None = None
     footage_rate: float | None = None
     busy: float = 0.0
+    device_busy: float | None = None
     eta_s: float | None = None
 
     @property
@@ -70,6 +74,8 @@ class ArchiveProgress:
             parts.append(f"{self.footage_rate:,.1f} h of footage/h")
         if self.busy:
             parts.append(f"engine busy {self.busy:.0%}")
+        if self.device_busy is not None:
+            parts.append(f"GPU busy {self.device_busy:.0%}")
         if self.eta_s is not None:
             parts.append(f"{_span(self.eta_s)} left")
         if self.failures:

@@ -52,16 +52,37 @@ class ArchiveSettings:
         "I/N works every Nth entry from the Ith on, counted from 0, in a folder of its own under "
         "the output: for several machines.",
     )
+    workers: int = setting(
+        0,
+        "Processes that load the model each, on a GPU of their own where there are GPUs; with ray, "
+        "actors. 0: the run's own process; with ray, one per GPU, or per machine where none is.",
+        at_least=0,
+    )
+    ray: str | None = setting(
+        None,
+        "Address of a Ray cluster whose machines work: HOST:PORT, or auto for the one this machine "
+        "is part of, or of this machine alone; needs the extra `archive`.",
+    )
+    ray_gpus: float | None = setting(
+        None,
+        "GPUs that an actor takes, parts of one too; unset, 1 where the cluster has any.",
+        unit="GPUs",
+        at_least=0,
+    )
+    ray_cpus: float = setting(
+        1.0, "Cores that an actor takes, for its decoding processes too.", unit="cores", at_least=0
+    )
     in_flight: int = setting(
         8,
-        "Videos under way at once, each with a decoding process; the engine batches them.",
+        "Videos under way at once, of each worker, each with a decoding process; the engine "
+        "batches them.",
         unit="videos",
         at_least=1,
     )
     ahead_bytes: int = setting(
         2**30,
-        "Most bytes of decoded frames held for all videos under way; one that is larger by "
-        "itself goes alone.",
+        "Most bytes of decoded frames held for all videos under way, of an actor for its own; one "
+        "that is larger by itself goes alone.",
         unit="bytes",
         at_least=1,
     )

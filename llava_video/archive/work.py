@@ -9,16 +9,15 @@ import os
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llava_video.api import LlavaVideo
 from llava_video.archive.answering import answer_item
 from llava_video.archive.content import HashStore, content_hash, is_unchanged, local_path
 from llava_video.archive.row import Asked, Maker, Row, make_row
 from llava_video.archive.settings import OPTIONS_OF_PLACE, ArchiveSettings, plain_options
-from llava_video.archive.sheets import frames_of, sheet_of, write_frames, write_sheet
+from llava_video.archive.sheets import frames_of, sheet_of
 from llava_video.archive.unit import Unit, UnitError
 from llava_video.errors import (
     CapacityError,
@@ -31,6 +30,9 @@ from llava_video.errors import (
 from llava_video.timeline import Patience, Timeline
 from llava_video.values import Description
 from llava_video.video.sandbox_process import WorkerEndedError
+
+if TYPE_CHECKING:
+    from llava_video.api import LlavaVideo
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class Outcome:
         error: why it failed.
         may_pass: whether another try may succeed.
         footage_s: how much of the video was looked at, s.
+        sheet: a small picture of what was seen, JPEG, for reports; None where nothing was.
+        frames: time, ms → a frame of each span that was answered about, JPEG, for hits.
     """
 
     unit: Unit
@@ -57,6 +61,8 @@ class Outcome:
     error: UnitError | None = None
     may_pass: bool = False
     footage_s: float = 0.0
+    sheet: bytes | None = None
+    frames: Mapping[int, bytes] = field(default_factory=dict)
 
 
 class Worker:
@@ -66,24 +72,19 @@ class Worker:
         model: answers.
         settings: the run's.
         options: of every request, with the run's way of reading (`sandbox`).
-        revision: of the model's weights.
-        hashes: where the files' hashes are kept.
-        folder: gets small pictures of what each unit saw, for reports and hits; None for none.
+        maker: what rows say of the model.
     """
 
     def __init__(
         self,
-        model: LlavaVideo,
+        model: "LlavaVideo",
         settings: ArchiveSettings,
         options: Mapping[str, Any],
-        revision: str,
-        hashes: HashStore,
-        folder: Path | None = None,
+        maker: Maker,
     ) -> None:
-        self._folder = folder
-        self._model, self._settings, self._hashes = model, settings, hashes
+        self._model, self._settings = model, settings
         self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
-        self._revision = revision
+        self._made_by = maker
         self.asked = asked_of(settings, options)
 
     def work(self, unit: Unit) -> Outcome:
@@ -92,23 +93,13 @@ class Worker:
             self._check_read(unit)
             reading, patience = self._reading_of(unit), self._patience_with(unit)
             results = answer_item(self._model, unit.item, self.asked, reading, patience)
-            self._check_same(unit)
             row = make_row(unit, results, self.asked, self._maker(unit))
+            sheet, frames = sheet_of(results), frames_of(results)
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
             return Outcome(unit=unit, error=error_of(error), may_pass=may_pass(error, unit))
-        self._show(unit, results)
-        return Outcome(unit=unit, row=row, footage_s=_footage_s(results))
-
-    def _show(self, unit: Unit, results: list[Description] | Timeline) -> None:
-        """Leave pictures of what was seen; where they cannot be written the row is whole."""
-        if self._folder is None:
-            return
-        try:
-            if (sheet := sheet_of(results)) is not None:
-                write_sheet(self._folder, unit.key, sheet)
-            write_frames(self._folder, unit.key, frames_of(results))
-        except OSError as error:
-            _log.warning("no picture of %s: %s", unit.item.address, error)
+        return Outcome(
+            unit=unit, row=row, footage_s=_footage_s(results), sheet=sheet, frames=frames
+        )
 
     def _reading_of(self, unit: Unit) -> dict[str, Any]:
         """Return how a video is read: what whole runs keep ending over, in a process of its own."""
@@ -136,23 +127,27 @@ class Worker:
                 "run the archive again.",
             )
 
-    def _check_same(self, unit: Unit) -> None:
-        """See that what was decoded is what the key says."""
-        if not is_unchanged(unit.item.address, unit.content_hash, self._hashes):
-            raise ChangedFileError(
-                f"{unit.item.address} became another file while it was worked.",
-                "run the archive again when nobody writes to it.",
-            )
-
     def _maker(self, unit: Unit) -> Maker:
-        server = self._model.spec.server
-        return Maker(
-            worker=str(os.getpid()),
-            attempts=unit.attempts + 1,
-            model=self._model.spec.name,
-            revision=self._revision,
-            server=server.to_mapping() if server else None,
-        )
+        return replace(self._made_by, worker=str(os.getpid()), attempts=unit.attempts + 1)
+
+
+def settled(outcome: Outcome, hashes: HashStore) -> Outcome:
+    """See that what was decoded is what the unit's key says; of what is not there is no row.
+
+    Asked where the hashes are kept, since the work may have been done elsewhere.
+
+    Args:
+        outcome: of a try.
+        hashes: where the files' hashes are kept.
+    """
+    unit = outcome.unit
+    if outcome.row is None or is_unchanged(unit.item.address, unit.content_hash, hashes):
+        return outcome
+    changed = ChangedFileError(
+        f"{unit.item.address} became another file while it was worked.",
+        "run the archive again when nobody writes to it.",
+    )
+    return Outcome(unit=unit, error=error_of(changed))
 
 
 def asked_of(settings: ArchiveSettings, options: Mapping[str, Any]) -> Asked:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,20 @@ import click
 
 from llava_video.cli.command import command, option
 from llava_video.cli.console import Console
-from llava_video.cli.loading import load_model, split_options
+from llava_video.cli.loading import (
+    SERVED,
+    check_engine,
+    load_keywords,
+    load_model,
+    quiet_downloads,
+    server_of,
+    split_options,
+)
 from llava_video.cli.options import keywords_of, model_options, request_options
-from llava_video.errors import ConfigError
+from llava_video.errors import CapacityError, ConfigError
 
 if TYPE_CHECKING:
+    from llava_video.api import LlavaVideo
     from llava_video.archive.progress import ArchiveProgress
     from llava_video.archive.settings import ArchiveSettings
 
@@ -62,7 +71,11 @@ _MOST_NAMED = 20
 @option("--parquet/--no-parquet", section=RUN, default=None,
         help="A Parquet twin of each file of rows.  [default: off]")  # fmt: skip
 @option("--in-flight", section=RUN, type=click.IntRange(1), metavar="N",
-        help="Videos under way at once.  [default: 8]")  # fmt: skip
+        help="Videos under way at once, of each worker.  [default: 8]")  # fmt: skip
+@option("--workers", section=RUN, type=click.IntRange(0), metavar="N",
+        help="Processes that load the model each, one per GPU; 0: none.  [default: 0]")  # fmt: skip
+@option("--ray", section=RUN, metavar="auto|ADDRESS",
+        help="Work on the machines of a Ray cluster.")  # fmt: skip
 @option("--config", section=RUN, metavar="FILE", help="Settings, as configs/archive.yaml.")
 @option("--set", "changes", section=RUN, multiple=True, metavar="NAME=VALUE",
         help="Another value of a setting of --config; may be repeated.")  # fmt: skip
@@ -121,12 +134,16 @@ def _run(
     Entries(inputs, settings, columns).check()  # before gigabytes are loaded
     meter = _Teller(console, as_json=as_json)
     named = {**named, "max_running": settings.in_flight}
-    with load_model(console, named) as model, _stopping(console) as stop:
-        model.on_event = None  # bars of single requests say nothing here
-        summary = run_archive(
-            inputs, out, settings=settings, model=model, columns=columns,
-            on_progress=meter.tell, stopping=stop, **keywords,
-        )  # fmt: skip
+    with _model(console, named, settings) as model, _stopping(console) as stop:
+        try:
+            summary = run_archive(
+                inputs, out, settings=settings, model=model, columns=columns,
+                on_progress=meter.tell, stopping=stop, **keywords,
+            )  # fmt: skip
+        except CapacityError:
+            if stop.is_set():  # before a worker had its model
+                return _INTERRUPTED
+            raise
     meter.end(summary.progress)
     if not as_json:
         click.echo(summary.progress.line + f"; rows in {summary.folder / 'rows'}")
@@ -135,6 +152,24 @@ def _run(
         console.warn(["stopped; the same command goes on."])
         return _INTERRUPTED
     return summary.exit_status
+
+
+@contextmanager
+def _model(
+    console: Console, named: dict[str, Any], settings: "ArchiveSettings"
+) -> Iterator["LlavaVideo | Callable[[], LlavaVideo]"]:
+    """Give the model, loaded; where others will load it, what does so."""
+    if settings.workers or settings.ray is not None:
+        from llava_video.archive.hands import NamedModel
+
+        quiet_downloads(console)
+        check_engine(named)
+        is_served = named.get("engine") == SERVED
+        yield server_of(named) if is_served else NamedModel(named["model"], load_keywords(named))
+        return
+    with load_model(console, named) as model:
+        model.on_event = None  # bars of single requests say nothing here
+        yield model
 
 
 def _settings(
@@ -147,7 +182,8 @@ def _settings(
     if changes and config is None:
         raise ConfigError("--set without --config.", "--config configs/archive.yaml")
     settings = read_yaml(ArchiveSettings, config, changes) if config else ArchiveSettings()
-    names = ("task", "prompts", "window_s", "overlap_s", "summary", "shard", "in_flight", "parquet")
+    names = ("task", "prompts", "window_s", "overlap_s", "summary", "shard", "in_flight", "parquet",
+             "workers", "ray")  # fmt: skip
     own = {name: given.pop(name) for name in names}
     own = {name: value for name, value in own.items() if value not in (None, ())}
     if given.get("sandbox") is not None:

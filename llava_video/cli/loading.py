@@ -41,16 +41,22 @@ def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
         LlavaVideoError: as `load` and `connect`; options that belong to another engine.
     """
     quiet_downloads(console)
-    _check_engine(named)
+    check_engine(named)
     if named.get("engine") == SERVED:
         return server_of(named)(on_event=console.progress.on_event)
     from llava_video.api import load
 
+    keywords = load_keywords(named)
+    progress = console.progress
+    return load(named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords)
+
+
+def load_keywords(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords of `load` among the options that name a model."""
     keywords = {name: value for name, value in named.items() if name not in _NOT_LOADS}
     if keywords.get("quantize", "") is None:  # not asked for, which is not the API's None
         del keywords["quantize"]
-    progress = console.progress
-    return load(named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords)
+    return keywords
 
 
 def server_of(named: Mapping[str, Any]) -> "Callable[..., LlavaVideo]":
@@ -69,7 +75,7 @@ def server_of(named: Mapping[str, Any]) -> "Callable[..., LlavaVideo]":
     )
 
 
-def _check_engine(named: Mapping[str, Any]) -> None:
+def check_engine(named: Mapping[str, Any]) -> None:
     """See that what was given belongs to the engine that was.
 
     Raises:

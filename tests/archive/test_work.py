@@ -11,10 +11,10 @@ from archive_runs import QUESTION, Slow, oracle, truth, write_clips
 from llava_video.api import LlavaVideo
 from llava_video.archive.content import content_hash
 from llava_video.archive.ledger import Ledger
+from llava_video.archive.row import Maker
 from llava_video.archive.settings import ArchiveSettings
-from llava_video.archive.sheets import sheet_path
 from llava_video.archive.unit import Item, Unit
-from llava_video.archive.work import CRASH, Worker, error_of, has_killed_worker, may_pass
+from llava_video.archive.work import CRASH, Worker, error_of, has_killed_worker, may_pass, settled
 from llava_video.engine.request import Event, Failed, Request
 from llava_video.errors import (
     CapacityError,
@@ -85,7 +85,9 @@ def asks(tiny_model: LlavaVideo, tmp_path: Path):
             unit = Unit(key="k", number=0, item=item, content_hash=content_hash(str(path), ledger))
             made = ArchiveSettings(**settings)
             options = {"max_new_tokens": 64}
-            return Worker(oracle(tiny_model.spec), made, options, "r", ledger).work(unit)
+            return settled(
+                Worker(oracle(tiny_model.spec), made, options, Maker()).work(unit), ledger
+            )
 
     return work, path
 
@@ -110,11 +112,10 @@ def test_a_caption_without_a_prompt(asks) -> None:
 def test_what_could_not_be_read_says_why(tiny_model: LlavaVideo, tmp_path: Path) -> None:
     item = Item(number=0, address=str(tmp_path / "none.mp4"))
     unit = Unit(key="k", number=0, item=item, content_hash="")
-    with Ledger(tmp_path / "run", settings_digest="", error_row=lambda *_: {}) as ledger:
-        worker = Worker(oracle(tiny_model.spec), ArchiveSettings(), {}, "r", ledger)
-        assert worker.work(unit).error.kind == "SourceError"
-        (tmp_path / "none.mp4").write_bytes(b"there now")
-        assert worker.work(unit).error.kind == "ChangedFileError"
+    worker = Worker(oracle(tiny_model.spec), ArchiveSettings(), {}, Maker())
+    assert worker.work(unit).error.kind == "SourceError"
+    (tmp_path / "none.mp4").write_bytes(b"there now")
+    assert worker.work(unit).error.kind == "ChangedFileError"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,6 @@ def test_what_could_not_be_read_says_why(tiny_model: LlavaVideo, tmp_path: Path)
 )
 def test_what_runs_keep_ending_over_is_read_apart(
     tiny_model: LlavaVideo,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     interruptions: int,
     sandbox: bool,
@@ -136,27 +136,29 @@ def test_what_runs_keep_ending_over_is_read_apart(
 
     monkeypatch.setattr("llava_video.archive.work.answer_item", note)
     unit = dataclasses.replace(HERE, content_hash="c", interruptions=interruptions)
-    with Ledger(tmp_path / "run", settings_digest="", error_row=lambda *_: {}) as ledger:
-        options = {"sandbox": sandbox, "max_new_tokens": 3}
-        Worker(oracle(tiny_model.spec), ArchiveSettings(), options, "r", ledger).work(unit)
+    options = {"sandbox": sandbox, "max_new_tokens": 3}
+    Worker(oracle(tiny_model.spec), ArchiveSettings(), options, Maker()).work(unit)
     assert seen == [{"sandbox": read}]
 
 
-def test_what_was_seen_is_left_as_a_picture(tiny_model: LlavaVideo, tmp_path: Path) -> None:
-    (path,) = write_clips(tmp_path / "clips", 1)
-    folder = tmp_path / "run"
-    with Ledger(folder, settings_digest="", error_row=lambda *_: {}) as ledger:
-        item = Item(number=0, address=str(path))
-        unit = Unit(key="k", number=0, item=item, content_hash=content_hash(str(path), ledger))
-        model = oracle(tiny_model.spec)
-        worker = Worker(model, ArchiveSettings(), {"max_new_tokens": 64}, "r", ledger, folder)
-        assert worker.work(unit).row is not None
-        sheet = sheet_path(folder, "k")
-        assert sheet.read_bytes()[:2] == b"\xff\xd8"  # a JPEG
-        sheet.unlink()
-        sheet.parent.rmdir()
-        sheet.parent.write_text("no folder")
-        assert worker.work(unit).row is not None  # the row does not hang on its picture
+def test_what_was_seen_comes_as_a_picture(asks) -> None:
+    outcome = asks[0]()
+    assert (outcome.sheet or b"")[:2] == b"\xff\xd8"  # a JPEG
+    assert [(time_ms, frame[:2]) for time_ms, frame in outcome.frames.items()] == [
+        (2000, b"\xff\xd8")
+    ]
+
+
+def test_another_file_has_no_row(asks, tmp_path: Path) -> None:
+    work, path = asks
+    outcome = work()
+    with Ledger(tmp_path / "run", settings_digest="", error_row=lambda *_: {}) as ledger:
+        assert settled(outcome, ledger) is outcome
+        path.write_bytes(path.read_bytes() + b"more")
+        changed = settled(outcome, ledger)
+    assert (changed.row, changed.sheet, changed.may_pass) == (None, None, False)
+    assert changed.error is not None
+    assert changed.error.kind == "ChangedFileError"
 
 
 class Crowded(Slow):
@@ -197,7 +199,7 @@ def test_a_window_without_room_is_tried_as_often_as_a_unit(
         item = Item(number=0, address=str(path))
         unit = Unit(key="k", number=0, item=item, content_hash=content_hash(str(path), ledger))
         model = LlavaVideo(tiny_model.spec, engine)
-        row = Worker(model, settings, {"max_new_tokens": 64}, "r", ledger).work(unit).row
+        row = Worker(model, settings, {"max_new_tokens": 64}, Maker()).work(unit).row
     assert row is not None
     assert [answer["text"] for answer in row["answers"]] == ["0, 1", "2, 3"][: 1 + is_told]
     assert [warning[:16] for warning in row["warnings"]] == ["2.00 s to 4.00 s"] * (not is_told)

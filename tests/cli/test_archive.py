@@ -4,12 +4,14 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from archive_runs import QUESTION, command_slowly, rows_in, truth, write_clips
+from archive_runs import QUESTION, command_slowly, contents_in, rows_in, truth, write_clips
 from chat_server import MODEL, serving
 
 from llava_video.archive.ledger_view import LedgerView
@@ -159,6 +161,58 @@ def test_a_second_ctrl_c_stops_at_once(clips: Path, tiny_folder: Path, tmp_path:
     assert len(rows_in(tmp_path / "out")) == NUM_CLIPS
 
 
+def test_workers_make_the_same_rows(run, clips: Path, asked: list[str], tmp_path: Path) -> None:
+    outcome = run("archive", clips, *asked, "--no-sandbox", "--workers", "2", "--in-flight", "2")
+    assert (outcome.status, outcome.err) == (0, "")
+    many = contents_in(tmp_path / "out")
+    asked[1] = str(tmp_path / "alone")
+    assert run("archive", clips, *asked, "--no-sandbox").status == 0
+    assert contents_in(tmp_path / "alone") == many
+    # Who works is a matter of the run: one process finds nothing left to do.
+    asked[1] = str(tmp_path / "out")
+    assert run("archive", clips, *asked, "--no-sandbox").status == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hands", [["--workers", "2"], ["--ray", "auto"]])
+def test_ctrl_c_ends_all_hands_in_time(
+    clips: Path, asked: list[str], tmp_path: Path, hands: list[str]
+) -> None:
+    """The signal of a terminal goes to all processes of the group."""
+    entries = [{"video": str(clips / "000.mp4"), "start": idx / 1000} for idx in range(900)]
+    manifest = tmp_path / "inputs.jsonl"
+    manifest.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+    program = subprocess.Popen(
+        [sys.executable, "-m", "llava_video", "archive", str(manifest), *asked, "--no-sandbox",
+         *hands],
+        start_new_session=True, env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+    )  # fmt: skip
+    try:
+        wait_until(tmp_path / "out", "done", 60.0)
+        os.killpg(program.pid, signal.SIGINT)
+        assert program.wait(15) == 130  # 10 s, and the end of a cluster
+    finally:
+        program.kill()
+    with LedgerView(tmp_path / "out") as view:
+        counts = view.counts()
+    assert counts["running"] == counts["failed"] == counts["quarantined"] == 0
+    assert 0 < counts["done"] < len(entries)
+
+
+def wait_until(out: Path, state: str, seconds: float) -> None:
+    """Wait until a run has a unit in a state."""
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        try:
+            with LedgerView(out) as view:
+                if view.counts()[state]:
+                    return
+        except LedgerError:
+            pass
+        time.sleep(0.01)
+    raise AssertionError(f"nothing is {state} yet")
+
+
 def test_a_server_can_answer(run, clips: Path, tiny_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with serving(Tokenizer(tiny_folder)) as server:
@@ -182,3 +236,19 @@ def test_a_server_can_answer(run, clips: Path, tiny_folder: Path, tmp_path: Path
         assert refused.status == 1
         assert "export LLAVA_VIDEO_API_KEY" in refused.err
         assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_workers_can_ask_a_server(run, clips: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    with serving(Tokenizer(tiny_folder)) as server:
+        engine = ("--engine", "openai", "--base-url", server.url, "--plan-as", tiny_folder)
+        asked = ("--task", "ask", "-p", QUESTION, "--max-new-tokens", "64", "--no-sandbox")
+        out = tmp_path / "out"
+        done = run("archive", clips, "--out", out, *asked, *engine, "-m", MODEL, "--workers", "2")
+        assert (done.status, done.err) == (0, "")
+        texts = [row["answers"][0]["text"] for row in rows_in(out)]
+        assert texts == [truth(number) for number in range(NUM_CLIPS)]
+        assert all(row["provenance"]["server"] for row in rows_in(out))
+        more = ("--device", "cpu")
+        refused = run("archive", clips, "--out", out, *asked, *engine, *more, "--workers", "2")
+        assert (refused.status, "--device is for weights" in refused.err) == (1, True)

@@ -1,0 +1,71 @@
+"""A worker process of an archive from within: a model is loaded, units come, outcomes go.
+
+It ends when the line to its parent does, so none outlives a run that was killed. Knows no ledger.
+"""
+
+import os
+import pickle
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+from llava_video.archive.hands import Job, as_ours
+from llava_video.archive.in_threads import Threads
+from llava_video.archive.workplace import Workplace
+
+_TICK_S: Final = 1.0
+
+
+def main(words: Mapping[str, Any]) -> None:
+    """Work until the parent is gone.
+
+    Args:
+        words: "line", the descriptor of the socket to the parent, and "number", of the worker.
+    """
+    line = Connection(words["line"])
+    take_own_gpu(words["number"])
+    with ExitStack() as stack:
+        try:
+            job: Job = pickle.loads(line.recv_bytes())
+            place = Workplace(stack.enter_context(job.model()), job.settings, job.options)
+        except Exception as error:  # noqa: BLE001 - a process's border: the parent raises it
+            line.send(("gone", "could not load its model", as_ours(error)))
+            return
+        line.send(("ready", dict(place.facts), place.maker))
+        threads = Threads(place, job.settings.in_flight)
+        listener = threading.Thread(target=_listen, args=(line, threads), daemon=True)
+        listener.start()
+        while True:
+            found = threads.get(_TICK_S)
+            if found is not None:
+                line.send(("done", *found, place.busy))
+
+
+def _listen(line: Connection, threads: Threads) -> None:
+    """Pass units on; a line that has ended ends the process, whatever it is doing."""
+    try:
+        while True:
+            message = line.recv()
+            if message is None:
+                threads.place.finish()
+            else:
+                threads.put(*message)
+    finally:
+        os._exit(0)
+
+
+def take_own_gpu(number: int) -> None:
+    """Leave this process one of the GPUs, before CUDA is begun.
+
+    Args:
+        number: of the worker; GPUs are shared out in turn.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if count:
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = named.split(",") if named else [str(idx) for idx in range(count)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[number % count]
