@@ -54,6 +54,7 @@ BACKENDS: dict[str, Backend] = {
         Backend("fsspec", "fsspec", "2025.3", "cloud", "files in object stores"),
         Backend("s3fs", "s3fs", "2025.3", "cloud", "s3:// addresses"),
         Backend("gcsfs", "gcsfs", "2025.3", "cloud", "gs:// addresses"),
+        Backend("paho", "paho-mqtt", "2.0", "monitor", "alerts to MQTT brokers"),
         Backend("pyarrow", "pyarrow", "20", "eval", "tables of benchmarks in Parquet files"),
         Backend("peft", "peft", "0.21", "train", "low-rank training (LoRA)"),
         Backend("deepspeed", "deepspeed", "0.17", "train", "training over many GPUs (ZeRO)"),

@@ -139,6 +139,15 @@ def read_yaml(cls: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
     Raises:
         ConfigError: when the file cannot be read, is no mapping, or names an unknown setting.
     """
+    return from_mapping(cls, read_values(path, changes))
+
+
+def read_values(path: str | Path, changes: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Read the plain values of a YAML file; as `read_yaml`, before they become settings.
+
+    Raises:
+        ConfigError: when the file cannot be read or is no mapping.
+    """
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeError, yaml.YAMLError) as cause:
@@ -149,7 +158,7 @@ def read_yaml(cls: type[T], path: str | Path, changes: Sequence[str] = ()) -> T:
         raise ConfigError(f"{path} holds {found}, not settings.", "write lines of `name: value`.")
     for change in changes:
         _change(values, change)
-    return from_mapping(cls, values)
+    return values
 
 
 def to_yaml(settings: Any) -> str:

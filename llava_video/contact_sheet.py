@@ -27,6 +27,7 @@ def write_contact_sheet(
     path: str | os.PathLike[str],
     *,
     columns: int | None = None,
+    captions: Sequence[str] | None = None,
 ) -> None:
     """Write pictures in rows, each with its time underneath; the file appears whole or not at all.
 
@@ -35,6 +36,7 @@ def write_contact_sheet(
         times_s: N times, s.
         path: .png, .jpg or .webp; overwritten.
         columns: pictures in a row; None makes the sheet about as wide as it is high.
+        captions: N texts that stand under the pictures instead of their times.
 
     Raises:
         ConfigError: no pictures, wrong shapes, columns < 1, another suffix.
@@ -49,9 +51,12 @@ def write_contact_sheet(
         raise ConfigError(f"thumbnails of shape {shape}.", "(N, h, w, 3) uint8.")
     if len(thumbnails) == 0 or len(thumbnails) != len(times_s):
         raise ConfigError(f"{len(thumbnails)} thumbnails, {len(times_s)} times.")
+    if captions is not None and len(captions) != len(thumbnails):
+        raise ConfigError(f"{len(thumbnails)} thumbnails, {len(captions)} captions.")
     if columns is not None and columns < 1:
         raise ConfigError(f"columns = {columns}.", "at least 1.")
-    _save(_sheet(thumbnails, times_s, columns), path, kind)
+    captions = captions or [clock_text(time_s) for time_s in times_s]
+    _save(_sheet(thumbnails, captions, columns), path, kind)
 
 
 def clock_text(time_s: float) -> str:
@@ -70,7 +75,7 @@ def clock_text(time_s: float) -> str:
 
 
 def _sheet(
-    thumbnails: npt.NDArray[np.uint8], times_s: Sequence[float], columns: int | None
+    thumbnails: npt.NDArray[np.uint8], captions: Sequence[str], columns: int | None
 ) -> Image.Image:
     num_pictures, height_px, width_px, _ = thumbnails.shape
     cell_height_px, cell_width_px = height_px + _CAPTION_PX + _GAP_PX, width_px + _GAP_PX
@@ -81,12 +86,12 @@ def _sheet(
     size = (columns * cell_width_px + _GAP_PX, rows * cell_height_px + _GAP_PX)
     sheet = Image.new("RGB", size, _BACKGROUND)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
-    for idx, (thumbnail, time_s) in enumerate(zip(thumbnails, times_s, strict=True)):
+    for idx, (thumbnail, caption) in enumerate(zip(thumbnails, captions, strict=True)):
         row, column = divmod(idx, columns)
         left_px, top_px = _GAP_PX + column * cell_width_px, _GAP_PX + row * cell_height_px
         sheet.paste(Image.fromarray(np.ascontiguousarray(thumbnail)), (left_px, top_px))
         caption_at = (left_px + width_px / 2, top_px + height_px + _CAPTION_PX / 2)
-        draw.text(caption_at, clock_text(time_s), fill=_INK, font=font, anchor="mm")
+        draw.text(caption_at, caption, fill=_INK, font=font, anchor="mm")
     return sheet
 
 

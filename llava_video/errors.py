@@ -132,7 +132,7 @@ class ChangedFileError(SourceError):
 
 
 class LedgerError(LlavaVideoError, OSError):
-    """The ledger of an archive cannot be read or written; what it held before is untouched."""
+    """An archive's ledger or a monitor's spool cannot be used; what it held before is untouched."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -143,3 +143,7 @@ class LedgerError(LlavaVideoError, OSError):
 
 class LedgerBusyError(LedgerError):
     """Another process works on this run folder."""
+
+
+class SinkError(LlavaVideoError, RuntimeError):
+    """A sink did not take a message, which is tried again."""

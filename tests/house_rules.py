@@ -24,6 +24,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "plan_table",
         "contact_sheet",
         "files",
+        "lock",
+        "sqlite_file",
         "tables",
         "verdicts",
     ),

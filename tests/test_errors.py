@@ -19,6 +19,7 @@ from llava_video.errors import (
     LedgerError,
     LlavaVideoError,
     ManifestError,
+    SinkError,
     SourceError,
 )
 
@@ -34,6 +35,7 @@ BUILT_IN = {
     LedgerBusyError: OSError,
     LedgerError: OSError,
     ManifestError: ValueError,
+    SinkError: RuntimeError,
     SourceError: OSError,
 }
 MESSAGE = "60 frames need 11820 tokens, the budget is 8192."

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llava_video.archive.content import FileStamp
-from llava_video.archive.ledger_file import open_for_writing, transaction
+from llava_video.archive.ledger_file import open_for_writing
 from llava_video.archive.ledger_view import LedgerView, State
-from llava_video.archive.lock import RunLock
 from llava_video.archive.places import Run, break_seals, close, moved, put
 from llava_video.archive.unit import Unit, UnitError
 from llava_video.errors import ConfigError, LedgerError
+from llava_video.lock import RunLock
+from llava_video.sqlite_file import transaction
 
 # A poison file is one whose second worker died as well.
 MAX_CRASHES = 2

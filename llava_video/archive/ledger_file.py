@@ -1,15 +1,13 @@
 """A run folder → its SQLite file, opened for the one writer or for any reader.
 
-What SQLite says in its own words becomes an error that names the file and the way out. Times stand
-nowhere in it: a clock that jumps changes nothing. Knows no unit.
+Times stand nowhere in it: a clock that jumps changes nothing. Knows no unit.
 """
 
-import contextlib
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 from llava_video.errors import LedgerError
+from llava_video.sqlite_file import check_version, open_writer, reported
 
 NAME = "ledger.sqlite"
 SCHEMA_VERSION = 1
@@ -62,21 +60,9 @@ def open_for_writing(folder: Path) -> sqlite3.Connection:
     Raises:
         LedgerError: it cannot be read or written, or another version wrote it.
     """
-    path = folder / NAME
-    with reported(path):
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            # A killed process loses nothing; a power cut may lose the last units, which are then
-            # worked again. FULL would wait for the disk once per unit.
-            connection.execute("PRAGMA synchronous = NORMAL")
-            if _version(connection) == 0 and not _tables(connection):
-                _make(connection)
-            _check_version(connection, path)
-        except BaseException:
-            connection.close()
-            raise
-    return connection
+    # A killed process loses nothing; a power cut may lose the last units, which are then worked
+    # again. FULL would wait for the disk once per unit.
+    return open_writer(folder / NAME, _SCHEMA, SCHEMA_VERSION, "NORMAL")
 
 
 def open_for_reading(folder: Path) -> sqlite3.Connection:
@@ -98,7 +84,7 @@ def open_for_reading(folder: Path) -> sqlite3.Connection:
                 way, uri=True, isolation_level=None, check_same_thread=False
             )
             try:
-                _check_version(connection, path)
+                check_version(connection, path, SCHEMA_VERSION)
             except sqlite3.OperationalError:
                 connection.close()
                 if way == ways[-1]:
@@ -109,71 +95,3 @@ def open_for_reading(folder: Path) -> sqlite3.Connection:
                 raise
         return connection
     raise AssertionError("one of the ways returns or raises")
-
-
-@contextlib.contextmanager
-def transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """Let everything inside happen, or nothing of it.
-
-    Raises:
-        LedgerError: the file cannot be written; nothing has happened.
-    """
-    with reported(path):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            connection.execute("COMMIT")
-        except BaseException:
-            # SQLite has already taken it back where the disk is full.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-
-@contextlib.contextmanager
-def reported(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises into a `LedgerError` with a way out."""
-    try:
-        yield
-    except sqlite3.Error as cause:
-        raise LedgerError(f"{path} cannot be used: {cause}.", _hint(cause)) from cause
-
-
-def _hint(cause: sqlite3.Error) -> str:
-    name = getattr(cause, "sqlite_errorname", "")
-    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
-        return "make room on its disk, and start again: what was done is kept."
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-        return "make the folder writable, or name another one."
-    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return "it is damaged or none of ours: name another folder, or put a copy back."
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return "another program holds it: close that, and start again."
-    return "start again: what was done is kept."
-
-
-def _make(connection: sqlite3.Connection) -> None:
-    """Make all tables or none, whenever the process is killed."""
-    statements = [part for part in _SCHEMA.split(";\n") if part.strip()]
-    connection.execute("BEGIN IMMEDIATE")
-    for statement in statements:
-        connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.execute("COMMIT")
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _tables(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0])
-
-
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
-    found = _version(connection)
-    if found != SCHEMA_VERSION:
-        raise LedgerError(
-            f"{path} is of version {found}, this library reads {SCHEMA_VERSION}.",
-            "name another folder, or use the version of llava_video that wrote it.",
-        )

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
-from llava_video.archive.ledger_file import NAME, open_for_reading, reported
+from llava_video.archive.ledger_file import NAME, open_for_reading
 from llava_video.archive.unit import Item, Unit
+from llava_video.sqlite_file import reported
 
 State = Literal["waiting", "running", "done", "failed", "quarantined"]
 STATES: tuple[State, ...] = get_args(State)

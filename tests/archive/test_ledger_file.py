@@ -15,7 +15,6 @@ from llava_video.archive.ledger_file import (
     SCHEMA_VERSION,
     open_for_reading,
     open_for_writing,
-    transaction,
 )
 from llava_video.archive.ledger_view import LedgerView
 from llava_video.errors import LedgerError
@@ -115,22 +114,6 @@ def test_states_and_rows_that_contradict_cannot_be_stored(tmp_path: Path) -> Non
     ):
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute(put + wrong)
-    connection.close()
-
-
-def test_a_transaction_happens_or_does_not(tmp_path: Path) -> None:
-    connection, path = open_for_writing(tmp_path), tmp_path / NAME
-
-    def change(value: object) -> None:
-        with transaction(connection, path):
-            connection.execute("INSERT INTO facts VALUES ('a', 'b')")
-            connection.execute("INSERT INTO facts VALUES ('c', ?)", (value,))
-
-    with pytest.raises(LedgerError):
-        change(None)  # NOT NULL
-    assert connection.execute("SELECT * FROM facts").fetchall() == []
-    change("d")
-    assert connection.execute("SELECT COUNT(*) FROM facts").fetchall() == [(2,)]
     connection.close()
 
 

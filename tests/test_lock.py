@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from llava_video.archive.lock import NAME, RunLock
 from llava_video.errors import LedgerBusyError, LedgerError
+from llava_video.lock import NAME, RunLock
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from llava_video.archive.lock import RunLock
+from llava_video.lock import RunLock
 lock = RunLock(Path(sys.argv[1]))
 ours, theirs = os.pipe()
 child = os.fork() if sys.argv[2] == "forks" else None

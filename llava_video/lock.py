@@ -1,7 +1,7 @@
 """A run folder → the right to write in it, held by one process until it ends, however it ends.
 
 The system's own lock on a file: a process that is killed loses it at once, and no clock and no file
-that was left behind says otherwise. Knows no ledger.
+that was left behind says otherwise. Knows nothing of what is written there.
 """
 
 import os

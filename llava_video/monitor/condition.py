@@ -1,0 +1,260 @@
+"""Comparisons written as fields of YAML → whether an answer meets them.
+
+All fields that are given have to hold; `any_of` holds where one of its conditions does. Nothing of
+a rules file is ever evaluated as code. A condition that no answer of the rule's type could meet, or
+every answer would, is refused. Texts are compared in one case and with single blanks. Knows no
+state: what `changed` compares with is the rules' business.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from llava_video.config import check, setting
+from llava_video.errors import ConfigError
+from llava_video.monitor.answer_type import YES_NO, AnswerType, plain_text
+from llava_video.monitor.instructions import instruction_in
+
+Plain = str | int | float | bool
+
+_ORDER: Final = ("at_least", "at_most", "above", "below")
+_EQUAL: Final = ("equals", "not_equals", "one_of")
+_TEXT: Final = ("contains", "instructs")
+CHANGE: Final = ("changed", "changed_from", "changed_to")
+# What each type of answer can be compared by; a json answer's field may be anything.
+_ALLOWED: Final = {
+    "yes_no": {*_EQUAL, *CHANGE},
+    "choice": {*_EQUAL, *CHANGE},
+    "number": {*_EQUAL, *_ORDER, *CHANGE},
+    "text": {*_EQUAL, *_TEXT, *CHANGE},
+    "json": {*_EQUAL, *_ORDER, *_TEXT, *CHANGE},
+}
+_MISSING: Final = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What an answer has to be."""
+
+    field: str = setting(
+        "", "Of a json answer: what is compared, names joined by dots; a list's places by number."
+    )
+    equals: Plain | None = setting(None, "It is this.")
+    not_equals: Plain | None = setting(None, "It is anything but this.")
+    one_of: tuple[Plain, ...] = setting((), "It is one of these.")
+    at_least: float | None = setting(None, "It is this number or a greater one.")
+    at_most: float | None = setting(None, "It is this number or a smaller one.")
+    above: float | None = setting(None, "It is greater than this number.")
+    below: float | None = setting(None, "It is smaller than this number.")
+    contains: str | None = setting(None, "The text has these words in it.")
+    instructs: bool = setting(False, "The text tries to give instructions to who reads it.")
+    changed: bool = setting(False, "It is another one than the last settled answer.")
+    changed_from: Plain | None = setting(None, "It changed, and was this before.")
+    changed_to: Plain | None = setting(None, "It changed, and is this now.")
+    any_of: tuple["Condition", ...] = setting((), "One of these conditions holds as well.")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.compares and not self.any_of:
+            raise ConfigError("a condition compares nothing.", 'such as `equals: "yes"`.')
+        if any(inner.is_change for inner in self.any_of):
+            raise ConfigError(
+                "a change stands inside any_of.", "changes stand in the condition itself."
+            )
+        if self.contains is not None and not plain_text(self.contains):
+            raise ConfigError("contains is empty, which every text has.", "name words.")
+        if self.changed_from is not None and same(self.changed_from, self.changed_to):
+            raise ConfigError(
+                f"changed_from and changed_to are both {self.changed_to!r}.",
+                "a change is from one answer to another.",
+            )
+
+    @property
+    def compares(self) -> tuple[str, ...]:
+        """Names of the comparisons that are given, `any_of` left out."""
+        names = (f.name for f in fields(self) if f.name not in ("field", "any_of"))
+        return tuple(name for name in names if _is_given(getattr(self, name), name))
+
+    @property
+    def is_change(self) -> bool:
+        """Whether it compares an answer with the one before."""
+        return any(name in CHANGE for name in self.compares)
+
+    def holds(self, value: Any) -> bool:
+        """Say whether an answer meets everything but the change.
+
+        Args:
+            value: of the answer; what a field does not name, or of another kind, meets nothing.
+        """
+        part = part_of(value, self.field)
+        if part is _MISSING or not all(
+            _holds(name, getattr(self, name), part) for name in self.compares if name not in CHANGE
+        ):
+            return False
+        return not self.any_of or any(inner.holds(value) for inner in self.any_of)
+
+    def takes_change(self, before: Any, now: Any) -> bool:
+        """Say whether a change from one answer to another is the one meant."""
+        return (self.changed_from is None or same(self.changed_from, before)) and (
+            self.changed_to is None or same(self.changed_to, now)
+        )
+
+    def refuse_impossible(self, answer: AnswerType) -> None:
+        """Refuse what no answer of a type meets, or every answer does.
+
+        Raises:
+            ConfigError: the comparison and the type stand in it.
+        """
+        if self.field and answer.type != "json":
+            raise ConfigError(
+                f"field = {self.field!r} of an answer of type {answer.type!r}.",
+                "only json answers have fields.",
+            )
+        for name in self.compares:
+            if name not in _ALLOWED[answer.type]:
+                raise ConfigError(
+                    f"{name} does not go with an answer of type {answer.type!r}.",
+                    f"allowed: {', '.join(sorted(_ALLOWED[answer.type]))}.",
+                )
+        for name, wanted in self._wanted():
+            _refuse_never(name, wanted, answer)
+        if answer.type == "json":
+            _refuse_unknown_field(self.field, answer.schema or {})
+        for inner in self.any_of:
+            inner.refuse_impossible(answer)
+        self._refuse_empty_range(answer)
+        self._refuse_all_or_none(answer)
+
+    def _wanted(self) -> Iterator[tuple[str, Any]]:
+        for name in ("equals", "not_equals", "changed_from", "changed_to"):
+            if getattr(self, name) is not None:
+                yield name, getattr(self, name)
+        yield from (("one_of", one) for one in self.one_of)
+
+    def _refuse_empty_range(self, answer: AnswerType) -> None:
+        low, high = answer.limits
+        lows = [(x, False) for x in (low, self.at_least) if x is not None]
+        lows += [] if self.above is None else [(self.above, True)]
+        highs = [(-x, False) for x in (high, self.at_most) if x is not None]
+        highs += [] if self.below is None else [(-self.below, True)]
+        (least, is_open), (minus_most, is_open_too) = max(lows), max(highs)
+        if least > -minus_most or (least == -minus_most and (is_open or is_open_too)):
+            raise ConfigError(
+                f"no number meets {', '.join(n for n in self.compares if n in _ORDER)}.",
+                "the least has to lie below the greatest, and inside the answer's own limits.",
+            )
+
+    def _refuse_all_or_none(self, answer: AnswerType) -> None:
+        """Refuse what does not tell one answer of a closed set from another."""
+        form = answer.response_format
+        if not isinstance(form, list) or self.is_change:
+            return
+        met = [self.holds(answer.value_of(one)) for one in form]
+        if all(met) or not any(met):
+            raise ConfigError(
+                f"{'every answer meets' if all(met) else 'no answer meets'} the condition "
+                f"{', '.join(self.compares) or 'any_of'}.",
+                f"the answers are {', '.join(form)}.",
+            )
+
+
+def part_of(value: Any, field: str) -> Any:
+    """Return what a field names of a JSON value; something that equals nothing where it is not."""
+    for name in filter(None, field.split(".")):
+        if isinstance(value, Mapping) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and re.fullmatch(r"\d{1,6}", name) and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return _MISSING
+    return value
+
+
+def is_missing(part: Any) -> bool:
+    """Say whether `part_of` found nothing."""
+    return part is _MISSING
+
+
+def same(one: Any, other: Any) -> bool:
+    """Say whether two answers are one: texts in any case, numbers by value, the rest exactly."""
+    if isinstance(one, str) and isinstance(other, str):
+        return plain_text(one) == plain_text(other)
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return bool(one == other)
+
+
+def _is_given(value: Any, name: str) -> bool:
+    if name in ("instructs", "changed", "one_of"):
+        return bool(value)
+    return value is not None  # False and 0 are something to compare with
+
+
+def _holds(name: str, wanted: Any, value: Any) -> bool:
+    if name in _ORDER:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return bool(
+            {
+                "at_least": value >= wanted,
+                "at_most": value <= wanted,
+                "above": value > wanted,
+                "below": value < wanted,
+            }[name]
+        )
+    if name == "equals":
+        return same(wanted, value)
+    if name == "not_equals":
+        return not same(wanted, value)
+    if name == "one_of":
+        return any(same(one, value) for one in wanted)
+    if not isinstance(value, str):
+        return False
+    if name == "instructs":
+        return instruction_in(value) is not None
+    return plain_text(wanted) in plain_text(value)
+
+
+def _refuse_never(name: str, wanted: Any, answer: AnswerType) -> None:
+    """Refuse to compare with what is never answered."""
+    if answer.type == "json":
+        return
+    if answer.type == "number":
+        low, high = answer.limits
+        is_number = isinstance(wanted, int | float) and not isinstance(wanted, bool)
+        if is_number and low <= wanted <= high and not (answer.whole and wanted % 1):
+            return
+    elif isinstance(wanted, str):
+        allowed = {"yes_no": YES_NO, "choice": answer.choices}.get(answer.type)
+        if allowed is None or any(same(wanted, one) for one in allowed):
+            return
+    raise ConfigError(
+        f"{name} = {wanted!r} is never answered.",
+        _answers_words(answer),
+    )
+
+
+def _answers_words(answer: AnswerType) -> str:
+    form = answer.response_format
+    if isinstance(form, list):
+        return f"the answers are {', '.join(form)}; YAML's true and false are not among them."
+    low, high = answer.limits
+    kind = "whole numbers" if answer.whole else "numbers"
+    return f"the answers are {kind} from {low} to {high}." if answer.type == "number" else "a text."
+
+
+def _refuse_unknown_field(field: str, schema: Mapping[str, Any]) -> None:
+    for name in filter(None, field.split(".")):
+        if schema.get("type") == "array" and name.isdecimal():
+            schema = schema.get("items", {})
+            continue
+        known = schema.get("properties")
+        if known is None:
+            return  # $ref, anyOf and the like: what comes will show
+        if name not in known:
+            raise ConfigError(
+                f"field = {field!r}: the schema has no {name!r}.",
+                f"it has {', '.join(sorted(known)) or 'nothing'}.",
+            )
+        schema = known[name]

@@ -1,0 +1,251 @@
+"""Frames → snapshots, sheets and clips on the disk, within age and room.
+
+A file is written under a hidden name, flushed and renamed, then named in the spool. Where the disk
+is full the oldest evidence goes first; when there is none left, the room that was held back for
+alerts. Knows no rule and no sink.
+"""
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from llava_video.contact_sheet import write_contact_sheet
+from llava_video.errors import LedgerError
+from llava_video.files import replacing
+from llava_video.monitor.message import FileKind, StoredFile, wall_text
+from llava_video.monitor.retention import first_to_go, outlived
+from llava_video.monitor.settings import RetentionSettings
+from llava_video.monitor.spool import Spool
+from llava_video.sqlite_file import is_disk_full
+
+FOLDER: Final = "evidence"
+RESERVE: Final = "reserve"
+# Freed at once on a full disk, so that an alert does not wait for one deletion after another.
+_FREED_BYTES = 2**20
+_NAME = re.compile(r"[0-9a-f]{32}-(?:snapshot|sheet|clip)\.\w+")
+
+Frames = npt.NDArray[np.uint8]
+
+
+class EvidenceStore:
+    """Write and remove evidence; may be used from several threads.
+
+    Takes the spool's `free` over.
+
+    Args:
+        spool: names what is kept; evidence lies in a folder beside it.
+        settings: ages and bytes.
+    """
+
+    def __init__(self, spool: Spool, settings: RetentionSettings) -> None:
+        self._spool, self._settings = spool, settings
+        self.folder = spool.folder / FOLDER
+        self._reserve = spool.folder / RESERVE
+        self._gone: set[str] = set()
+        self._guard = threading.RLock()
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as cause:
+            raise LedgerError(f"{self.folder} cannot be made: {cause.strerror}.") from cause
+        spool.free = self.free
+        self._remove_strays()
+        self._hold_reserve()
+
+    def snapshot(self, alert_id: str, frame: Frames, at_s: float) -> StoredFile | None:
+        """Keep one frame as a JPEG.
+
+        Args:
+            alert_id: whose.
+            frame: (H, W, 3) uint8, RGB.
+            at_s: wall clock, s.
+
+        Returns:
+            The file; None when the disk is full with nothing left to remove.
+        """
+
+        def write(path: Path) -> None:
+            from PIL import Image  # costs 30 ms that a watch without alerts need not pay
+
+            with path.open("xb") as file:
+                picture = Image.fromarray(np.ascontiguousarray(frame))
+                picture.save(file, format="JPEG", quality=85)
+
+        return self.write(alert_id, "snapshot", ".jpg", write, at_s)
+
+    def sheet(
+        self, alert_id: str, frames: Frames, times_s: Sequence[float], at_s: float
+    ) -> StoredFile | None:
+        """Keep frames as one picture, each with its wall-clock time; otherwise as `snapshot`.
+
+        Args:
+            alert_id: whose.
+            frames: (N, H, W, 3) uint8, RGB.
+            times_s: N wall-clock times, s.
+            at_s: wall clock, s.
+        """
+        captions = [wall_text(time_s)[11:-2] for time_s in times_s]
+
+        def write(path: Path) -> None:
+            write_contact_sheet(frames, times_s, path, captions=captions)
+
+        return self.write(alert_id, "sheet", ".jpg", write, at_s)
+
+    def clip(
+        self, alert_id: str, frames: Frames, times_s: Sequence[float], at_s: float
+    ) -> StoredFile | None:
+        """Keep frames as a video of the same length; otherwise as `sheet`."""
+
+        def write(path: Path) -> None:
+            from llava_video.world.clip import write_clip
+
+            starts_s = [time_s - times_s[0] for time_s in times_s]
+            even = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
+            write_clip(path, even, times_s=starts_s)
+
+        return self.write(alert_id, "clip", ".mp4", write, at_s)
+
+    def write(
+        self,
+        alert_id: str,
+        kind: FileKind,
+        suffix: str,
+        write: Callable[[Path], None],
+        at_s: float,
+    ) -> StoredFile | None:
+        """Keep a file that somebody else writes; otherwise as `snapshot`.
+
+        Args:
+            alert_id: whose.
+            kind: what it is.
+            suffix: of its name.
+            write: given a path that does not exist yet.
+            at_s: wall clock, s.
+
+        Raises:
+            LlavaVideoError, OSError: it cannot be written, and not for want of room.
+        """
+        path = self.folder / f"{alert_id}-{kind}{suffix}"
+        while True:
+            try:
+                with replacing(path) as unfinished:
+                    write(unfinished)
+                    _flush(unfinished)
+                break
+            except Exception as error:
+                if not is_disk_full(error):
+                    raise
+            if not self._free_evidence():
+                return None
+        return StoredFile(
+            name=path.name, alert_id=alert_id, kind=kind, num_bytes=path.stat().st_size,
+            made_at_s=at_s,
+        )  # fmt: skip
+
+    def free(self) -> bool:
+        """Make room on a full disk: evidence first, then what was held back for alerts.
+
+        Returns:
+            Whether there is more room now.
+        """
+        if self._free_evidence():
+            return True
+        with self._guard, contextlib.suppress(OSError):
+            had_bytes = self._reserve.stat().st_size
+            self._reserve.unlink()
+            return had_bytes > 0
+        return False
+
+    def tend(self, now_s: float) -> int:
+        """Remove what has outlived its time or its room, and hold room for alerts again.
+
+        Args:
+            now_s: wall clock, s.
+
+        Returns:
+            How many files went.
+
+        Raises:
+            LedgerError: the spool cannot be written.
+        """
+        with self._guard:
+            going = outlived(self._files(), now_s, self._settings)
+            for one in going:
+                self._remove(one)
+            self._forget_gone()
+            self._hold_reserve()
+        return len(going)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all that is kept."""
+        return sum(one.num_bytes for one in self._files())
+
+    def _free_evidence(self) -> bool:
+        freed_bytes = 0
+        with self._guard:
+            while freed_bytes < _FREED_BYTES:
+                going = first_to_go(self._files())
+                if going is None:
+                    break
+                freed_bytes += max(1, self._remove(going))
+        return freed_bytes > 0
+
+    def _files(self) -> list[StoredFile]:
+        return [one for one in self._spool.files() if one.name not in self._gone]
+
+    def _remove(self, one: StoredFile) -> int:
+        """Remove a file; the list is told later, since a full disk takes no news."""
+        self._gone.add(one.name)
+        with contextlib.suppress(OSError):
+            (self.folder / one.name).unlink()
+            return one.num_bytes
+        return 0
+
+    def _forget_gone(self) -> None:
+        gone = sorted(self._gone)
+        if gone:
+            self._spool.forget_files(gone)
+            self._gone.difference_update(gone)
+
+    def _remove_strays(self) -> None:
+        """Remove what a process that was killed had not named yet, and names without a file."""
+        known = {one.name for one in self._spool.files()}
+        here = set()
+        for path in self.folder.iterdir():
+            is_ours = path.name.startswith(".") or _NAME.fullmatch(path.name)
+            if path.name in known:
+                here.add(path.name)
+            elif is_ours and path.is_file():
+                path.unlink(missing_ok=True)
+        self._gone |= known - here
+
+    def _hold_reserve(self) -> None:
+        """Hold room for alerts, where there is some."""
+        wanted = self._settings.reserve_bytes
+        try:
+            if self._reserve.exists() and self._reserve.stat().st_size == wanted:
+                return
+            with replacing(self._reserve) as unfinished:
+                unfinished.write_bytes(bytes(wanted))
+                _flush(unfinished)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise LedgerError(
+                    f"{self._reserve} cannot be written: {error.strerror}.",
+                    "make the folder writable.",
+                ) from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
