@@ -45,6 +45,10 @@ class SourceError(LlavaVideoError, OSError):
         self.strerror = None
 
 
+class AccessRefusedError(SourceError):
+    """Whoever has the bytes wants another user name or password; trying again is of no use."""
+
+
 class DecodeError(LlavaVideoError, RuntimeError):
     """The source opened, but these frames cannot be produced.
 

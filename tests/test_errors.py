@@ -7,6 +7,7 @@ import pytest
 
 from llava_video import errors
 from llava_video.errors import (
+    AccessRefusedError,
     BackendMissingError,
     BudgetError,
     CapacityError,
@@ -24,6 +25,7 @@ from llava_video.errors import (
 )
 
 BUILT_IN = {
+    AccessRefusedError: OSError,
     BackendMissingError: ImportError,
     BudgetError: ValueError,
     CapacityError: RuntimeError,

@@ -22,6 +22,7 @@ from llava_video.engine.request import (
     Event,
     Failed,
     Finished,
+    Part,
     Progress,
     Request,
     TextPiece,
@@ -33,6 +34,7 @@ from llava_video.engine.settings import GenerationSettings
 from llava_video.engine.step import Work
 from llava_video.engine.writer import AnswerWriter
 from llava_video.errors import ConfigError
+from llava_video.model.kept_rows import KeptRows
 from llava_video.model.llava import LlavaModel
 from llava_video.model.tokenizer import Tokenizer
 from llava_video.values import FinishReason
@@ -52,6 +54,11 @@ class Tools:
     tile_chunk: int
     arena: Arena
     prefixes: KeptPrefixes
+    kept_rows: KeptRows | None = None
+
+    def rows_of(self, parts: Sequence[Part]) -> PromptRows:
+        """Return the rows of what is left of a prompt, a queue that fills itself."""
+        return PromptRows(self.model, parts, self.tile_chunk, self.kept_rows)
 
 
 class Job:
@@ -158,7 +165,7 @@ class Job:
             raise
         self._sequence, self._reused_tokens = sequence, reused_tokens
         parts = parts_after(request.parts, num_elements)
-        self._rows = PromptRows(self._tools.model, parts, self._tools.tile_chunk)
+        self._rows = self._tools.rows_of(parts)
         self._marks_s.append(time.perf_counter())
 
     def works(self, prefill_tokens: int) -> list[Work]:

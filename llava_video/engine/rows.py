@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from llava_video.engine.request import FusedPart, Part, TextPart, VisualPart
+from llava_video.model.kept_rows import KeptRows
 from llava_video.model.llava import LlavaModel
 
 # Ids embedded at once: a long prompt's embeddings are never all held.
@@ -30,6 +31,7 @@ class PromptRows:
         model: gives embeddings and visual rows.
         parts: what is left of the prompt after the part that is reused.
         tile_chunk: tiles of one vision call.
+        kept: rows of earlier frames, which are not made again; None makes all.
 
     Attributes:
         num_left: rows not taken yet.
@@ -39,8 +41,14 @@ class PromptRows:
         vision_s: seconds spent on them, decoding and encoding.
     """
 
-    def __init__(self, model: LlavaModel, parts: Sequence[Part], tile_chunk: int) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: LlavaModel,
+        parts: Sequence[Part],
+        tile_chunk: int,
+        kept: KeptRows | None = None,
+    ) -> None:
+        self._model, self._kept = model, kept
         self._tile_chunk = tile_chunk
         self._ready: list[Tensor] = []
         visuals = [part.visual if isinstance(part, FusedPart) else part for part in parts]
@@ -115,7 +123,10 @@ class PromptRows:
         """Yield the rows of one visual, one piece per frame; exactly the planned number."""
         clips = part.clips()
         planned, found = part.plan.num_tokens, 0
-        rows = self._model.visual_rows(part.plan, clips, self._tile_chunk)
+        if self._kept is None:
+            rows = self._model.visual_rows(part.plan, clips, self._tile_chunk)
+        else:
+            rows = self._model.visual_rows(part.plan, clips, self._tile_chunk, kept=self._kept)
         try:
             while (piece := self._timed_next(rows)) is not None:
                 found += len(piece)

@@ -25,6 +25,7 @@ from llava_video.engine.settings import EngineSettings
 from llava_video.engine.stepper import Stepper
 from llava_video.errors import ConfigError
 from llava_video.model.decoder import LanguageModel
+from llava_video.model.kept_rows import KeptRows
 from llava_video.model.llava import LlavaModel
 from llava_video.model.tokenizer import Tokenizer
 
@@ -94,6 +95,8 @@ class Scheduler:
         self._stepper: Stepper | None = Stepper(
             language_model, self.arena, self._prefixes, settings
         )
+        most_bytes = settings.kept_rows_bytes
+        self.kept_rows = KeptRows(most_bytes) if most_bytes else None
         self._tools: Tools | None = Tools(
             model=model,
             tokenizer=tokenizer,
@@ -103,6 +106,7 @@ class Scheduler:
             tile_chunk=settings.tile_chunk or _tile_chunk(model, settings),
             arena=self.arena,
             prefixes=self._prefixes,
+            kept_rows=self.kept_rows,
         )
         self._settings = settings
         self._lock = threading.Lock()
@@ -139,6 +143,8 @@ class Scheduler:
             self._tools = self._stepper = None
             self._fail_all(ConfigError(*_CLOSED))
             self._prefixes.clear()
+            if self.kept_rows is not None:
+                self.kept_rows.clear()
         self._sweep()
 
     def _draw(self, source: Iterator[Request], caller: _Caller) -> None:

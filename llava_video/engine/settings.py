@@ -102,6 +102,14 @@ class EngineSettings:
         unit="prompts",
         at_least=0,
     )
+    kept_rows_bytes: int = setting(
+        0,
+        "Rows of frames that stay where they were made, by what the frames show: what a still "
+        "camera shows again is not encoded again. 0 keeps none, and spends no time on telling "
+        "frames apart.",
+        unit="bytes",
+        at_least=0,
+    )
     free_running: Literal["auto", "on", "off"] = setting(
         "auto",
         "Whether tokens that no schema restricts are chosen on the device and read one step late; "

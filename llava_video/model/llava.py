@@ -5,6 +5,7 @@ memory does not depend on how many there are. Is built from sizes alone and read
 tokenizer, no sequence and no sampling.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -21,6 +22,7 @@ from llava_video.model.frame_rows import (
     pooled_rows,
 )
 from llava_video.model.fusion import FusedPrompt, Fusion
+from llava_video.model.kept_rows import KeptRows, kept_or_made
 from llava_video.model.preprocess import make_tiles
 from llava_video.model.projector import Projector
 from llava_video.model.vision_calls import VisionCalls
@@ -80,7 +82,11 @@ class LlavaModel(nn.Module):
 
     @torch.inference_mode()
     def visual_rows(
-        self, plan: VisualPlan, clips: Iterable[Clip], tile_chunk: int
+        self,
+        plan: VisualPlan,
+        clips: Iterable[Clip],
+        tile_chunk: int,
+        kept: KeptRows | None = None,
     ) -> Iterator[torch.Tensor]:
         """Yield the rows of a video or picture, frame by frame.
 
@@ -91,6 +97,7 @@ class LlavaModel(nn.Module):
             plan: the layout, and how many frames there are.
             clips: the frames, in order, in pieces of any length.
             tile_chunk: tiles per call of the tower; 2 keeps a CPU's memory warm, a GPU wants more.
+            kept: rows of earlier frames, which are not encoded again, and take these in.
 
         Yields:
             (n, D) per frame, newline and separator rows included; `plan.num_tokens` rows in all.
@@ -104,7 +111,12 @@ class LlavaModel(nn.Module):
         self._check_learned_tokens(plan)
         calls = VisionCalls(tile_chunk, plan.tiles_per_frame, self._vision_device)
         frames = _planned_frames(plan, clips)
-        yield from exactly(self._all_rows(plan, frames, calls), plan.num_tokens, "visual tokens")
+        if kept is None:
+            rows = self._all_rows(plan, enumerate(frames), calls)
+        else:
+            make = functools.partial(self._all_rows, plan, calls=calls)
+            rows = kept_or_made(plan, frames, kept, make, calls.num_frames)
+        yield from exactly(rows, plan.num_tokens, "visual tokens")
 
     def rows_of_tiles(self, plans: Sequence[VisualPlan], tiles: torch.Tensor) -> list[torch.Tensor]:
         """Return the rows of some visuals whose tiles are there, in one call of the tower.
@@ -210,15 +222,15 @@ class LlavaModel(nn.Module):
         return self.vision_tower.position_embedding.device
 
     def _all_rows(
-        self, plan: VisualPlan, frames: Iterator[Clip], calls: VisionCalls
+        self, plan: VisualPlan, frames: Iterator[tuple[int, Clip]], calls: VisionCalls
     ) -> Iterator[torch.Tensor]:
-        """Yield the rows of each frame, in order."""
+        """Yield the rows of each numbered frame, in order."""
 
         def call(numbered: list[tuple[int, Clip]]) -> tuple[torch.Tensor, list[FrameGroup]]:
             groups = grouped(plan, [idx for idx, _ in numbered])
             return self._rows_of(dict(numbered), plan, groups, calls.tile_chunk), groups
 
-        for rows, groups in calls.over(enumerate(frames), call):
+        for rows, groups in calls.over(frames, call):
             yield from _in_order(rows, groups)
             del rows  # the reader's alone while the next are made
 

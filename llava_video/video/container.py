@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
-_FORMATS = (
+FILE_FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,h264,hevc,"
     "vvc,m4v,av1,obu,ivf,vc1,h263,mjpeg,yuv4mpegpipe,mxf,nut,rm,dv,wtv,swf,mp3,wav,flac,aac,"
     "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe"
 )
+
+_PADDING_PX = 64
+_MOST_PIXELS = 2**31 - 1  # FFmpeg's own default
 
 # Called at every packet, in whatever thread reads it.
 _watches: list[Callable[[], None]] = []
@@ -53,7 +56,7 @@ def open_container(source: Source) -> Iterator["InputContainer"]:
     av = require("av")
     reader = source.reader()
     address = f"file:{reader}" if isinstance(reader, str) else reader
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": FILE_FORMATS, "protocol_whitelist": "file"}
     try:
         container = av.open(address, options=options, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as cause:
@@ -78,6 +81,24 @@ def packets_of(container: "InputContainer", tracks: Sequence["Stream"]) -> Itera
     except IndexError:
         # PyAV 18.1 trips over a track that begins midway (MPEG-TS) when the file ends.
         return
+
+
+def limit_pixels(max_pixels: int, container: "InputContainer") -> None:
+    """Have FFmpeg refuse larger frames, for streams that change their size midway.
+
+    Args:
+        max_pixels: of one frame; what the container itself declares is let pass.
+        container: before anything is decoded.
+    """
+    for track in container.streams.video:
+        context = track.codec_context
+        if context is None:
+            continue
+        most = max_pixels
+        if context.height * context.width <= max_pixels:
+            # FFmpeg counts what it pads: 160 pixels as 192.
+            most = max(most, (context.height + _PADDING_PX) * (context.width + _PADDING_PX))
+        context.options = {**context.options, "max_pixels": str(min(most, _MOST_PIXELS))}
 
 
 def _cannot_open(source: Source, cause: Exception) -> SourceError:

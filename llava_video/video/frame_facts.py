@@ -4,7 +4,11 @@ Containers may say other things, or nothing; the frame is what will be converted
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from llava_video.video.upright import Orientation, orientation_of
 
 if TYPE_CHECKING:
     from av.video.format import VideoFormat
@@ -43,3 +47,14 @@ def odd_pixels(frame: "VideoFrame", transfer: int) -> Iterator[str]:
         yield "its pictures are interlaced: two moments in one picture, and left so."
     if transfer in _HDR_TRANSFERS:
         yield f"its colours are HDR ({_HDR_TRANSFERS[transfer]}), shown unmapped."
+
+
+def orientation_in(frame: "VideoFrame | None") -> Orientation:
+    """Return how a decoded frame becomes upright, by its display matrix; as it is without one."""
+    if frame is None:
+        return Orientation()
+    sides: Any = frame.side_data  # PyAV's stub calls the items by their base's name
+    for side in sides:
+        if side.type.name == "DISPLAYMATRIX":
+            return orientation_of(np.frombuffer(side, dtype=np.int32).tolist())
+    return Orientation()

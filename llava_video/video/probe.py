@@ -16,7 +16,7 @@ from llava_video.backends import require
 from llava_video.errors import DecodeError, SourceError
 from llava_video.values import VideoInfo
 from llava_video.video.container import open_container, packets_of
-from llava_video.video.frame_facts import bit_depth, colour_range, odd_pixels
+from llava_video.video.frame_facts import bit_depth, colour_range, odd_pixels, orientation_in
 from llava_video.video.h264 import KeyKind, key_kind
 from llava_video.video.seek_index import (
     ALWAYS_INDEXED,
@@ -26,7 +26,7 @@ from llava_video.video.seek_index import (
 )
 from llava_video.video.source import Source
 from llava_video.video.track_times import PacketTable, TrackTimes, track_times
-from llava_video.video.upright import Orientation, orientation_of, shown_size
+from llava_video.video.upright import shown_size
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -239,7 +239,7 @@ def _info(
     faults: list[str],
 ) -> TrackInfo:
     frame, context = scan.first_frame, track.codec_context
-    orientation = _orientation(frame)
+    orientation = orientation_in(frame)
     sample_aspect = track.sample_aspect_ratio or Fraction(1)
     if frame is None:
         faults.append("its first frames cannot be decoded.")
@@ -285,16 +285,6 @@ def _info(
         packet_idxs=times.packet_idxs,
         clean_keys=scan.clean_keys,
     )
-
-
-def _orientation(frame: "VideoFrame | None") -> Orientation:
-    if frame is None:
-        return Orientation()
-    sides: Any = frame.side_data  # PyAV's stub calls the items by their base's name
-    for side in sides:
-        if side.type.name == "DISPLAYMATRIX":
-            return orientation_of(np.frombuffer(side, dtype=np.int32).tolist())
-    return Orientation()
 
 
 def _seek_ticks(container: "InputContainer", times: TrackTimes) -> tuple[int, ...]:

@@ -5,14 +5,9 @@ nonsense is killed, and a `WorkerEndedError` says why. Knows no pool and no fram
 """
 
 import contextlib
-import json
 import logging
-import os
 import signal
-import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,28 +17,15 @@ from typing import Any
 import numpy as np
 
 from llava_video.config import to_mapping
-from llava_video.errors import BackendMissingError, CapacityError
-from llava_video.video.sandbox_channel import BrokenMessageError, Channel, Message
+from llava_video.errors import CapacityError
+from llava_video.video.program import Program
+from llava_video.video.sandbox_channel import BrokenMessageError, Message
 from llava_video.video.sandbox_memory import is_short_of_memory, status_bytes
 from llava_video.video.settings import SandboxSettings, more_of
 
-# The user's script is not run again, and a module is found where the parent finds it.
-_START = (
-    "import json, sys; words = json.loads(sys.argv[1]); sys.path[:] = words['path']; "
-    "from llava_video.video.sandbox_worker import main; main(words)"
-)
 _START_TIMEOUT_S = 60.0
 # Limits that the kernel does not keep are looked at so often.
 _LOOK_S = 0.1
-_REAP_S = 1.0
-# Few pools of memory for all threads: with one each, address space would say little. And pictures'
-# memory is kept for the next ones: from the system, page by page, it costs 2 ms for one of 1080p.
-_ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TRIM_THRESHOLD_": str(2**26),
-    "OPENBLAS_NUM_THREADS": "1",
-}
 
 
 class WorkerEndedError(Exception):
@@ -89,44 +71,11 @@ class WorkerProcess:
     """
 
     def __init__(self, settings: SandboxSettings, opener: str) -> None:
-        if not hasattr(socket, "send_fds") or not sys.executable:
-            raise BackendMissingError(
-                "sandboxed decoding needs a Unix system and a Python program to start.",
-                "decode without the sandbox, or run this under Linux, macOS or WSL.",
-            )
         self._settings = settings
-        self._ending = threading.RLock()
         self._base_bytes = 0
         self.num_videos = 0
-        ours, theirs = socket.socketpair()
-        lifeline, self._lifeline = os.pipe()
-        words = {
-            # An empty entry means the folder a program runs in.
-            "path": [entry or str(Path.cwd()) for entry in sys.path],
-            "line": theirs.fileno(),
-            "lifeline": lifeline,
-            "settings": to_mapping(settings),
-            "opener": opener,
-        }
-        self._channel = Channel(ours)
-        try:
-            self._program = subprocess.Popen(
-                [sys.executable, "-I", "-c", _START, json.dumps(words)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), lifeline),
-                env={**os.environ, **_ENVIRONMENT},
-                start_new_session=True,  # Ctrl-C is for the parent
-            )
-        except OSError as cause:
-            self._let_go()
-            raise CapacityError(
-                f"a decoding worker cannot be started: {cause.strerror}.", "try again later."
-            ) from cause
-        finally:
-            theirs.close()
-            os.close(lifeline)
+        words = {"settings": to_mapping(settings), "opener": opener}
+        self._program = Program("llava_video.video.sandbox_worker", words)
         try:
             self._await_start()
         except BaseException:
@@ -141,7 +90,7 @@ class WorkerProcess:
     @property
     def is_alive(self) -> bool:
         """Whether it can be given another video."""
-        return self._lifeline >= 0 and self._program.poll() is None
+        return self._program.is_alive
 
     def send(
         self,
@@ -150,8 +99,7 @@ class WorkerProcess:
         descriptors: Sequence[int] = (),
     ) -> None:
         """Send an order; that the worker has died is told by the wait for its answer."""
-        with contextlib.suppress(OSError):
-            self._channel.send(order, arrays, descriptors, self._settings.stall_timeout_s)
+        self._program.send(order, arrays, descriptors, self._settings.stall_timeout_s)
 
     def begin_video(self) -> Account:
         """Count another video, and return its account."""
@@ -190,21 +138,14 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the process, with all it started if it still runs, and free what it held."""
-        with self._ending:
-            if self._lifeline < 0:
-                return
-            if self._program.returncode is None:  # once reaped, its number may be another's
-                with contextlib.suppress(OSError):
-                    os.killpg(self._program.pid, signal.SIGKILL)
-            self._reap()
-            self._let_go()
+        self._program.kill()
 
     def _next(self, timeout_s: float) -> Message | None:
         try:
-            return self._channel.receive(timeout_s)
+            return self._program.receive(timeout_s)
         except EOFError:
-            status = self._reap()
-            raise self._ended(_last_words(status), _CRASHES) from None
+            status = self._program.reap()
+            raise self._ended(last_words(status), _CRASHES) from None
         except BrokenMessageError as cause:
             raise self._ended(f"the worker sent {cause}", _CRASHES) from cause
 
@@ -247,7 +188,7 @@ class WorkerProcess:
     def _read_bytes(self) -> int:
         """Return what the process has read since it began; 0 where the system does not say."""
         try:
-            lines = Path(f"/proc/{self._program.pid}/io").read_text(encoding="ascii")
+            lines = Path(f"/proc/{self.pid}/io").read_text(encoding="ascii")
         except OSError:
             return 0
         return int(lines.split()[1])
@@ -255,18 +196,6 @@ class WorkerProcess:
     def _ended(self, found: str, hint: str) -> WorkerEndedError:
         self.kill()
         return WorkerEndedError(found, hint)
-
-    def _reap(self) -> int | None:
-        """Return how the process ended; None when the system does not let it end in time."""
-        try:
-            return self._program.wait(_REAP_S)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def _let_go(self) -> None:
-        self._channel.close()
-        os.close(self._lifeline)
-        self._lifeline = -1
 
     def _await_start(self) -> None:
         until_s = time.monotonic() + _START_TIMEOUT_S
@@ -288,7 +217,8 @@ class WorkerProcess:
         self._base_bytes = status_bytes("VmSize", self.pid)
 
 
-def _last_words(status: int | None) -> str:
+def last_words(status: int | None) -> str:
+    """Say how a process ended, for the middle of a sentence."""
     if status is None:
         return "the worker closed its line"
     if status >= 0:

@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,12 @@ from llava_video.config import from_mapping
 from llava_video.errors import DecodeError, LlavaVideoError
 from llava_video.values import VideoInfo
 from llava_video.video.ahead import read_ahead
-from llava_video.video.container import open_container, prepare_containers, watch_packets
+from llava_video.video.container import (
+    limit_pixels,
+    open_container,
+    prepare_containers,
+    watch_packets,
+)
 from llava_video.video.decoder import Decoder
 from llava_video.video.probe import TrackInfo
 from llava_video.video.sandbox_channel import (
@@ -45,13 +50,8 @@ from llava_video.video.sandbox_memory import is_short_of_memory, status_bytes
 from llava_video.video.settings import SandboxSettings, more_of
 from llava_video.video.source import Source
 
-if TYPE_CHECKING:
-    from av.container import InputContainer
-
 _PULSE_S = 0.5
 _MOST_LOG_LINES = 100
-_PADDING_PX = 64
-_MOST_PIXELS = 2**31 - 1  # FFmpeg's own default
 
 
 def main(words: Mapping[str, Any]) -> None:
@@ -145,7 +145,7 @@ class _Worker:
     ) -> None:
         self._channel, self._settings, self._opener = channel, settings, opener
         self._walk = _Walk(channel, settings.max_walked_frames)
-        prepare_containers(functools.partial(_limit_pixels, settings.max_pixels))
+        prepare_containers(functools.partial(limit_pixels, settings.max_pixels))
         self._lines = _LogLines(channel)
         logging.getLogger("llava_video").addHandler(self._lines)
         logging.getLogger("llava_video").propagate = False
@@ -300,19 +300,6 @@ def _declared_size(source: Source) -> tuple[int, int]:
         tracks = [track.codec_context for track in container.streams.video if track.codec_context]
         sizes = [(track.height, track.width) for track in tracks]
     return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
-
-
-def _limit_pixels(max_pixels: int, container: "InputContainer") -> None:
-    """Have FFmpeg refuse larger frames, for streams that change their size midway."""
-    for track in container.streams.video:
-        context = track.codec_context
-        if context is None:
-            continue
-        most = max_pixels
-        if context.height * context.width <= max_pixels:
-            # FFmpeg counts what it pads: 160 pixels as 192.
-            most = max(most, (context.height + _PADDING_PX) * (context.width + _PADDING_PX))
-        context.options = {**context.options, "max_pixels": str(min(most, _MOST_PIXELS))}
 
 
 def _limit_memory(most_bytes: int) -> None:

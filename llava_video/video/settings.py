@@ -1,4 +1,4 @@
-"""What a user may set about reading: whom a download may ask, and limits of it and of a sandbox.
+"""What a user may set about reading: whom a download may ask, limits of a sandbox, a stream.
 
 Knows no decoder; how many frames are read is the planner's business.
 """
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llava_video.config import check, setting
+from llava_video.errors import ConfigError
 
 BackendName = Literal["auto", "decord", "pyav", "torchcodec"]
 
@@ -99,3 +100,95 @@ class SandboxSettings:
     def __post_init__(self) -> None:
         """Check the ranges."""
         check(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """How a camera, or a recording in its place, is watched: rate, patience, room.
+
+    Seconds are of the wall clock where a stream is live, of the recording where it is read fast.
+    """
+
+    fps: float | None = setting(
+        1.0,
+        "Pictures taken a second, by the stream's own clock; None takes all. What people ask about "
+        "lasts longer than a second, mostly.",
+        unit="Hz",
+        above=0,
+    )
+    pace: Literal["real", "fast", "follow"] = setting(
+        "real",
+        "How a file is read: as fast as it was recorded, as fast as its pictures are taken (none "
+        "is dropped), or on and on while it grows. Cameras come as they come.",
+    )
+    starts_at_s: float | None = setting(
+        None,
+        "Wall clock, in seconds since 1970, of a recording's first picture; None takes now where "
+        "it is read at its own speed, and what the file says of itself where it is read fast.",
+        unit="s",
+    )
+    transport: Literal["tcp", "udp"] = setting(
+        "tcp", "What RTSP brings pictures by; over UDP some are lost where a network is busy."
+    )
+    keyframes_only: bool = setting(
+        False, "Decode keyframes alone: a fraction of the work, and one picture each few seconds."
+    )
+    open_timeout_s: float = setting(
+        10.0,
+        "Longest wait for a camera to answer and to show its first pictures.",
+        unit="s",
+        above=0,
+    )
+    stall_timeout_s: float = setting(
+        15.0,
+        "Longest silence before a connection is given up; HLS brings pictures once a segment, "
+        "mostly 2 to 10 s.",
+        unit="s",
+        above=0,
+    )
+    first_wait_s: float = setting(
+        1.0, "Wait before the second try; each next one is twice as long.", unit="s", above=0
+    )
+    most_wait_s: float = setting(60.0, "Longest wait between two tries.", unit="s", above=0)
+    frozen_s: float | None = setting(
+        60.0,
+        "From when on equal pictures, pixel for pixel, are told as frozen; a sensor's noise is "
+        "never twice the same. None does not look.",
+        unit="s",
+        above=0,
+    )
+    gap_s: float = setting(
+        2.0, "Hole in a stream's own time from which on it is told.", unit="s", above=0
+    )
+    max_jump_s: float = setting(
+        10.0,
+        "A step of a stream's clock that is longer than the wait for it by this much is no time "
+        "that passed: the clock was set.",
+        unit="s",
+        above=0,
+    )
+    late_s: float = setting(
+        10.0, "Delay, against the quickest pictures, from which on it is told.", unit="s", above=0
+    )
+    queue_frames: int = setting(
+        16, "Pictures that wait to be taken; the oldest is dropped, and counted.", at_least=1
+    )
+    queue_bytes: int = setting(
+        2**28, "What those pictures may take; one always may.", unit="bytes", at_least=1
+    )
+    max_side_px: int = setting(
+        1920, "Longest side of a picture; larger ones are scaled down.", unit="px", at_least=16
+    )
+    max_pixels: int = setting(
+        2**26, "Pixels of a picture that is decoded at all; 8K has half of it.", at_least=1
+    )
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check(self)
+        if self.first_wait_s > self.most_wait_s:
+            raise ConfigError(
+                f"first_wait_s = {self.first_wait_s:g} is longer than most_wait_s = "
+                f"{self.most_wait_s:g}.",
+                "the first wait is the shortest.",
+            )

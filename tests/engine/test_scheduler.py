@@ -238,3 +238,15 @@ def test_prompts_share_the_chunk_fairly(make_engine, ask):
         if isinstance(event, Progress) and event.stage == "prefill" and event.request_id == 0
     ]
     assert long[:3] == [4, 11, 19]  # half of 8, then what "short" left of 8, then all
+
+
+def test_a_picture_that_comes_again_is_not_encoded_again(make_engine, ask, video):
+    plain, keeping = make_engine(), make_engine(kept_rows_bytes=2**24)
+    for frames in ([1, 1, 2], [2, 1, 3], [1, 1, 2]):
+        assert (
+            answer_of(keeping, ask(video(frames))).text == answer_of(plain, ask(video(frames))).text
+        )
+    assert plain.kept_rows is None
+    assert (keeping.kept_rows.num_made, keeping.kept_rows.num_found) == (3, 6)
+    keeping.close()
+    assert len(keeping.kept_rows) == 0
