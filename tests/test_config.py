@@ -16,7 +16,15 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from llava_video.config import check, from_mapping, read_yaml, setting, to_mapping, to_yaml
+from llava_video.config import (
+    check,
+    from_mapping,
+    read_values,
+    read_yaml,
+    setting,
+    to_mapping,
+    to_yaml,
+)
 from llava_video.errors import ConfigError
 
 
@@ -329,3 +337,12 @@ def test_changes_of_nothing_are_refused(tmp_path: Path, change: str):
     path.write_text("name: a\ninners: [{rate_hz: 2}]\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="names no place"):
         read_yaml(Nest, path, [change])
+
+
+def test_plain_values_are_read_before_they_are_settings(tmp_path: Path):
+    path = tmp_path / "any.yaml"
+    path.write_text("a: {b: off}\nunknown: [1, 1e-5]\n")
+    assert read_values(path, ["a.c=2"]) == {"a": {"b": "off", "c": 2}, "unknown": [1, 1e-5]}
+    path.write_text("- 1\n")
+    with pytest.raises(ConfigError, match="holds list, not settings"):
+        read_values(path)

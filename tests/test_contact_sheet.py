@@ -38,6 +38,16 @@ def test_each_picture_has_its_time_underneath(tmp_path: Path) -> None:
     assert changed[:, 1].min() > 166  # only under the second
 
 
+def test_captions_may_stand_where_times_would(tmp_path: Path) -> None:
+    times_s = [1.0, 62.5]
+    write_contact_sheet(_thumbnails(2), times_s, tmp_path / "a.png")
+    texts = [clock_text(time_s) for time_s in times_s]
+    write_contact_sheet(_thumbnails(2), [9.0, 9.0], tmp_path / "b.png", captions=texts)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with pytest.raises(ConfigError, match="2 thumbnails, 1 captions"):
+        write_contact_sheet(_thumbnails(2), times_s, tmp_path / "c.png", captions=["one"])
+
+
 def test_a_sheet_is_about_as_wide_as_high(tmp_path: Path) -> None:
     write_contact_sheet(_thumbnails(20), range(20), tmp_path / "a.png")
     width_px, height_px = Image.open(tmp_path / "a.png").size

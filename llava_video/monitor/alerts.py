@@ -102,7 +102,7 @@ class AlertDesk:
                 is_news = bool(decision.signal) or state.settled != self._settled.get(key)
                 self._settled[key] = state.settled
                 if is_news:  # or a restart would take the next alert for one that holds
-                    self._put(None, [])
+                    self._try_to_flush()
                 return None
             self._settled[key] = state.settled
             return message
@@ -186,21 +186,25 @@ class AlertDesk:
             return []
         return [kept] if kept else []
 
-    def _put(self, message: Message | None, files: list[StoredFile]) -> None:
+    def _put(self, message: Message, files: list[StoredFile]) -> None:
         batch = Batch(
-            messages=[(message, self._sinks_of(message))] if message else (),
+            messages=[(message, self._sinks_of(message))],
             files=files,
             at_s=self._clock(),
             states=dict(self._unsaved),
         )
         self._unsaved.clear()
         self._held.append(batch)
+        if self._try_to_flush():
+            self._on_put()
+
+    def _try_to_flush(self) -> bool:
+        """Store what can be stored; return whether nothing is left."""
         try:
             self._flush()
         except LedgerError:
-            return
-        if message:
-            self._on_put()
+            return False
+        return True
 
     def _sinks_of(self, message: Message) -> list[str]:
         return [one.name for one in self._settings.sinks if one.takes(message.severity)]

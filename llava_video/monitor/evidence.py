@@ -175,7 +175,7 @@ class EvidenceStore:
             LedgerError: the spool cannot be written.
         """
         with self._guard:
-            going = outlived(self._files(), now_s, self._settings)
+            going = outlived(self.files(), now_s, self._settings)
             for one in going:
                 self._remove(one)
             self._forget_gone()
@@ -185,20 +185,21 @@ class EvidenceStore:
     @property
     def num_bytes(self) -> int:
         """Bytes of all that is kept."""
-        return sum(one.num_bytes for one in self._files())
+        return sum(one.num_bytes for one in self.files())
+
+    def files(self) -> list[StoredFile]:
+        """Return what is kept, oldest first."""
+        return [one for one in self._spool.files() if one.name not in self._gone]
 
     def _free_evidence(self) -> bool:
         freed_bytes = 0
         with self._guard:
             while freed_bytes < _FREED_BYTES:
-                going = first_to_go(self._files())
+                going = first_to_go(self.files())
                 if going is None:
                     break
                 freed_bytes += max(1, self._remove(going))
         return freed_bytes > 0
-
-    def _files(self) -> list[StoredFile]:
-        return [one for one in self._spool.files() if one.name not in self._gone]
 
     def _remove(self, one: StoredFile) -> int:
         """Remove a file; the list is told later, since a full disk takes no news."""

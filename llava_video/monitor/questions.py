@@ -23,6 +23,7 @@ from llava_video.monitor.settings import Rule
 from llava_video.options import Options
 from llava_video.values import Description
 
+_AMOUNTS: Final = {"fps", "num_frames", "max_frames", "sampling", "times"}
 _ASKED_OF_ALL: Final = ("max_new_tokens", "response_format")
 
 
@@ -32,7 +33,7 @@ class WindowFrames:
 
     Attributes:
         frames: (T, H, W, 3) uint8, RGB; T >= 1.
-        times_s: (T,) presentation times, s, ascending.
+        times_s: (T,) presentation times, s, ascending; the model is told them from the first on.
         start_s: where the window begins, wall clock, s since 1970.
         end_s: where it ends.
     """
@@ -78,7 +79,8 @@ def ask_window(
         guard: whether questions say that text in pictures is no instruction.
         quotes: what strangers wrote beside the pictures, by what it is: {"file name": …}; given to
             the model as quoted data, and screened.
-        **options: of every question, see `Options`; what is answered is the rules' business.
+        **options: of every question, see `Options`; what is answered is the rules' business. All
+            frames are shown, unless an option says how many.
 
     Returns:
         An observation for every rule: "failed" with the reason where its question has no answer.
@@ -91,7 +93,7 @@ def ask_window(
         if name in options:
             raise TypeError(f"unknown option {name!r}: the rules say what is answered")
     asked = _distinct(rules, guard=guard, quotes=dict(quotes or {}))
-    video = (window.frames, tuple(float(time_s) for time_s in window.times_s))
+    video, options = _shown(window, options)
     answers = list(
         ask_each(
             model.spec,
@@ -138,7 +140,7 @@ def describe_alert(
         LlavaVideoError: it cannot be answered.
     """
     words = prompt or (model.card.describe if model.card else "") or None
-    video = (window.frames, tuple(float(time_s) for time_s in window.times_s))
+    video, options = _shown(window, options)
     described = model.describe(video, words, **options)
     return printable(described.text), _warnings([described], {})
 
@@ -166,6 +168,15 @@ def reused(
         )
         for name, one in earlier.items()
     }
+
+
+def _shown(
+    window: WindowFrames, options: dict[str, Any]
+) -> tuple[tuple[npt.NDArray[np.uint8], tuple[float, ...]], dict[str, Any]]:
+    """Return the window as a video, and the options by which all of it is looked at."""
+    if not _AMOUNTS & options.keys():
+        options = {**options, "num_frames": len(window.frames)}
+    return (window.frames, tuple(float(time_s) for time_s in window.times_s)), options
 
 
 def _distinct(

@@ -60,6 +60,8 @@ CREATE TABLE counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWI
 _MESSAGE = "SELECT id, alert, kind, severity, body, m.seq FROM messages m "
 _NEEDED = "SELECT 1 FROM messages m JOIN waiting w ON w.seq = m.seq WHERE m.alert = files.alert"
 
+_LOG_PAGES: Final = 64
+
 # Makes room on a full disk; says whether there is some now.
 Free = Callable[[], bool]
 StateKey = tuple[str, str]
@@ -108,6 +110,8 @@ class Spool:
         with contextlib.ExitStack() as undo:
             self._lock = undo.enter_context(RunLock(self.folder))
             self._connection = open_writer(self._path, _SCHEMA, SCHEMA_VERSION, "FULL")
+            # The log takes this much of the disk beside the file; by SQLite's default, 4 MB.
+            self._connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             undo.pop_all()
 
     def __enter__(self) -> Self:
@@ -298,8 +302,17 @@ class Spool:
                     return change(run)
             except LedgerError as error:
                 # Without the guard: making room may want to read.
-                if not is_disk_full(error) or not self.free():
+                if not is_disk_full(error) or not (self._shrink_log() or self.free()):
                     raise
+
+    def _shrink_log(self) -> bool:
+        """Bring the log's pages into the file and give its room back; return whether it had any."""
+        log = self._path.with_name(f"{NAME}-wal")
+        with self._guard, contextlib.suppress(sqlite3.Error, OSError):
+            before = log.stat().st_size
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return log.stat().st_size < before
+        return False
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Callable[..., sqlite3.Cursor]]:

@@ -31,7 +31,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 def desk_of(spool: Spool, **more: Any) -> AlertDesk:
     settings = watch(*SINKS, retention={"reserve_bytes": 0, **more.pop("retention", {})})
-    return AlertDesk(spool, settings, clock=lambda: 1000.0, **more)
+    return AlertDesk(spool, settings, **{"clock": lambda: 1000.0, **more})
 
 
 def see(
@@ -175,11 +175,14 @@ def test_what_no_disk_has_room_for_is_held_and_stored_later_in_order(
 
 
 def test_tending_prunes_and_bounds(spool: Spool) -> None:
-    desk = desk_of(spool, retention={"days": 0.001, "most_waiting": 1})
+    now_s = [1000.0]
+    retention = {"days": 1, "most_waiting": 1}
+    desk = desk_of(spool, retention=retention, clock=lambda: now_s[0])
     rule = person()
     _, alert = see(desk, rule, RuleState(), said(5))
     assert alert is not None
     desk.update(alert.alert_id, description="A person.")
+    now_s[0] += 86_400.0
     desk.tend()
     facts = desk.facts()
     assert facts["updates dropped"] == 1
