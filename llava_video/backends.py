@@ -55,6 +55,7 @@ BACKENDS: dict[str, Backend] = {
         Backend("s3fs", "s3fs", "2025.3", "cloud", "s3:// addresses"),
         Backend("gcsfs", "gcsfs", "2025.3", "cloud", "gs:// addresses"),
         Backend("paho", "paho-mqtt", "2.0", "monitor", "alerts to MQTT brokers"),
+        Backend("prometheus_client", "prometheus-client", "0.20", "monitor", "a watch's /metrics"),
         Backend("pyarrow", "pyarrow", "20", "eval", "tables of benchmarks in Parquet files"),
         Backend("peft", "peft", "0.21", "train", "low-rank training (LoRA)"),
         Backend("deepspeed", "deepspeed", "0.17", "train", "training over many GPUs (ZeRO)"),
