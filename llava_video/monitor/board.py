@@ -71,6 +71,7 @@ class Board:
         self._jpegs: dict[str, tuple[int, bytes]] = {}
         self._alerts: tuple[int, list[Mapping[str, Any]]] = (-1, [])
         self._alerts_version = 0
+        self._last: dict[str, Any] | None = None
         self.is_ended = False
 
     @property
@@ -119,9 +120,10 @@ class Board:
             self._changed()
 
     def end(self) -> None:
-        """Note that the watch is over; who waits is let go."""
+        """Note that the watch is over: these facts are the last, and who waits is let go."""
+        last = {**self.facts(), "ended": True}
         with self._bell:
-            self.is_ended = True
+            self._last, self.is_ended = last, True
             self._changed()
 
     def wait(self, after: int, timeout_s: float) -> int:
@@ -136,7 +138,9 @@ class Board:
             return self._version
 
     def facts(self) -> dict[str, Any]:
-        """Return everything, as plain values."""
+        """Return everything, as plain values; after the end what was last."""
+        if self._last is not None:
+            return self._last
         statuses, depths = self._statuses(), self._depths()
         alerts = self._newest()
         with self._bell:
@@ -147,7 +151,7 @@ class Board:
         return {
             "at_s": self._clock(),
             "up_s": self._clock() - self._started_s,
-            "ended": self.is_ended,
+            "ended": False,
             "cameras": cameras,
             "alerts": alerts,
             **self._more(),

@@ -210,11 +210,11 @@ class _Handler(BaseHTTPRequestHandler):
             version = -1
             if self.command == "HEAD":
                 return
-            while not self.live.is_closed.is_set():
+            is_over = False
+            while not is_over:
                 version = self.live.board.wait(version, _MOST_S)
+                is_over = self.live.board.is_ended or self.live.is_closed.is_set()
                 self.wfile.write(b"retry: 1000\ndata: " + self._facts() + b"\n\n")
-                if self.live.board.is_ended:
-                    return
                 self.live.is_closed.wait(_LEAST_S)
         finally:
             self.live.viewers.release()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from llava_video.errors import LlavaVideoError
+from llava_video.errors import LedgerError, LlavaVideoError
 from llava_video.monitor.alerts import AlertDesk
 from llava_video.monitor.questions import WindowFrames
 
@@ -125,11 +125,15 @@ class UpdateWriter:
         self._tell(alert, text, "; ".join(warnings))
 
     def _tell(self, alert: ToTell, description: str = "", problem: str = "") -> None:
-        self._desk.update(
-            alert.alert_id,
-            description=description,
-            problem=problem,
-            frames=alert.frames,
-            times_s=alert.times_s,
-            with_clip=self._with_clip,
-        )
+        try:
+            self._desk.update(
+                alert.alert_id,
+                description=description,
+                problem=problem,
+                frames=alert.frames,
+                times_s=alert.times_s,
+                with_clip=self._with_clip,
+            )
+        except LedgerError as error:
+            # The spool fails, or a description came after the end: the next start tells of it.
+            _log.warning("alert %s was not told more of: %s", alert.alert_id, error)

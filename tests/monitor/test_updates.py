@@ -88,7 +88,7 @@ def test_who_puts_is_not_held_up_and_too_many_get_frames_alone(tmp_path: Path) -
     assert sum("too many" in one.get("problem", "") for one in told) in (3, 4)
 
 
-def test_the_end_waits_for_what_is_under_way_and_no_longer(tmp_path: Path) -> None:
+def test_the_end_waits_for_what_is_under_way_and_no_longer(tmp_path: Path, caplog) -> None:
     begun, go = threading.Event(), threading.Event()
 
     def hangs(window: WindowFrames) -> tuple[str, tuple[str, ...]]:
@@ -105,4 +105,9 @@ def test_the_end_waits_for_what_is_under_way_and_no_longer(tmp_path: Path) -> No
         assert time.monotonic() - started_s < 10
         problems = [one.get("problem", "") for one in updates_of(spool)]
         assert problems == ["the watch ended before it was described."] * 2
-        go.set()
+    go.set()  # the spool is closed: the next start tells of this one
+    writer._thread.join(10)
+    assert not writer._thread.is_alive()
+    assert "was not told more of" in caplog.text
+    with Spool(tmp_path) as spool:
+        assert [one.alert_id for one in spool.without_update()] == [alerts[0].alert_id]

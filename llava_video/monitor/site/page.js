@@ -105,6 +105,7 @@ function showSinks(sinks) {
 }
 
 function show(facts) {
+  isEnded = facts.ended;
   const state = byId("state");
   state.textContent = facts.ended ? "ended" : `live, ${clock(facts.at_s)}`;
   state.className = facts.ended ? "lost" : "";
@@ -115,10 +116,11 @@ function show(facts) {
   showSinks(facts.sinks || []);
 }
 
+let isEnded = false;
 const events = new EventSource("events");
 events.onmessage = (event) => show(JSON.parse(event.data));
 events.onerror = () => {
   const state = byId("state");
-  state.textContent = "no connection; trying again …";
+  state.textContent = isEnded ? "ended" : "no connection; trying again …";
   state.className = "lost";
 };
