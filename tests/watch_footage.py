@@ -23,6 +23,7 @@ from llava_video.world.bars import paint_index
 
 START_S = 1_750_000_000.0
 HEIGHT_PX, WIDTH_PX = 96, 160
+KINDS = ("object", "count", "colour", "sign", "moving")
 _LOW, _HIGH = 124, 132
 _MIDDLE = slice(HEIGHT_PX // 4, HEIGHT_PX * 3 // 4)
 
@@ -71,9 +72,10 @@ class Day:
         self.labels: list[Label] = []
         self.states = [(0, 0)]
         self.moving: set[int] = set()
-        at_s, state = 40, 0
+        at_s, state, kinds = 40, 0, list[str]()
         while at_s + 60 < seconds:
-            kind = dice.choice(("object", "count", "colour", "sign", "moving"))
+            kinds = kinds or dice.sample(KINDS, len(KINDS))
+            kind = kinds.pop()
             if kind == "moving":
                 self.moving |= set(range(at_s, at_s + 24))
             elif kind == "object":

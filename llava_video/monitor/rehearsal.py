@@ -14,7 +14,7 @@ from llava_video.monitor.feed import CameraFeed
 from llava_video.monitor.judge import Judge, Judged
 from llava_video.monitor.labels import Label
 from llava_video.monitor.questions import AskWindow
-from llava_video.monitor.rules import Decision, Observation
+from llava_video.monitor.rules import Decision, Observation, Why
 from llava_video.monitor.scoring import (
     THRESHOLDS,
     Alert,
@@ -28,6 +28,8 @@ from llava_video.monitor.trace import WhyTrace
 from llava_video.video.settings import StreamSettings
 from llava_video.video.stream import open_stream
 from llava_video.video.stream_events import Mark, StreamFrame
+
+_WORDS = {Why.REUSED: "answered no, as before"}
 
 # Opens a recording for its events, in order, until there are no more.
 Events = Callable[[str, StreamSettings], "EventSource"]
@@ -133,7 +135,8 @@ class Rehearsal:
         """Say in one line why a label was not told of: what its windows came to."""
         start_s, end_s = label.start_s + self.started_s, label.end_s + self.started_s + slack_s
         whys = Counter(
-            f"{one.why}{f' ({one.confidence:.0%})' if one.confidence is not None else ''}"
+            _WORDS.get(one.why, str(one.why))
+            + ("" if one.confidence is None else f" ({one.confidence:.0%})")
             for one in self.decisions
             if one.rule == label.rule
             and label.camera in ("", one.camera)

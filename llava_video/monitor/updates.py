@@ -72,6 +72,8 @@ class UpdateWriter:
         return self
 
     def __exit__(self, *raised: object) -> None:
+        if raised[0] is not None:  # who stops a watch for the second time waits for nothing
+            self._stop_s = 0.0
         self.close(keeps=False)
 
     @property
