@@ -5,7 +5,8 @@
 FEED holds encoded pictures, each behind its length (4 bytes, big endian). They are sent at 25 a
 second from number FIRST on, whether or not anybody looks, as a camera does. Each line of stdout is
 the number of a picture that was handed to a connection. Lines on stdin: "cut" ends all connections,
-"hush" and "speak" stop and go on sending. Knows nothing of the library that it tests.
+"hush" and "speak" stop and go on sending, "slow" sends ten times slower. Knows nothing of the
+library that it tests.
 """
 
 import struct
@@ -42,7 +43,7 @@ class Camera:
     def __init__(self, pieces, first):
         self.pieces, self.next = pieces, first
         self.source = None
-        self.is_hushed = False
+        self.is_hushed, self.slowness = False, 1
         self.begun = threading.Event()
 
     def configure(self, factory, media):
@@ -63,10 +64,10 @@ class Camera:
     def run(self):
         """Send one picture after the other, once somebody has looked."""
         self.begun.wait()
-        begun_s, num = time.monotonic(), 0
+        due_s = time.monotonic()
         while self.next < len(self.pieces):
-            num += 1
-            time.sleep(max(0.0, begun_s + num / RATE_HZ - time.monotonic()))
+            due_s += self.slowness / RATE_HZ
+            time.sleep(max(0.0, due_s - time.monotonic()))
             source = self.source
             if not self.is_hushed and source is not None:
                 buffer = Gst.Buffer.new_wrapped(self.pieces[self.next])
@@ -113,6 +114,7 @@ def obey(server, camera, loop):
     for line in sys.stdin:
         if line.strip() == "cut":
             GLib.idle_add(server.client_filter, lambda *_: GstRtspServer.RTSPFilterResult.REMOVE)
+        camera.slowness = 10 if line.strip() == "slow" else camera.slowness
         camera.is_hushed = {"hush": True, "speak": False}.get(line.strip(), camera.is_hushed)
     loop.quit()
 

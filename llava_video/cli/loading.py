@@ -20,12 +20,13 @@ def split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, A
     return model, {name: value for name, value in given.items() if name not in MODEL_NAMES}
 
 
-def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
+def load_model(console: Console, named: Mapping[str, Any], **more: Any) -> "LlavaVideo":
     """Load a model.
 
     Args:
         console: shows shards now, frames and tokens later.
         named: "model" and the keywords of `load`.
+        **more: keywords of `load` that no option names.
 
     Raises:
         LlavaVideoError: as `load`.
@@ -37,7 +38,9 @@ def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
     if keywords.get("quantize", "") is None:  # not asked for, which is not the API's None
         del keywords["quantize"]
     progress = console.progress
-    return load(named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords)
+    return load(
+        named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords, **more
+    )
 
 
 def quiet_downloads(console: Console) -> None:

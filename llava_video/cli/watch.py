@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 WATCH, REHEARSAL, BEFORE = "The watch", "A rehearsal", "Before anything starts"
 _INTERRUPTED = 130
 _FAULTY = 3
-_WITHOUT_WEIGHTS = ("device", "dtype", "attn")
+# Rows of a still camera's frames: about 100 pictures of a 7B model, thousands of a small one's.
+_KEPT_ROWS_BYTES = 2**28
 
 
 @command("watch")
@@ -122,8 +123,7 @@ def _watch(
     def note(camera: str, text: str) -> None:
         console.warn([text], about=camera) if camera else click.echo(text, err=True)
 
-    with load_model(console, named) as model, _stopping(console) as stop:
-        model.on_event = None  # bars of single requests say nothing here
+    with _loaded(console, named) as model, _stopping(console) as stop:
         summary = run_watch(
             settings, asker_of(model, settings, **_options(own)), own["out"], loop=loop,
             pace=own["pace"], page=page, stopping=stop, on_note=note,
@@ -157,8 +157,7 @@ def _rehearse(
     folder.mkdir(parents=True, exist_ok=True)
     started_s = time.perf_counter()
     with ExitStack() as undo:
-        model: LlavaVideo = undo.enter_context(load_model(console, named))
-        model.on_event = None
+        model: LlavaVideo = undo.enter_context(_loaded(console, named))
         trace = undo.enter_context(WhyTrace(folder, most_bytes=2**26, most_files=64))
         made = rehearse(
             settings, asker_of(model, settings, **_options(own)).ask, starts_at_s=starts_at_s,
@@ -179,6 +178,15 @@ def _rehearse(
     if slack_s is None:
         slack_s = max(camera.window_s for camera in settings.cameras)
     return _told(settings, made, labels, slack_s, own)
+
+
+def _loaded(console: Console, named: dict[str, Any]) -> "LlavaVideo":
+    """Load the model so that what a still camera shows again is not encoded again."""
+    from llava_video.engine.settings import EngineSettings
+
+    model = load_model(console, named, engine=EngineSettings(kept_rows_bytes=_KEPT_ROWS_BYTES))
+    model.on_event = None  # bars of single requests say nothing here
+    return model
 
 
 def _told(
@@ -220,8 +228,7 @@ def _check(
 
     is_fit = all(map(_show, check_watch(settings, os.environ, plan)))
     if own["with_probe"] and is_fit:
-        with load_model(console, named) as model:
-            model.on_event = None
+        with _loaded(console, named) as model:
             ask = asker_of(model, settings, **_options(own)).ask
             is_fit = all(map(_show, probe_watch(settings, os.environ, ask)))
     return 0 if is_fit else 1

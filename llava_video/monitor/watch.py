@@ -173,6 +173,7 @@ def run_watch(
     stopping: threading.Event | None = None,
     on_note: OnNote = lambda camera, text: None,
     terminal: TextIO | None = None,
+    clock: Callable[[], float] = time.time,
     open_streams: OpenStreams = _Group,
 ) -> WatchSummary:
     """Watch until every source is over, or somebody stops it.
@@ -189,6 +190,7 @@ def run_watch(
             dropped and traced.
         on_note: told of a camera's name ("" for the watch) and what befell it.
         terminal: of terminal sinks; None for standard output.
+        clock: wall clock, s since 1970, which evidence ages by.
         open_streams: opens the cameras; for tests.
 
     Raises:
@@ -206,7 +208,8 @@ def run_watch(
     }
     with contextlib.ExitStack() as undo:
         spool = undo.enter_context(Spool(folder))
-        running = _Watch(settings, asker, spool, loop, pace, stopping or threading.Event(), on_note)
+        stopping = stopping or threading.Event()
+        running = _Watch(settings, asker, spool, loop, pace, stopping, on_note, clock)
         undo.callback(running.trace.close)
         running.couriers = undo.enter_context(
             Couriers(spool, settings.sinks, environ, running.desk.evidence.folder, stream=terminal)
@@ -237,13 +240,14 @@ class _Watch:
         pace: Pace,
         stopping: threading.Event,
         on_note: OnNote,
+        clock: Callable[[], float],
     ) -> None:
         self.settings, self.spool, self.loop = settings, spool, loop
         self.stopping, self.on_note = stopping, on_note
         names = [camera.name for camera in settings.cameras]
         self.feeds = {camera.name: CameraFeed(camera) for camera in settings.cameras}
         self.queue = WindowQueue(names, loop.queue_windows, waits=pace == "fast")
-        self.desk = AlertDesk(spool, settings, on_put=self._on_put)
+        self.desk = AlertDesk(spool, settings, on_put=self._on_put, clock=clock)
         self.trace = WhyTrace(
             spool.folder, most_bytes=loop.trace_bytes, most_files=loop.trace_files
         )

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
+from llava_video.backends import require
 from llava_video.errors import LlavaVideoError
 from llava_video.video.settings import StreamSettings
 from llava_video.video.stream_address import stream_address
@@ -37,6 +38,7 @@ class Stream:
 
     Raises:
         SourceError: the address is of an unknown kind, or names a file that is not there.
+        BackendMissingError: without PyAV.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class Stream:
         process: StreamProcess | None = None,
     ) -> None:
         opened = stream_address(address, settings)
+        if process is None:
+            require("av")  # told here, not by a process that dies again and again
         self.name = opened.shown
         self._queue = StreamQueue(
             settings.queue_frames,
@@ -116,6 +120,7 @@ def open_stream(address: str | os.PathLike[str], settings: StreamSettings = _DEF
 
     Raises:
         SourceError: the address is of an unknown kind, or names a file that is not there.
+        BackendMissingError: without PyAV.
     """
     return Stream(address, settings)
 

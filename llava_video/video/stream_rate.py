@@ -2,8 +2,9 @@
 
 import math
 
-# A picture that comes a little early, by the rounding of its clock, is the one that was due.
-_EARLY_SHARE = 0.05
+# A picture that comes a little early, by the rounding of its clock, is the one that was due:
+# containers count in milliseconds, at the coarsest.
+_EARLY_SHARE, _EARLY_S = 0.01, 0.002
 
 
 class RateSampler:
@@ -19,6 +20,7 @@ class RateSampler:
 
     def __init__(self, fps: float | None) -> None:
         self._interval_s = 0.0 if fps is None else 1 / fps
+        self._early_s = min(self._interval_s / 2, max(_EARLY_SHARE * self._interval_s, _EARLY_S))
         self._due_s = -math.inf
 
     def takes(self, pts_s: float) -> bool:
@@ -29,11 +31,11 @@ class RateSampler:
         """
         if self._interval_s == 0:
             return True
-        if pts_s < self._due_s - _EARLY_SHARE * self._interval_s:
+        if pts_s < self._due_s - self._early_s:
             return False
         if not math.isfinite(self._due_s):
             self._due_s = pts_s
         # On a grid, so that the rate is kept whatever the pictures' own.
-        passed = math.floor((pts_s - self._due_s) / self._interval_s + _EARLY_SHARE)
+        passed = math.floor((pts_s - self._due_s + self._early_s) / self._interval_s)
         self._due_s += (max(0, passed) + 1) * self._interval_s
         return True

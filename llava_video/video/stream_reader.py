@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from llava_video.errors import (
     AccessRefusedError,
+    BackendMissingError,
     CapacityError,
     DecodeError,
     LlavaVideoError,
@@ -95,6 +96,8 @@ class StreamReader:
         """Read until the stream ends for good, or `stop`."""
         try:
             self._run()
+        except BackendMissingError as error:  # no processes on this system
+            self.error = error
         except Exception as cause:  # noqa: BLE001 - the border of a thread: nobody else would see it
             _log.exception("%s: reading it failed", self._address.shown)
             what = f"{self._address.shown}: reading it failed: {type(cause).__name__}."

@@ -7,6 +7,7 @@ queue.
 """
 
 import contextlib
+import gc
 import mmap
 import os
 import signal
@@ -140,6 +141,7 @@ class _Visit:
     def close(self) -> None:
         """Let the connection and the shared memory go."""
         self._connection.close()
+        gc.collect()  # PyAV's containers hold themselves: half a megabyte a connection
         self._slots = np.empty((0, 0, 0, 3), dtype=np.uint8)
         self._last = None
         self._let_ring_go()

@@ -39,8 +39,10 @@ class Encoder:
         return self._ask(window, rules)
 
 
-def rehearsed(model: LlavaVideo, day: Day, **more: object) -> tuple[Rehearsal, Encoder]:
-    settings = settings_of()
+def rehearsed(
+    model: LlavaVideo, day: Day, camera: dict[str, object] | None = None, **more: object
+) -> tuple[Rehearsal, Encoder]:
+    settings = settings_of(**(camera or {}))
     encoder = Encoder(asker_of(oracle_of(model), settings).ask)
     made = rehearse(
         settings, encoder, clock=time.perf_counter, events=lambda *_: Played(day.frames()),
@@ -77,6 +79,14 @@ def test_planted_events_are_all_told_and_nothing_else(tiny_model: LlavaVideo, tm
     assert encoder.num_made == before  # thresholds are tried without asking again
     assert set(points) == {"object", "count", "colour"}  # a text has no confidence
     assert [point.score.recall for point in points["object"]] == [1.0, 1.0]
+
+
+def test_a_gate_that_is_too_coarse_would_be_noticed(tiny_model: LlavaVideo) -> None:
+    day = Day(480, seed=3, every_s=30)
+    made, _ = rehearsed(tiny_model, day, {"gate": {"threshold": 9.0}})
+    total = made.scores(day.labels, SLACK_S)[""]
+    assert total.recall is not None
+    assert total.recall < 0.5
 
 
 def test_a_missed_label_says_what_its_windows_came_to(tiny_model: LlavaVideo) -> None:

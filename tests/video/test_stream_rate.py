@@ -33,6 +33,10 @@ def test_rounded_times_lose_no_picture() -> None:
     assert len(taken(30.0, [round(k * 1000 / 30) / 1000 for k in range(1000)])) == 1000
 
 
+def test_no_picture_is_taken_a_frame_too_early() -> None:
+    assert taken(1.0, [k / 25 for k in range(76)]) == [0.0, 1.0, 2.0, 3.0]
+
+
 def test_after_a_hole_the_first_picture_is_taken_and_none_is_made_up_for() -> None:
     assert taken(1.0, [0.0, 0.5, 1.0, 100.3, 100.5, 101.0, 102.0]) == [
         0.0,

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llava_video.errors import AccessRefusedError, CapacityError, DecodeError, SourceError
+from llava_video.errors import (
+    AccessRefusedError,
+    BackendMissingError,
+    CapacityError,
+    DecodeError,
+    SourceError,
+)
 from llava_video.video import stream_reader
 from llava_video.video.settings import StreamSettings
 from llava_video.video.stream_address import StreamAddress, stream_address
@@ -205,6 +211,12 @@ def test_a_process_that_cannot_be_started_is_an_outage() -> None:
     found, reader, _ = run([CapacityError("no room."), OPENED, frame(0.0)])
     assert found == ["unreachable", "opened", "0", "ended"]
     assert reader.error is None
+
+
+def test_a_system_without_processes_ends_it() -> None:
+    found, reader, process = run([BackendMissingError("needs a Unix system.", "WSL.")])
+    assert (found, process.num_opened) == (["ended"], 1)
+    assert isinstance(reader.error, BackendMissingError)
 
 
 def test_nobody_foresaw_it(caplog) -> None:

@@ -71,7 +71,7 @@ class Parent:
 
 @pytest.fixture
 def parent(tmp_path: Path) -> Iterator[Callable[..., Parent]]:
-    path, made = synthetic.write_video(tmp_path / "a.mp4", 48), []
+    path, made = synthetic.write_video(tmp_path / "a.mp4", 24), []
 
     def make(**changes: Any) -> Parent:
         made.append(Parent(path, StreamSettings(**changes)))
@@ -88,9 +88,9 @@ def frames(messages: list[Any]) -> list[Any]:
 
 def test_a_recording_read_fast_waits_for_room_and_drops_nothing(parent) -> None:
     found = parent(pace="fast", fps=None).until_end(lambda _: True)
-    assert [round(values["pts_s"] * 30) for values in frames(found)] == list(range(48))
+    assert [round(values["pts_s"] * 30) for values in frames(found)] == list(range(24))
     assert found[-1]["why"] == "end"
-    assert found[-1]["decoded"] == 48
+    assert found[-1]["decoded"] == 24
     assert found[-1]["unroomed"] == 0
 
 
@@ -98,14 +98,14 @@ def test_a_live_stream_waits_for_nobody_and_counts(parent, monkeypatch) -> None:
     monkeypatch.setattr(stream_worker, "_ROOM_S", 0.01)
     found = parent(pace="real", fps=None).until_end(lambda _: False)
     assert len(frames(found)) == 4  # as many as there are slots
-    assert found[-1]["unroomed"] == 44
-    assert found[-1]["decoded"] == 48
+    assert found[-1]["unroomed"] == 20
+    assert found[-1]["decoded"] == 24
 
 
 def test_the_rate_is_kept_and_the_rest_are_signs_of_life(parent) -> None:
     found = parent(pace="real", fps=2.0).until_end(lambda _: True)
-    assert [round(values["pts_s"], 2) for values in frames(found)] == [0.0, 0.5, 1.0, 1.5]
-    assert found[-1]["decoded"] == 48
+    assert [round(values["pts_s"], 2) for values in frames(found)] == [0.0, 0.5]
+    assert found[-1]["decoded"] == 24
     assert {values["is"] for values in found} == {"opened", "size", "frame", "pulse", "ended"}
 
 
