@@ -25,6 +25,8 @@ from llava_video.monitor.rules import Observation, RuleState, decide
 from llava_video.monitor.spool import Spool
 
 NUM_KILLS, NUM_WINDOWS = 50, 900
+# A watch that is to be killed sees no more, so that however fast it is there is something left.
+MOST_WINDOWS = NUM_WINDOWS // NUM_KILLS - 2
 FRAME = np.zeros((48, 64, 3), np.uint8)
 RULE = person()
 
@@ -63,7 +65,8 @@ def run(folder: Path, port: int, *, to_the_end: bool) -> None:
         state = desk.state(RULE, "gate")
         with Couriers(spool, settings.sinks, {"K": "k"}, desk.evidence.folder) as running:
             couriers.append(running)
-            for number in range(first, NUM_WINDOWS):
+            last = NUM_WINDOWS if to_the_end else min(NUM_WINDOWS, first + MOST_WINDOWS)
+            for number in range(first, last):
                 if number >= begun.stat().st_size:
                     log.write(b".")
                 state, decision = decide(RULE, "gate", state, window(number))
@@ -72,7 +75,7 @@ def run(folder: Path, port: int, *, to_the_end: bool) -> None:
                     desk.update(message.alert_id, description="Somebody.")
                 if number % 50 == 0:
                     desk.tend()
-            while to_the_end and spool.num_waiting():
+            while not to_the_end or spool.num_waiting():
                 time.sleep(0.01)
 
 
@@ -106,7 +109,7 @@ def wait(dice: random.Random, begun: Path) -> None:
     if dice.random() < 0.3:
         time.sleep(dice.uniform(0.0, 0.05))
         return
-    most = dice.randrange(2 * NUM_WINDOWS // NUM_KILLS)
+    most = dice.randrange(MOST_WINDOWS)
     size = begun.stat().st_size if begun.exists() else 0
     for _ in range(2000):
         if begun.exists() and begun.stat().st_size >= min(size + most, NUM_WINDOWS):

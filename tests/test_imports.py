@@ -94,3 +94,8 @@ def test_package_data_is_there():
 def test_importing_the_main_module_runs_nothing():
     # A spawned worker process imports __main__ again under another name.
     assert "llava_video" in loaded_by("import llava_video.__main__")
+
+
+def test_alerts_are_told_and_scored_without_torch():
+    code = "import llava_video.monitor.alerts, llava_video.monitor.delivery"
+    assert not loaded_by(f"{code}, llava_video.monitor.scoring") & {"torch", "transformers", "av"}

@@ -6,6 +6,7 @@ stored even on the room that was held back is kept in memory and stored as soon 
 no model.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,8 @@ from llava_video.monitor.settings import Rule, WatchSettings
 from llava_video.monitor.spool import Batch, Spool, StateKey
 
 _DAY_S: Final = 86_400.0
+
+_log = logging.getLogger(__name__)
 
 Frames = npt.NDArray[np.uint8]
 
@@ -113,6 +116,7 @@ class AlertDesk:
         *,
         description: str = "",
         problem: str = "",
+        warnings: Sequence[str] = (),
         frames: Frames | None = None,
         times_s: Sequence[float] = (),
         with_clip: bool = False,
@@ -123,6 +127,7 @@ class AlertDesk:
             alert_id: which.
             description: what the model says.
             problem: why there is no description.
+            warnings: what the reader should know of it, such as text that instructs.
             frames: (N, H, W, 3) uint8, RGB; None without.
             times_s: their wall-clock times, s.
             with_clip: whether the frames are kept as a video too.
@@ -131,7 +136,7 @@ class AlertDesk:
             What is told; None where the alert is not known.
         """
         with self._guard:
-            alert = self._spool.message(f"{alert_id}-alert")
+            alert = self._alert(alert_id)
             if alert is None:
                 return None
             files: list[StoredFile] = []
@@ -142,7 +147,9 @@ class AlertDesk:
                     files += self._kept(
                         lambda: self.evidence.clip(alert_id, frames, times_s, now_s)
                     )
-            message = update_message(alert, description=description, files=files, problem=problem)
+            message = update_message(
+                alert, description=description, files=files, problem=problem, warnings=warnings
+            )
             self._put(message, files)
             return message
 
@@ -178,11 +185,17 @@ class AlertDesk:
             **self._spool.counts(),
         }
 
+    def _alert(self, alert_id: str) -> Message | None:
+        held = (message for batch in self._held for message, _ in batch.messages)
+        own_id = f"{alert_id}-alert"
+        return self._spool.message(own_id) or next((m for m in held if m.id == own_id), None)
+
     def _kept(self, keep: Callable[[], Any]) -> list[StoredFile]:
         """Keep evidence; an alert goes out without it where it cannot be kept."""
         try:
             kept = keep()
-        except (OSError, LlavaVideoError):
+        except (OSError, LlavaVideoError) as error:
+            _log.warning("a picture of an alert cannot be kept: %s", error)
             return []
         return [kept] if kept else []
 

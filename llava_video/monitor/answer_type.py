@@ -4,13 +4,17 @@ An answer is decoded under a constraint, or chosen among a few, so it always par
 chosen among a few has a confidence. Knows no model.
 """
 
+import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from llava_video.backends import require
 from llava_video.config import check, setting
 from llava_video.errors import ConfigError
+from llava_video.monitor.instructions import printable
 
 Kind = Literal["yes_no", "choice", "number", "text", "json"]
 
@@ -48,6 +52,8 @@ class AnswerType:
                 "a schema belongs to type: json, which needs one.",
             )
         self._check_limits()
+        if self.schema is not None:
+            _check_schema(self.schema)
 
     def _check_choices(self) -> None:
         if bool(self.choices) != (self.type == "choice"):
@@ -65,6 +71,11 @@ class AnswerType:
         if self.type != "number" and (self.at_least, self.at_most) != (None, None):
             raise ConfigError(
                 f"an answer of type {self.type!r} has limits.", "limits belong to type: number."
+            )
+        if not all(x is None or math.isfinite(x) for x in (self.at_least, self.at_most)):
+            raise ConfigError(
+                f"at_least = {self.at_least}, at_most = {self.at_most}.",
+                "finite numbers, or leave them out.",
             )
         low, high = self.limits
         if low > high:
@@ -143,6 +154,21 @@ class AnswerType:
             if plain_text(choice) == plain_text(parsed):
                 return choice
         raise ValueError(f"{parsed[:60]!r} is none of {list(allowed)}")
+
+
+def _check_schema(schema: Mapping[str, Any]) -> None:
+    """Refuse a schema that no answer could be held to."""
+    matcher = require("llguidance").LLMatcher
+    try:
+        text = json.dumps(dict(schema))
+    except (TypeError, ValueError) as cause:
+        raise ConfigError(f"the schema is no JSON: {cause}.", "plain JSON values.") from cause
+    problem = matcher.validate_grammar(matcher.grammar_from_json_schema(text))
+    if problem:
+        raise ConfigError(
+            f"the schema cannot be followed: {printable(problem)}.",
+            "leave out the keyword it names, or ask for less.",
+        )
 
 
 def plain_text(text: str) -> str:

@@ -6,6 +6,7 @@ every answer would, is refused. Texts are compared in one case and with single b
 state: what `changed` compares with is the rules' business.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -64,11 +65,17 @@ class Condition:
             )
         if self.contains is not None and not plain_text(self.contains):
             raise ConfigError("contains is empty, which every text has.", "name words.")
+        if any(x is not None and not math.isfinite(x) for x in map(self._number, _ORDER)):
+            raise ConfigError("a condition compares with no finite number.", "name a number.")
         if self.changed_from is not None and same(self.changed_from, self.changed_to):
             raise ConfigError(
                 f"changed_from and changed_to are both {self.changed_to!r}.",
                 "a change is from one answer to another.",
             )
+
+    def _number(self, name: str) -> float | None:
+        number: float | None = getattr(self, name)
+        return number
 
     @property
     def compares(self) -> tuple[str, ...]:
@@ -148,10 +155,11 @@ class Condition:
     def _refuse_all_or_none(self, answer: AnswerType) -> None:
         """Refuse what does not tell one answer of a closed set from another."""
         form = answer.response_format
-        if not isinstance(form, list) or self.is_change:
+        if not isinstance(form, list):
             return
-        met = [self.holds(answer.value_of(one)) for one in form]
-        if all(met) or not any(met):
+        values = [answer.value_of(one) for one in form]
+        met = [self.holds(one) and self.takes_change(self.changed_from, one) for one in values]
+        if not any(met) or (all(met) and not self.is_change):
             raise ConfigError(
                 f"{'every answer meets' if all(met) else 'no answer meets'} the condition "
                 f"{', '.join(self.compares) or 'any_of'}.",

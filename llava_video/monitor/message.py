@@ -87,7 +87,12 @@ def end_message(rule: Rule, decision: Decision) -> Message:
 
 
 def update_message(
-    alert: Message, *, description: str, files: Sequence[StoredFile], problem: str = ""
+    alert: Message,
+    *,
+    description: str,
+    files: Sequence[StoredFile],
+    problem: str = "",
+    warnings: Sequence[str] = (),
 ) -> Message:
     """Return what is told when an alert's description and evidence are there.
 
@@ -96,11 +101,12 @@ def update_message(
         description: what the model says; strangers' words may be in it.
         files: what was kept since.
         problem: why there is no description; "" where there is one.
+        warnings: what the reader should know of the description.
     """
     told = alert.facts
     names = ("camera", "rule", "severity", "at", "at_s", "number")
     facts = {name: told[name] for name in names} | {"description": description}
-    facts["files"] = _files(files)
+    facts |= {"warnings": list(warnings), "files": _files(files)}
     if problem:
         facts["problem"] = problem
     return _message(alert.severity, alert.alert_id, "update", facts)

@@ -13,6 +13,7 @@ from llava_video.errors import ConfigError
 
 NAME: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _BEFORE_AT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(.*)@", re.S)
+_SECRETS: Final = ("secret", "password", "token")
 _PORT_AND_PATH = re.compile(r"\d+/")
 
 
@@ -54,7 +55,12 @@ def refuse_written_out(values: Any, place: str = "") -> None:
     Raises:
         ConfigError: the place of the first one, never the password.
     """
-    for where, text in _texts(values, place):
+    for where, text in _values(values, place):
+        name = where.rpartition(".")[2].partition("[")[0]
+        if name in _SECRETS and text and not NAME.fullmatch(str(text)):
+            raise ConfigError(f"{where} is written out.", f"{name}: ${{NAME}}, and export NAME.")
+        if not isinstance(text, str):
+            continue
         user = _BEFORE_AT.search(text)
         password = user[1].partition(":")[2] if user else ""
         if password and not NAME.fullmatch(password) and not _PORT_AND_PATH.match(password):
@@ -64,12 +70,12 @@ def refuse_written_out(values: Any, place: str = "") -> None:
             )
 
 
-def _texts(values: Any, place: str) -> Iterator[tuple[str, str]]:
-    if isinstance(values, str):
-        yield place, values
-    elif isinstance(values, Mapping):
+def _values(values: Any, place: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(values, Mapping):
         for name, inner in values.items():
-            yield from _texts(inner, f"{place}.{name}" if place else str(name))
+            yield from _values(inner, f"{place}.{name}" if place else str(name))
     elif isinstance(values, list | tuple):
         for number, inner in enumerate(values):
-            yield from _texts(inner, f"{place}[{number}]")
+            yield from _values(inner, f"{place}[{number}]")
+    else:
+        yield place, values

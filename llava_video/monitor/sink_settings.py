@@ -92,6 +92,8 @@ class SinkSettings:
                 f"the secret of sink {self.name!r} stands in the file.",
                 "secret: ${NAME}, and export NAME.",
             )
+        if self.kind == "mqtt" and self.secret and not self.user:
+            raise ConfigError(f"sink {self.name!r} has a password and no user.", "user: …")
         if self.kind == "command" and not all(self.command):
             raise ConfigError(f"the command of sink {self.name!r} has an empty word.")
 

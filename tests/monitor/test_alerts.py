@@ -163,9 +163,12 @@ def test_what_no_disk_has_room_for_is_held_and_stored_later_in_order(
     state, ids = RuleState(), []
     for at_s, word in enumerate(["yes", "no", "yes", "no"]):
         state, message = see(desk, rule, state, said(at_s, word))
-        ids += [message.id] if message else []
+        if message:
+            told = desk.update(message.alert_id, description="Somebody.")
+            assert told is not None
+            ids += [message.id, told.id]
     desk.tend()
-    assert (desk.num_held, desk.facts()["held"], woken) == (2, 2, [])
+    assert (desk.num_held, desk.facts()["held"], woken) == (4, 4, [])
     is_full[0] = False
     desk.tend()
     assert desk.num_held == 0

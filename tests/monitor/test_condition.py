@@ -89,7 +89,9 @@ def test_parts_and_sameness() -> None:
         ({"contains": "  "}, "every text has"),
         ({"changed_from": "a", "changed_to": "A"}, "from one answer to another"),
         ({"any_of": (Condition(changed=True),)}, "inside any_of"),
-        ({"at_least": float("nan"), "at_most": "x"}, "at_most"),
+        ({"at_least": 1, "at_most": "x"}, "at_most = 'x'"),
+        ({"at_least": float("nan")}, "no finite number"),
+        ({"below": float("inf")}, "no finite number"),
     ],
 )
 def test_what_means_nothing_is_refused(wrong: dict[str, Any], message: str) -> None:
@@ -121,6 +123,8 @@ def test_what_means_nothing_is_refused(wrong: dict[str, Any], message: str) -> N
         ({"one_of": ("open", "closed")}, CHOICE, "every answer meets"),
         ({"equals": "open", "not_equals": "OPEN"}, CHOICE, "no answer meets"),
         ({"above": 3, "below": 4}, NUMBER, "no answer meets"),
+        ({"changed_to": 3, "at_least": 5}, NUMBER, "no answer meets"),
+        ({"changed": True, "equals": "open", "not_equals": "open"}, CHOICE, "no answer meets"),
         ({"any_of": ({"at_least": 99},)}, NUMBER, "no number meets"),
         ({"field": "m", "equals": 1}, JSON, "no 'm'.*cars, n"),
         ({"field": "cars.0.size", "equals": 1}, JSON, "no 'size'.*colour"),

@@ -55,7 +55,10 @@ def test_an_update_and_an_end_are_of_the_same_alert() -> None:
         n: alert.facts[n] for n in ("rule", "camera", "at", "number")
     }
     assert "problem" not in update.facts
-    failed = update_message(alert, description="", files=[], problem="no memory")
+    failed = update_message(
+        alert, description="", files=[], problem="no memory", warnings=["careful"]
+    )
+    assert failed.facts["warnings"] == ["careful"]
     assert failed.facts["problem"] == "no memory"
     end = end_message(rule, decisions[1])
     assert (end.id, end.facts["why"]) == (f"{alert.alert_id}-end", "ended")

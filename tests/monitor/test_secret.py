@@ -45,6 +45,15 @@ def test_a_password_is_refused_by_its_place_alone(address: str) -> None:
         assert secret not in str(caught.value).replace("@host/", "")
 
 
+@pytest.mark.parametrize("secret", ["hunter2", 482915, "x${P}", ["hunter2"], 3.25])
+def test_a_secret_is_refused_by_its_place_alone(secret: object) -> None:
+    values = {"sinks": [{"name": "a", "secret": secret}]}
+    with pytest.raises(ConfigError, match=r"sinks\[0\]\.secret.* is written out") as caught:
+        refuse_written_out(values)
+    for part in (str(secret).strip("[']"), "hunter"):
+        assert part not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "address",
     ["rtsp://me:${P}@host/1", "rtsp://me@host/1", "http://host:8080/a@b", "a@b", "${P}", "x:y@z"],

@@ -1,9 +1,13 @@
 """A rules file is read whole, and everything that is wrong with it is told before it runs."""
 
+import contextlib
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from monitor_cases import PERSON, person, watch
 
 from llava_video.config import to_mapping, to_yaml
@@ -152,3 +156,38 @@ def test_every_field_is_documented() -> None:
 
 def test_sinks_may_be_missing() -> None:
     assert watch().sinks == ()
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 99) | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=4,
+)
+
+
+def places(values: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the place of everything in nested values."""
+    if isinstance(values, dict | list):
+        items = values.items() if isinstance(values, dict) else enumerate(values)
+        inner = [one for key, value in items for one in places(value, (*place, key))]
+        return [place, *inner] if place else inner
+    return [place]
+
+
+@pytest.fixture(scope="module")
+def example(project: Path) -> dict[str, Any]:
+    return to_mapping(read_rules(project / "configs" / "watch.yaml"))
+
+
+@given(st.data())
+def test_whatever_stands_there_is_read_or_refused(
+    example: dict[str, Any], data: st.DataObject
+) -> None:
+    values = copy.deepcopy(example)
+    *outer, last = data.draw(st.sampled_from(places(values)))
+    holder = values
+    for key in outer:
+        holder = holder[key]
+    holder[last] = data.draw(ANYTHING)
+    with contextlib.suppress(ConfigError):
+        rules_of(values)

@@ -36,6 +36,7 @@ def test_a_sink_of_each_kind(values: dict[str, Any]) -> None:
         ({**HOOK, "secret": ""}, "lacks secret"),
         ({**HOOK, "address": "ftp://h"}, "does not begin with http://"),
         ({**HOOK, "topic": "t"}, "takes no topic"),
+        ({**BROKER, "secret": "${S}"}, "a password and no user"),
         ({**BROKER, "topic": ""}, "lacks topic"),
         ({**BROKER, "address": "https://h"}, "does not begin with mqtt://"),
         ({**BROKER, "address": "mqtt://me@h"}, "has a user"),
