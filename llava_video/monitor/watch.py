@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, TextIO
 
 from llava_video.api import LlavaVideo
-from llava_video.errors import LlavaVideoError
 from llava_video.monitor.alerts import AlertDesk
 from llava_video.monitor.board import Board
+from llava_video.monitor.camera_streams import CameraStreams, OpenStreams, Streams
 from llava_video.monitor.delivery import Couriers
 from llava_video.monitor.feed import CameraFeed
 from llava_video.monitor.judge import Judge, Judged, frames_of
@@ -35,8 +35,7 @@ from llava_video.monitor.trace import WhyTrace
 from llava_video.monitor.updates import Describe, ToTell, UpdateWriter
 from llava_video.monitor.window_queue import Waiting, WindowQueue
 from llava_video.video.settings import StreamSettings
-from llava_video.video.stream import StreamGroup
-from llava_video.video.stream_events import Mark, StreamFrame, StreamStatus
+from llava_video.video.stream_events import Mark, StreamFrame
 
 Pace = Literal["real", "fast", "follow"]
 OnNote = Callable[[str, str], None]
@@ -47,34 +46,6 @@ _LOOK_S = 0.2
 _PAGE_MESSAGES = 60
 _FACTS_S = 1.0
 _DEFAULT = LoopSettings()
-
-
-class Streams(Protocol):
-    """What a watch takes events from; `StreamGroup` is one."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no event will come."""
-        ...
-
-    def next(self, timeout_s: float | None = None) -> tuple[str, StreamFrame | Mark] | None:
-        """Return the next event and whose it is; None when none came in time."""
-        ...
-
-    def statuses(self) -> Mapping[str, StreamStatus]:
-        """Say where each stands."""
-        ...
-
-    def errors(self) -> Mapping[str, LlavaVideoError]:
-        """Return why streams ended, of those that ended with an error."""
-        ...
-
-    def close(self) -> None:
-        """End all of them."""
-        ...
-
-
-OpenStreams = Callable[[Mapping[str, tuple[str, StreamSettings]]], Streams]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,25 +95,6 @@ class _Counts:
     alerts: int = 0
 
 
-class _Group:
-    """`StreamGroup` as `Streams`."""
-
-    def __init__(self, streams: Mapping[str, tuple[str, StreamSettings]]) -> None:
-        self._group = StreamGroup(streams)
-        self.next, self.close = self._group.next, self._group.close
-
-    @property
-    def is_over(self) -> bool:
-        return self._group.is_over
-
-    def statuses(self) -> Mapping[str, StreamStatus]:
-        return {name: stream.status() for name, stream in self._group.streams.items()}
-
-    def errors(self) -> Mapping[str, LlavaVideoError]:
-        found = {name: stream.error for name, stream in self._group.streams.items()}
-        return {name: error for name, error in found.items() if error is not None}
-
-
 def asker_of(model: LlavaVideo, settings: WatchSettings, **options: Any) -> Asker:
     """Return a model as what answers a watch.
 
@@ -174,7 +126,7 @@ def run_watch(
     on_note: OnNote = lambda camera, text: None,
     terminal: TextIO | None = None,
     clock: Callable[[], float] = time.time,
-    open_streams: OpenStreams = _Group,
+    open_streams: OpenStreams = CameraStreams,
 ) -> WatchSummary:
     """Watch until every source is over, or somebody stops it.
 
