@@ -124,6 +124,7 @@ def _watch(
         console.warn([text], about=camera) if camera else click.echo(text, err=True)
 
     with _loaded(console, named) as model, _stopping(console) as stop:
+        _warn_of_guard(console, model, settings)
         summary = run_watch(
             settings, asker_of(model, settings, **_options(own)), own["out"], loop=loop,
             pace=own["pace"], page=page, stopping=stop, on_note=note,
@@ -153,11 +154,14 @@ def _rehearse(
     elif own["with_curve"]:
         raise ConfigError("--curve without --labels.", "--labels day.csv")
     starts_at_s = None if own["starts_at"] is None else _moment(own["starts_at"])
-    folder = Path(own["out"])
+    folder = Path(own["out"]) / "rehearsal"  # beside the trace of a watch, not in it
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.glob("why*.jsonl"):
+        earlier.unlink()
     started_s = time.perf_counter()
     with ExitStack() as undo:
         model: LlavaVideo = undo.enter_context(_loaded(console, named))
+        _warn_of_guard(console, model, settings)
         trace = undo.enter_context(WhyTrace(folder, most_bytes=2**26, most_files=64))
         made = rehearse(
             settings, asker_of(model, settings, **_options(own)).ask, starts_at_s=starts_at_s,
@@ -271,6 +275,11 @@ def _warn_of_others(console: Console, page: str) -> None:
         console.warn(
             [f"the page on {host} has no password: whoever reaches it sees cameras and alerts."]
         )
+
+
+def _warn_of_guard(console: Console, model: "LlavaVideo", settings: "WatchSettings") -> None:
+    if model.card is not None and settings.guard:
+        console.warn([f"{model.card.name} was taught its own questions alone: guard: false"])
 
 
 @contextmanager

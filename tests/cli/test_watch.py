@@ -77,12 +77,15 @@ def test_a_rehearsal(run, rules: Path, oracle: LlavaVideo, day: Path, tmp_path: 
     assert row.split()[1:5] == ["100.0%", "100.0%", "1", "0"]
     assert "best" in outcome.out
     assert not (tmp_path / "alerts.jsonl").exists()  # nobody was told
+    why = tmp_path / "out" / "rehearsal" / "why.jsonl"
+    num_lines = len(why.read_text().splitlines())
 
     labels.write_text("start,end,rule\n12,20,object\n25,27,object\n")
     outcome = run(*replay, "--labels", labels, "--slack", "0")
     assert outcome.status == 3
     assert "missed  object 25-27 s: answered no, as before (100%)" in outcome.out
     assert run(*replay, "--labels", labels, "--least", "0.5").status == 0
+    assert len(why.read_text().splitlines()) == num_lines  # each rehearsal begins its own
 
     outcome = run(*replay, "--starts-at", "2026-01-31T20:00:00")
     assert outcome.status == 0
