@@ -57,6 +57,7 @@ BACKENDS: dict[str, Backend] = {
         Backend("paho", "paho-mqtt", "2.0", "monitor", "alerts to MQTT brokers"),
         Backend("ray", "ray", "2.49", "archive", "archives on the machines of a cluster"),
         Backend("pynvml", "nvidia-ml-py", "12", "archive", "how busy a GPU's driver says it is"),
+        Backend("prometheus_client", "prometheus-client", "0.20", "monitor", "a watch's /metrics"),
         Backend("pyarrow", "pyarrow", "20", "eval", "tables of benchmarks in Parquet files"),
         Backend("peft", "peft", "0.21", "train", "low-rank training (LoRA)"),
         Backend("deepspeed", "deepspeed", "0.17", "train", "training over many GPUs (ZeRO)"),

@@ -38,6 +38,8 @@ _COSTS = {
     "fsspec": "Without it s3:// and gs:// addresses are not read.",
     "s3fs": "Without it s3:// addresses are not read.",
     "gcsfs": "Without it gs:// addresses are not read.",
+    "paho": "Without it alerts are not sent to MQTT brokers; the other sinks work.",
+    "prometheus_client": "Without it a watch's page has no /metrics.",
     "pyarrow": "Without it `eval` reads no Parquet files; JSON, CSV and TSV are read.",
     "peft": "Without it stages train whole weights only, no low-rank changes (LoRA).",
     "deepspeed": "Without it a stage that names a DeepSpeed file is refused.",

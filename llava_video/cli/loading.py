@@ -29,13 +29,14 @@ def split_options(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, A
     return model, {name: value for name, value in given.items() if name not in MODEL_NAMES}
 
 
-def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
+def load_model(console: Console, named: Mapping[str, Any], **more: Any) -> "LlavaVideo":
     """Load a model.
 
     Args:
         console: shows shards now, frames and tokens later.
         named: "model" and the keywords of `load`, or of a server; "max_running" for how many
             requests it is given at once.
+        **more: keywords of `load` that no option names; a server has no use for them.
 
     Raises:
         LlavaVideoError: as `load` and `connect`; options that belong to another engine.
@@ -48,7 +49,9 @@ def load_model(console: Console, named: Mapping[str, Any]) -> "LlavaVideo":
 
     keywords = load_keywords(named)
     progress = console.progress
-    return load(named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords)
+    return load(
+        named["model"], on_event=progress.on_event, on_shard=progress.on_shard, **keywords, **more
+    )
 
 
 def load_keywords(named: Mapping[str, Any]) -> dict[str, Any]:

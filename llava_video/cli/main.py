@@ -31,6 +31,7 @@ COMMANDS = {
     "eval": "Ask a benchmark's questions and score the answers.",
     "train": "Train stages, or check their data.",
     "archive": "Caption or question many videos, each exactly once.",
+    "watch": "Ask questions of cameras around the clock, and raise alerts.",
     "search": "Find what an archive's captions and answers say.",
     "replay": "Run a row of an archive again and say where it differs.",
     "world": "Write clips of a small world whose truth is known.",

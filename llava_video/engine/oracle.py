@@ -11,6 +11,8 @@ they stand in the prompt, the last one counting, in any case:
     last index              the last one                         5              integer
     is index N shown        whether N is among them              yes            boolean
     when is index N shown   time of the first such frame, s      1.50 or never  number or null
+    bits A to B             those of the last index, a number    2              integer
+    is bit A set            whether it is, in the last index     yes            boolean
     anything else           one sentence with all of it                         string
 
 With choices the answer is the choice that says the same, whatever its case, or the letter of the
@@ -46,7 +48,8 @@ from llava_video.world.bars import read_index
 _QUESTION = re.compile(
     r"(?P<indices>which\s+indices)|(?P<count>how\s+many\s+frames)|(?P<first>first\s+index)"
     r"|(?P<last>last\s+index)|when\s+is\s+index\s+(?P<when>\d+)\s+shown"
-    r"|is\s+index\s+(?P<shown>\d+)\s+shown",
+    r"|is\s+index\s+(?P<shown>\d+)\s+shown"
+    r"|bits\s+(?P<bits>\d\s+to\s+\d)|is\s+bit\s+(?P<bit>\d)\s+set",
     re.IGNORECASE,
 )
 
@@ -84,6 +87,10 @@ class _Seen:
             return next(
                 (s for i, s in zip(self.idxs, self.times_s, strict=True) if i == wanted), None
             )
+        if kind in ("bits", "bit"):
+            low, *high = map(int, re.findall(r"\d", found[kind]))
+            last = self.idxs[-1] if self.idxs else 0
+            return _bits(last, low, high[0]) if high else bool(last >> low & 1)
         return self.facts()[kind]
 
     def describe(self) -> str:
@@ -182,6 +189,11 @@ class OracleEngine:
         pieces += [stop.push(stream.finish()), stop.finish()]
         reason: FinishReason = "stop" if stop.stopped or len(kept) == len(ids) else "length"
         return tuple(kept), reason, [piece for piece in pieces if piece]
+
+
+def _bits(idx: int, low: int, high: int) -> int:
+    """Return the number that the bits from `low` up to `high`, itself included, are."""
+    return idx >> low & (1 << (high - low + 1)) - 1
 
 
 def _look(request: Request) -> Generator[Event, None, _Seen | None]:

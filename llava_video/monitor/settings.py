@@ -8,7 +8,7 @@ not set. Opens no camera and no sink.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import yaml
 
@@ -16,6 +16,7 @@ from llava_video.config import check, from_mapping, read_values, setting
 from llava_video.errors import ConfigError
 from llava_video.monitor.answer_type import AnswerType
 from llava_video.monitor.condition import Condition
+from llava_video.monitor.scene_settings import GateSettings
 from llava_video.monitor.schedule import Span, check_zone
 from llava_video.monitor.secret import filled, names_in, refuse_written_out
 from llava_video.monitor.sink_settings import Severity, SinkSettings
@@ -37,6 +38,11 @@ class CameraSettings:
     window_s: float = setting(8.0, "Length of what is asked about at once.", unit="s", above=0)
     step_s: float = setting(
         4.0, "From one window to the next; shorter than a window, they overlap.", unit="s", above=0
+    )
+    transport: Literal["tcp", "udp"] = setting("tcp", "What RTSP brings pictures by.")
+    gate: GateSettings = setting(GateSettings(), "When a picture counts as changed.")
+    reuse: bool = setting(
+        True, "Whether an unchanged picture's answer is used again, up to a rule's refresh_s."
     )
 
     def __post_init__(self) -> None:
@@ -252,12 +258,15 @@ class WatchSettings:
         return sorted(name for name in asked if not environ.get(name))
 
 
-def read_rules(path: str | Path, changes: Sequence[str] = ()) -> WatchSettings:
+def read_rules(
+    path: str | Path, changes: Sequence[str] = (), sources: Sequence[str] = ()
+) -> WatchSettings:
     """Read a rules file.
 
     Args:
         path: the file.
         changes: as `config.read_yaml`.
+        sources: addresses in place of those of the file, as `with_sources`.
 
     Raises:
         ConfigError: it cannot be read, or something in it is wrong; no secret stands in it.
@@ -270,7 +279,52 @@ def read_rules(path: str | Path, changes: Sequence[str] = ()) -> WatchSettings:
             raise ConfigError(_without_line(path, error.__cause__), error.hint) from None
         raise
     refuse_written_out(values)
-    return rules_of(values)
+    return rules_of(with_sources(values, sources) if sources else values)
+
+
+def with_sources(values: Mapping[str, Any], sources: Sequence[str]) -> dict[str, Any]:
+    """Return a rules file's values with other addresses.
+
+    >>> with_sources({"rules": []}, ["day.mp4"])["cameras"]
+    [{'name': 'camera', 'address': 'day.mp4'}]
+
+    Args:
+        values: of the file; where it names no camera, each source is a new one.
+        sources: NAME=ADDRESS, where NAME is a camera of the file; the address alone where it has
+            one camera or none. Cameras without a source are left out.
+
+    Raises:
+        ConfigError: a name is no camera, or a source without a name could be several.
+    """
+    found = values.get("cameras") or []
+    known = {
+        str(one["name"]): dict(one) for one in found if isinstance(one, dict) and "name" in one
+    }
+    cameras: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        name, is_named, address = source.partition("=")
+        if not is_named or "/" in name or ":" in name:
+            if len(sources) > 1 or len(known) > 1:
+                raise ConfigError(
+                    "an address without a camera's name, and several cameras.",
+                    f"NAME=ADDRESS; cameras: {', '.join(known) or 'any name'}.",
+                )
+            name, address = next(iter(known), "camera"), source
+        if known and name not in known:
+            raise ConfigError(f"{name!r} is no camera.", f"cameras: {', '.join(known)}.")
+        cameras[name] = {**known.get(name, {"name": name}), "address": address}
+    rules = [_of_cameras(rule, known, cameras) for rule in values.get("rules") or ()]
+    kept = [rule for rule in rules if rule is not None]
+    return {**values, "cameras": list(cameras.values()), "rules": kept}
+
+
+def _of_cameras(rule: Any, known: Mapping[str, Any], kept: Mapping[str, Any]) -> Any:
+    """Return a rule's values without cameras that are left out; None where none is left."""
+    named = rule.get("cameras") if isinstance(rule, dict) else None
+    if not isinstance(named, list) or not named:
+        return rule
+    left = [name for name in named if name in kept or name not in known]
+    return {**rule, "cameras": left} if left else None
 
 
 def rules_of(values: Mapping[str, Any]) -> WatchSettings:

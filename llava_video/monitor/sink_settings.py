@@ -101,7 +101,11 @@ class SinkSettings:
         schemes = _SCHEMES.get(self.kind)
         if schemes is None or NAME.fullmatch(self.address):
             return
-        if urllib.parse.urlsplit(NAME.sub("x", self.address)).scheme not in schemes:
+        try:
+            scheme = urllib.parse.urlsplit(NAME.sub("x", self.address)).scheme
+        except ValueError as cause:  # an IPv6 host without its end
+            raise ConfigError(f"the address of sink {self.name!r} is none.", "http://…") from cause
+        if scheme not in schemes:
             raise ConfigError(
                 f"the address of sink {self.name!r} does not begin with {schemes[0]}://.",
                 f"allowed: {', '.join(f'{scheme}://' for scheme in schemes)}.",

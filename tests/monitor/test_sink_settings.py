@@ -59,3 +59,8 @@ def test_what_it_needs_of_the_environment_and_what_it_takes() -> None:
     hook = SinkSettings(**HOOK, least_severity="warning")
     assert hook.environment_names == ["PATH", "S"]
     assert [hook.takes(one) for one in ("info", "warning", "critical")] == [False, True, True]
+
+
+def test_half_an_address_is_refused_as_a_setting() -> None:
+    with pytest.raises(ConfigError, match="is none"):
+        SinkSettings(name="a", kind="webhook", address="http://[::1", secret="${A}")

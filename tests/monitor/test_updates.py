@@ -1,0 +1,113 @@
+"""Descriptions hold nobody up; every alert gets its frames, described or not."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monitor_cases import person, run, said, watch
+
+from llava_video.errors import CapacityError
+from llava_video.monitor.alerts import AlertDesk
+from llava_video.monitor.questions import WindowFrames
+from llava_video.monitor.spool import Spool
+from llava_video.monitor.updates import ToTell, UpdateWriter
+
+FRAMES = np.zeros((3, 32, 32, 3), np.uint8)
+WINDOW = WindowFrames(frames=FRAMES, times_s=(0.0, 1.0, 2.0), start_s=0.0, end_s=3.0)
+
+
+@contextmanager
+def desk_of(folder: Path, number: int) -> Iterator[tuple[AlertDesk, Spool, list[ToTell]]]:
+    """Give a desk that has told of a number of alerts."""
+    with Spool(folder) as spool:
+        desk = AlertDesk(spool, watch())
+        alerts, rule = [], person()
+        state = desk.state(rule, "gate")
+        for at in range(number):
+            state, (raised, ended) = run(rule, [said(9.0 * at), said(9.0 * at + 4, "no")], state)
+            desk.take(rule, state, raised, FRAMES[0])
+            desk.take(rule, state, ended)
+            alerts.append(
+                ToTell(
+                    alert_id=raised.alert_id, window=WINDOW, frames=FRAMES, times_s=(1.0, 2.0, 3.0)
+                )
+            )
+        yield desk, spool, alerts
+
+
+def updates_of(spool: Spool) -> list[dict[str, Any]]:
+    return [one.facts for one in reversed(spool.messages(99)) if one.kind == "update"]
+
+
+def test_an_update_has_description_and_sheet(tmp_path: Path) -> None:
+    with desk_of(tmp_path, 1) as (desk, spool, alerts):
+        with UpdateWriter(desk, lambda window: ("a red car", ("text tries",))) as writer:
+            writer.put(alerts[0])
+            writer.close(keeps=True)
+        (update,) = updates_of(spool)
+    assert (update["description"], update["problem"]) == ("a red car", "text tries")
+    assert [one["kind"] for one in update["files"]] == ["sheet"]
+
+
+def test_a_description_that_fails_costs_no_frames(tmp_path: Path) -> None:
+    def fails(window: WindowFrames) -> Any:
+        raise CapacityError("no room.", "less") if window is WINDOW else ValueError
+
+    with desk_of(tmp_path, 1) as (desk, spool, alerts):
+        with UpdateWriter(desk, fails) as writer:
+            writer.put(alerts[0])
+            writer.close(keeps=True)
+        (update,) = updates_of(spool)
+    assert update["description"] == ""
+    assert "no room" in update["problem"]
+    assert [one["kind"] for one in update["files"]] == ["sheet"]
+
+
+def test_who_puts_is_not_held_up_and_too_many_get_frames_alone(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def slow(window: WindowFrames) -> tuple[str, tuple[str, ...]]:
+        assert go.wait(20)
+        return "described", ()
+
+    with desk_of(tmp_path, 6) as (desk, spool, alerts):
+        with UpdateWriter(desk, slow, most=2) as writer:
+            for alert in alerts:
+                writer.put(alert)
+            assert writer.depth <= 2
+            assert len(updates_of(spool)) >= 3  # told while the first is still being described
+            go.set()
+            writer.close(keeps=True)
+        told = updates_of(spool)
+    assert {one["alert_id"] for one in told} == {alert.alert_id for alert in alerts}
+    assert sum(one["description"] == "described" for one in told) in (2, 3)
+    assert sum("too many" in one.get("problem", "") for one in told) in (3, 4)
+
+
+def test_the_end_waits_for_what_is_under_way_and_no_longer(tmp_path: Path, caplog) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def hangs(window: WindowFrames) -> tuple[str, tuple[str, ...]]:
+        begun.set()
+        go.wait(20)
+        return "late", ()
+
+    with desk_of(tmp_path, 3) as (desk, spool, alerts):
+        with UpdateWriter(desk, hangs, stop_s=0.2) as writer:
+            for alert in alerts:
+                writer.put(alert)
+            assert begun.wait(20)
+            started_s = time.monotonic()
+        assert time.monotonic() - started_s < 10
+        problems = [one.get("problem", "") for one in updates_of(spool)]
+        assert problems == ["the watch ended before it was described."] * 2
+    go.set()  # the spool is closed: the next start tells of this one
+    writer._thread.join(10)
+    assert not writer._thread.is_alive()
+    assert "was not told more of" in caplog.text
+    with Spool(tmp_path) as spool:
+        assert [one.alert_id for one in spool.without_update()] == [alerts[0].alert_id]

@@ -1,0 +1,22 @@
+"""Windows for tests that need no footage."""
+
+import numpy as np
+
+from llava_video.monitor.feed import WindowJob
+from llava_video.video.stream_events import StreamFrame
+
+START_S = 1_750_000_000.0
+
+
+def job_of(
+    number: int, camera: str = "gate", contents: tuple[int, ...] | None = None, level: int = 100
+) -> WindowJob:
+    """Return the window of a number, 4 s each; it shows something of its own unless told."""
+    picture = np.full((16, 16, 3), level, np.uint8)
+    at_s = START_S + 4.0 * (number + 1)
+    last = StreamFrame(idx=number, picture=picture, pts_s=4.0 * number + 3, wall_s=at_s - 1)
+    return WindowJob(
+        camera=camera, window_idx=number, start_s=at_s - 4, at_s=at_s, pictures=[picture],
+        times_s=(last.pts_s,), contents=contents or (number,), last=last,
+        end_pts_s=4.0 * number + 4,
+    )  # fmt: skip
