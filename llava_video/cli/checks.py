@@ -40,6 +40,8 @@ _COSTS = {
     "gcsfs": "Without it gs:// addresses are not read.",
     "paho": "Without it alerts are not sent to MQTT brokers; the other sinks work.",
     "prometheus_client": "Without it a watch's page has no /metrics.",
+    "ray": "Without it archives run on this machine alone.",
+    "pynvml": "Without it an archive's progress does not say how busy the GPU's driver says it is.",
     "pyarrow": "Without it `eval` reads no Parquet files; JSON, CSV and TSV are read.",
     "peft": "Without it stages train whole weights only, no low-rank changes (LoRA).",
     "deepspeed": "Without it a stage that names a DeepSpeed file is refused.",
