@@ -14,10 +14,10 @@ from llava_video.errors import ConfigError
 
 SERVED = "openai"
 _OF_FRAMES = ("picture", "jpeg_quality", "sends")
-_OF_SERVER = ("engine", "base_url", "plan_as", *_OF_FRAMES)
+SERVER_NAMES = ("engine", "base_url", "plan_as", *_OF_FRAMES)
 # Nobody's option: how many requests a command has under way, which a server is given at once.
 _AT_ONCE = "max_running"
-_NOT_LOADS = ("model", _AT_ONCE, *_OF_SERVER)
+_NOT_LOADS = ("model", _AT_ONCE, *SERVER_NAMES)
 
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
@@ -86,7 +86,7 @@ def check_engine(named: Mapping[str, Any]) -> None:
     """
     is_served = named.get("engine") == SERVED
     own = ("model", "engine", _AT_ONCE)
-    others = [name for name in named if name not in own and (name in _OF_SERVER) != is_served]
+    others = [name for name in named if name not in own and (name in SERVER_NAMES) != is_served]
     strange = [name for name in others if named[name] not in (None, "auto", "sdpa")]
     if strange:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in strange)

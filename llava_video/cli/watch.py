@@ -14,7 +14,7 @@ import click
 
 from llava_video.cli.command import command, option
 from llava_video.cli.console import Console
-from llava_video.cli.loading import load_model, quiet_downloads, split_options
+from llava_video.cli.loading import SERVER_NAMES, load_model, quiet_downloads, split_options
 from llava_video.cli.options import keywords_of, model_options
 from llava_video.errors import ConfigError
 
@@ -223,7 +223,7 @@ def _check(
     from llava_video.preview import plan_video
 
     quiet_downloads(console)
-    facts = {name: value for name, value in named.items() if name not in ("attn",)}
+    facts = {name: value for name, value in named.items() if name not in ("attn", *SERVER_NAMES)}
     if facts.get("quantize", "") is None:
         del facts["quantize"]
 
