@@ -85,7 +85,7 @@ def _on_ray(job: Job, address: str, stack: ExitStack) -> Crew:
     gpus = settings.ray_gpus
     if gpus is None:
         gpus = 1.0 if cluster.get("GPU") else 0.0
-    number = settings.workers or int(cluster["GPU"] / gpus if gpus else cluster["nodes"])
+    number = settings.workers or int(cluster.get("GPU", 0) / gpus if gpus else cluster["nodes"])
     if not number:
         raise ConfigError(
             f"the cluster has {cluster.get('GPU', 0)} GPUs, ray_gpus = {gpus!r}.",

@@ -104,6 +104,7 @@ class JsonlSink:
                         file.write(body + b"\n")
                         file.flush()
                     except OSError:
+                        self._is_mended = False  # truncating may fail for the same reason
                         file.truncate(end)  # half a line would spoil the next
                         raise
                 os.fsync(file.fileno())
