@@ -130,7 +130,7 @@ def test_killed_at_random_moments(start: Start, tmp_path: Path) -> None:
 def test_a_timeline_that_is_killed_ends_with_the_same_files(start: Start, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="twins in Parquet need it")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    done = kill_at_random(start, killed, SLOW_KILLS, 11, "timeline", gap=4)
+    done = kill_at_random(start, killed, SLOW_KILLS, 11, "timeline", gap=2)
     assert 0 < done < NUM_CLIPS
     for folder in (killed, whole):
         process = start(folder, False, "timeline")

@@ -158,9 +158,10 @@ def test_cut_silent_killed_and_started_again(cameras, tmp_path: Path, transport:
             continue
         joins = False
         expected.append(idx)
-    # The last ones before a kill may have been on their way.
+    # The last ones before a kill may have been on their way; a lost datagram of a keyframe takes
+    # the ten with it that are shown from it.
     missing = [idx for idx in expected if idx not in set(found)]
-    assert len(missing) <= 4
+    assert len(missing) <= (4 if transport == "tcp" else 4 + 10)
     assert found == [idx for idx in expected if idx not in set(missing)]
 
 
