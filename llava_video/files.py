@@ -10,18 +10,20 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, place: Path | None = None) -> Iterator[Path]:
     """Give a path to write to; it becomes `path` when all went well and vanishes otherwise.
 
-    It lies in the same folder, so that the last step is one rename.
+    It lies on the same file system, so that the last step is one rename.
 
     Args:
         path: the file wanted; what is there is replaced.
+        place: the folder it lies in meanwhile, and stays in when the process is killed; None for
+            the path's own.
 
     Raises:
         OSError: the file cannot take the path's place.
     """
-    unfinished = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    unfinished = (place or path.parent) / f".{secrets.token_hex(8)}{path.suffix}"
     try:
         yield unfinished
         unfinished.replace(path)

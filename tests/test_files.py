@@ -49,3 +49,13 @@ def test_a_file_has_the_permissions_any_new_file_has(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("new")
     modes = {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.txt", "plain")}
     assert len(modes) == 1
+
+
+def test_it_may_lie_elsewhere_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.txt"
+    path.parent.mkdir()
+    with replacing(path, tmp_path) as unfinished:
+        assert unfinished.parent == tmp_path
+        unfinished.write_text("new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path.parent]

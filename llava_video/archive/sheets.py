@@ -92,7 +92,8 @@ def write_frames(folder: Path, key: str, frames: Mapping[int, bytes]) -> list[Pa
     for time_ms, picture in frames.items():
         place.mkdir(parents=True, exist_ok=True)
         path = place / f"{time_ms:09d}.jpg"
-        with replacing(path) as unfinished:
+        # Where it is swept: nobody looks into the folders of 100,000 units for what a kill left.
+        with replacing(path, place.parent) as unfinished:
             unfinished.write_bytes(picture)
         written.append(path)
     return written

@@ -21,9 +21,8 @@ from llava_video.archive.settings import Task
 from llava_video.archive.verify import verify
 from llava_video.errors import LedgerError
 
-NUM_CLIPS = 36
+NUM_CLIPS = 60  # enough to be killed in the midst of every time
 KILLS = 8
-IN_FLIGHT = 8  # twice as many as are under way: they may end beside what is waited for
 
 SLOW_KILLS = 15
 
@@ -91,19 +90,14 @@ def assert_nothing_is_half_there(out: Path) -> None:
             json.loads(path.read_text(encoding="utf-8"))
 
 
-def kill_at_random(
-    start: Start, out: Path, kills: int, seed: int, task: Task = "ask", *, gap: int = 3
-) -> int:
-    """Begin a run and kill it, again and again, while enough is left; return the units done."""
+def kill_at_random(start: Start, out: Path, kills: int, seed: int, task: Task = "ask") -> int:
+    """Begin a run and kill it, again and again; return how many units have a result."""
     dice = random.Random(seed)
     done = 0
     for kill in range(kills):
-        if done + gap + IN_FLIGHT >= NUM_CLIPS:  # a run that has ended cannot be killed
-            assert kill >= kills // 2
-            break
         process = start(out, False, task)
         if kill:
-            wait_for_rows(out, done + dice.randrange(gap))
+            wait_for_rows(out, done + dice.randrange(3))
         time.sleep(dice.uniform(0.0, 0.03))
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
@@ -134,7 +128,7 @@ def test_killed_at_random_moments(start: Start, tmp_path: Path) -> None:
 def test_a_timeline_that_is_killed_ends_with_the_same_files(start: Start, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="twins in Parquet need it")
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    done = kill_at_random(start, killed, SLOW_KILLS, 11, "timeline", gap=2)
+    done = kill_at_random(start, killed, SLOW_KILLS, 11, "timeline")
     assert 0 < done < NUM_CLIPS
     for folder in (killed, whole):
         process = start(folder, False, "timeline")
@@ -145,9 +139,6 @@ def test_a_timeline_that_is_killed_ends_with_the_same_files(start: Start, tmp_pa
     assert contents_in(killed) == contents_in(whole)
     for place in ("rows", "videos", "sheets", "frames"):
         ours, theirs = (sorted((folder / place).rglob("*.*")) for folder in (killed, whole))
-        if place == "frames":  # a moment now and then has no picture, in unbroken runs too
-            ours, theirs = in_both(ours, theirs, killed, whole)
-            assert len(ours) > NUM_CLIPS
         assert [path.name for path in ours] == [path.name for path in theirs]
         if place != "rows":  # they say when they were made
             assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
@@ -169,15 +160,6 @@ def test_decoding_processes_that_are_killed_cost_a_try(start: Start, tmp_path: P
     assert [row["answers"][0]["text"] for row in rows_in(out)] == [
         truth(number) for number in range(NUM_CLIPS)
     ]
-
-
-def in_both(
-    ours: list[Path], theirs: list[Path], mine: Path, other: Path
-) -> tuple[list[Path], list[Path]]:
-    """Return the files that stand at the same place in both folders."""
-    names = {path.relative_to(mine) for path in ours}
-    shared = sorted(names & {path.relative_to(other) for path in theirs})
-    return [mine / name for name in shared], [other / name for name in shared]
 
 
 def children_of(pid: int) -> list[int]:

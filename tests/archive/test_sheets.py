@@ -5,8 +5,10 @@ from pathlib import Path
 
 import archive_rows as made
 import numpy as np
+import pytest
 from PIL import Image
 
+from llava_video.archive.shards import sweep
 from llava_video.archive.sheets import (
     frame_near,
     frames_of,
@@ -78,3 +80,18 @@ def test_every_span_has_the_frame_nearest_to_its_middle(tmp_path: Path) -> None:
     assert frame_near(tmp_path, "cd" * 32, 2.5) == paths[1]
     assert frame_near(tmp_path, "ef" * 32, 2.5) is None
     assert write_frames(tmp_path, "ef" * 32, frames_of([made.description("x")])) == []
+
+
+def test_what_a_kill_leaves_of_a_frame_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = frames_of([seen([50, 100])])
+    with monkeypatch.context() as killed:
+        # A killed process neither renames nor deletes.
+        killed.setattr(Path, "replace", lambda path, target: None)
+        killed.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        write_frames(tmp_path, KEY, frames)
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(left) == len(frames) == 1
+    assert sweep(tmp_path) == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
