@@ -4,9 +4,9 @@
 
 FEED holds encoded pictures, each behind its length (4 bytes, big endian). They are sent at 25 a
 second from number FIRST on, whether or not anybody looks, as a camera does. Each line of stdout is
-the number of a picture that was handed to a connection. Lines on stdin: "cut" ends all connections,
-"hush" and "speak" stop and go on sending, "slow" sends ten times slower. Knows nothing of the
-library that it tests.
+the number of a connection and that of a picture that was handed to it. Lines on stdin: "cut" ends all
+connections, "hush" and "speak" stop and go on sending, "slow" sends ten times slower. Knows nothing
+of the library that it tests.
 """
 
 import struct
@@ -42,7 +42,7 @@ class Camera:
 
     def __init__(self, pieces, first):
         self.pieces, self.next = pieces, first
-        self.source = None
+        self.source, self.connection = None, 0
         self.is_hushed, self.slowness = False, 1
         self.begun = threading.Event()
 
@@ -50,16 +50,18 @@ class Camera:
         """Take a new connection's source."""
         source = media.get_element().get_child_by_name("src")
         source.connect("need-data", self.wanted)
-        media.connect("unprepared", self.leave)
+        media.connect("unprepared", lambda _: self.leave(source))
 
     def wanted(self, source, length):
-        """Begin to send to a source."""
+        """Begin to send to a source; it asks more than once."""
+        self.connection += source is not self.source
         self.source = source
         self.begun.set()
 
-    def leave(self, media):
-        """Nobody looks any more."""
-        self.source = None
+    def leave(self, source):
+        """Nobody looks at a source any more."""
+        if self.source is source:
+            self.source = None
 
     def run(self):
         """Send one picture after the other, once somebody has looked."""
@@ -68,11 +70,11 @@ class Camera:
         while self.next < len(self.pieces):
             due_s += self.slowness / RATE_HZ
             time.sleep(max(0.0, due_s - time.monotonic()))
-            source = self.source
+            source, connection = self.source, self.connection
             if not self.is_hushed and source is not None:
                 buffer = Gst.Buffer.new_wrapped(self.pieces[self.next])
                 if source.emit("push-buffer", buffer) == Gst.FlowReturn.OK:
-                    print(self.next, flush=True)
+                    print(connection, self.next, flush=True)
             self.next += not self.is_hushed
 
 
@@ -86,7 +88,7 @@ def main():
     server.set_service(port)
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(PIPELINE)
-    factory.set_shared(True)
+    factory.set_shared(False)  # a connection never takes over what was begun for another
     factory.connect("media-configure", camera.configure)
     if len(sys.argv) > 4:
         user, password = sys.argv[4:6]

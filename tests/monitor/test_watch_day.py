@@ -1,4 +1,4 @@
-"""A watch costs after a day what it cost in the morning: memory and files."""
+"""A watch costs after a day what it cost in the morning: memory, time per window, files."""
 
 import json
 import subprocess
@@ -25,6 +25,9 @@ def test_a_day_on_a_virtual_clock(tmp_path: Path) -> None:
     assert row["waiting"] == {}
     rss = row["rss_bytes"]
     assert max(rss[-4:]) <= 1.01 * max(rss[1:5])
+    (median_s, p99_s), (model_median_s, model_p99_s) = row["window_s"], row["model_s"]
+    # How unsteady the machine is shows in the model, whose work is the same every time.
+    assert p99_s <= 1.5 * median_s * max(1.0, model_p99_s / model_median_s)
     # A trace of three files, a spool, room held for alerts, and 1.2 h of evidence of the 24.
     assert max(row["file_bytes"][-4:]) <= 1.1 * max(row["file_bytes"][2:8])
     trace = [size for name, size in row["files"].items() if name.startswith("why")]
