@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from watch_footage import FakeStreams
@@ -142,14 +143,14 @@ def spread(costs: list[float]) -> tuple[float, float]:
 def main(folder: Path, hours: int) -> dict[str, object]:
     """Watch, and say what it cost."""
     camera = Camera(folder, hours)
-    module.Judge = Timed  # type: ignore[misc]  # a stand-in
     begun_s = time.monotonic()
-    summary = run_watch(
-        settings(), Asker(ask=ask, describe=lambda window: ("It is bright.", ())), folder,
-        environ={}, pace="fast", terminal=Nowhere(), clock=lambda: camera.now_s,
-        loop=LoopSettings(trace_bytes=2**18, trace_files=3, tend_every_s=0.25),
-        open_streams=lambda _: FakeStreams({"gate": camera.frames()}),
-    )  # fmt: skip
+    with mock.patch.object(module, "Judge", Timed):
+        summary = run_watch(
+            settings(), Asker(ask=ask, describe=lambda window: ("It is bright.", ())), folder,
+            environ={}, pace="fast", terminal=Nowhere(), clock=lambda: camera.now_s,
+            loop=LoopSettings(trace_bytes=2**18, trace_files=3, tend_every_s=0.25),
+            open_streams=lambda _: FakeStreams({"gate": camera.frames()}),
+        )  # fmt: skip
     return {
         "seconds": time.monotonic() - begun_s,
         "windows": summary.windows,

@@ -13,8 +13,10 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monitor_cases import person, said, watch
@@ -22,6 +24,7 @@ from monitor_cases import person, said, watch
 from llava_video.monitor.alerts import AlertDesk
 from llava_video.monitor.delivery import Couriers
 from llava_video.monitor.rules import Observation, RuleState, decide
+from llava_video.monitor.settings import WatchSettings
 from llava_video.monitor.spool import Spool
 
 NUM_KILLS, NUM_WINDOWS = 50, 900
@@ -45,7 +48,7 @@ def unbroken() -> list[str]:
     return ids
 
 
-def settings_of(folder: Path, port: int):  # type: ignore[no-untyped-def]  # of a test
+def settings_of(folder: Path, port: int) -> WatchSettings:
     waits = {"first_wait_s": 0.005, "most_wait_s": 0.02}
     hook = {"name": "hook", "kind": "webhook", "address": f"http://127.0.0.1:{port}/"}
     log = {"name": "log", "kind": "jsonl", "path": str(folder / "log.jsonl")}
@@ -118,7 +121,7 @@ def wait(dice: random.Random, begun: Path) -> None:
     time.sleep(dice.uniform(0.0, 0.005))
 
 
-def forked(work, *arguments, **named) -> int:  # type: ignore[no-untyped-def]  # of a test
+def forked(work: Callable[..., None], *arguments: Any, **named: Any) -> int:
     child = os.fork()
     if child == 0:
         work(*arguments, **named)

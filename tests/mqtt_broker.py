@@ -5,6 +5,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import BinaryIO
 
 CONNECT, PUBLISH, PINGREQ, DISCONNECT = 1, 3, 12, 14
 
@@ -65,7 +66,7 @@ class Broker:
                     return
 
 
-def _packet(file) -> tuple[int, int, bytes]:  # type: ignore[no-untyped-def]  # a socket's file
+def _packet(file: BinaryIO) -> tuple[int, int, bytes]:
     head = file.read(1)
     if not head:
         raise EOFError

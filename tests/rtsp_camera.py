@@ -4,7 +4,7 @@
 
 FEED holds encoded pictures, each behind its length (4 bytes, big endian). They are sent at 25 a
 second from number FIRST on, whether or not anybody looks, as a camera does. Each line of stdout is
-the number of a connection and that of a picture that was handed to it. Lines on stdin: "cut" ends all
+the number of a connection and of a picture that was handed to it. Lines on stdin: "cut" ends all
 connections, "hush" and "speak" stop and go on sending, "slow" sends ten times slower. Knows nothing
 of the library that it tests.
 """

@@ -37,9 +37,7 @@ from llava_video.model.spec import read_spec
 
 NUM_CLIPS = 24
 ASK = ArchiveSettings(task="ask", prompts=(QUESTION,), sandbox=False, in_flight=4, shard_units=8)
-NEEDS_FORK = pytest.mark.skipif(
-    not hasattr(os, "fork"), reason="the other user is a forked process"
-)
+NEEDS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="the other user is forked")
 
 
 @pytest.fixture(scope="module")

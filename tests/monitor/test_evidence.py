@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_a_sheet_has_every_frame_with_its_wall_clock_time(
 ) -> None:
     told: list[list[str]] = []
 
-    def noted(frames, times_s, path, *, captions):  # type: ignore[no-untyped-def]  # a stand-in
+    def noted(frames: Any, times_s: Any, path: Any, *, captions: list[str]) -> None:
         told.append(captions)
         write_contact_sheet(frames, times_s, path, captions=captions)
 
