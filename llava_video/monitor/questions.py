@@ -134,7 +134,7 @@ def describe_alert(
         **options: see `Options`.
 
     Returns:
-        The description in one line without control characters, and warnings: text that instructs.
+        The description in one line without control characters, and what has to be known before it is believed.
 
     Raises:
         LlavaVideoError: it cannot be answered.
@@ -228,13 +228,14 @@ def _observed(
 def _warnings(
     answers: Sequence[Description | Exception], quotes: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return a sentence for every text that instructs, whatever the answers made of it."""
+    """Return what the answers warn of, and a sentence for every text that instructs."""
+    told: dict[str, None] = {}  # in their order, each once
     texts: list[tuple[str, str]] = [(f"the {name}", text) for name, text in quotes.items()]
     for answer in answers:
         if isinstance(answer, Description):
+            told.update(dict.fromkeys(answer.warnings))
             said = answer.text if answer.parsed is None else answer.parsed
             texts += [("what the picture says", text) for text in _texts(said)]
-    told: dict[str, None] = {}  # in their order, each once
     for place, text in texts:
         found = instruction_in(text)
         if found is not None:

@@ -243,3 +243,11 @@ def test_a_description_is_one_line_and_screened(oracle: LlavaVideo) -> None:
     words, warnings = describe_alert(oracle, WINDOW)
     assert words == "3 frames from 0.00 s to 2.00 s show the indices 3, 4, 5."
     assert warnings == ()
+
+
+def test_what_has_to_be_known_of_the_frames_comes_with_every_answer(oracle: LlavaVideo) -> None:
+    black = replace(WINDOW, frames=np.zeros_like(WINDOW.frames))
+    found = ask_window(oracle, black, RULES[:2]).observations
+    assert {one.warnings for one in found.values()} == {("Every frame is black.",)}
+    assert describe_alert(oracle, black)[1] == ("Every frame is black.",)
+    assert ask_window(oracle, WINDOW, RULES[:1]).observations["shown"].warnings == ()
