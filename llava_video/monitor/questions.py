@@ -134,7 +134,8 @@ def describe_alert(
         **options: see `Options`.
 
     Returns:
-        The description in one line without control characters, and what has to be known before it is believed.
+        The description in one line without control characters, and what is to be known before it
+        is believed.
 
     Raises:
         LlavaVideoError: it cannot be answered.
