@@ -271,6 +271,8 @@ def _words(option: Any) -> str:
         kinds = get_args(option)
         length = "" if kinds[1:] == (...,) else f"{len(kinds)} of "
         return f"a list ({length}{' or '.join(_words(o) for o in _options(kinds[0]))})"
+    if dataclasses.is_dataclass(option):  # a class's name helps nobody who writes YAML
+        return f"{{{', '.join(f'{field.name}: …' for field in dataclasses.fields(option))}}}"
     return str(getattr(option, "__name__", option))
 
 
