@@ -138,7 +138,7 @@ def fails(**values: Any) -> ConfigError:
         ("stop", (".", 1), "allowed: a list (text)."),
         ("times_s", (1.0, -0.5), "allowed: at least 0 s."),
         ("crop", (1, 2, 3), "allowed: a list (4 of a whole number)."),
-        ("inner", None, "allowed: Inner."),
+        ("inner", None, "allowed: {pool_stride: …, rate_hz: …}."),
     ],
 )
 def test_bad_values_say_what_is_allowed(name: str, value: object, hint: str):
@@ -225,7 +225,7 @@ def test_yaml_reads_words_as_words_and_numbers_as_numbers(yaml_file: Path):
         ({"xyz": 1}, "Outer has no setting 'xyz'", "known: aspect, cells, crop"),
         ({3: 1}, "Outer has no setting 3", "known: "),
         ({"inner": {"pool_stride": 9}}, "pool_stride = 9", "at most 4"),
-        ({"inner": 3}, "inner = 3", "allowed: Inner"),
+        ({"inner": 3}, "inner = 3", "allowed: {pool_stride: …"),
         ({"where": "clip"}, "where = 'clip'", "allowed: 'row', 'frame'"),
         ({"aspect": "4/0"}, "'4/0' is no fraction", "4/3"),
     ],
