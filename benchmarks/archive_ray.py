@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import parser_of, report
+from seeing import seen
 
 from llava_video.api import LlavaVideo
 from llava_video.archive.hands import NamedModel
 from llava_video.archive.runner import run_archive
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.shards import iter_rows
-from llava_video.engine.request import Answer, Event, Finished, Request
+from llava_video.engine.request import Event, Request
 from llava_video.model.packaged import demo_folder
 from llava_video.model.spec import read_spec
 from llava_video.options import Options
@@ -53,15 +54,7 @@ class Paced:
         """Answer requests, each when its time has passed."""
         for request in requests:
             time.sleep(self._seconds)
-            answer = Answer(
-                text="seen.",
-                token_ids=(0,),
-                finish_reason="stop",
-                text_tokens=request.text_tokens,
-                visual_tokens=request.visual_tokens,
-                new_tokens=1,
-            )
-            yield Finished(request.request_id, answer)
+            yield seen(request)
 
 
 @dataclass(frozen=True)

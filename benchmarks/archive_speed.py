@@ -22,12 +22,13 @@ from typing import Any
 
 from footage import write_footage
 from harness import Timing, interleaved, parser_of, ratio, report
+from seeing import seen
 
 from llava_video.api import LlavaVideo, describe_video, load
 from llava_video.archive.runner import run_archive
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.shards import iter_rows
-from llava_video.engine.request import Answer, Event, Finished, Request
+from llava_video.engine.request import Event, Request
 from llava_video.exchange import open_exchange
 from llava_video.options import Options, settings_of
 from llava_video.video.sandbox import DecoderPool
@@ -48,15 +49,7 @@ class Taker:
         """Answer requests one after another."""
         for request in requests:
             take(request)
-            answer = Answer(
-                text="seen.",
-                token_ids=(0,),
-                finish_reason="stop",
-                text_tokens=request.text_tokens,
-                visual_tokens=request.visual_tokens,
-                new_tokens=1,
-            )
-            yield Finished(request.request_id, answer)
+            yield seen(request)
 
 
 def take(request: Request) -> int:

@@ -1,20 +1,60 @@
-"""A SQLite file of ours → opened for its one writer, and transactions that happen or do not.
+"""A SQLite file of ours → opened for its one writer and held for threads.
 
-What SQLite says in its own words becomes an error that names the file and the way out. Knows no
-table.
+Transactions happen or do not. What SQLite says in its own words becomes an error that names the
+file and the way out. Knows no table.
 """
 
 import contextlib
 import errno
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
 from llava_video.errors import LedgerError
 from llava_video.files import replacing
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+
+
+class GuardedFile:
+    """Hold an open file for several threads, one at a time; a context manager.
+
+    Args:
+        path: the file, for what is said of it.
+        connection: to it; any thread may use it.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path, self._connection = path, connection
+        self._guard = threading.RLock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; nothing happens the second time."""
+        with self._guard:
+            self._connection.close()
+
+    def _select(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._guard, reported(self._path):
+            return self._connection.execute(sql, values).fetchall()
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        with self._guard, transaction(self._connection, self._path):
+            yield self._connection.execute
 
 
 def open_writer(

@@ -20,6 +20,7 @@ from llava_video.world.bars import paint_index
 from llava_video.world.clip import write_clip
 
 FRAMES = 4
+_POISON = 5
 QUESTION = "Which indices are shown?"
 
 
@@ -92,6 +93,23 @@ def slow_model(checkpoint: Path, seconds: float) -> LlavaVideo:
     """Load the slow oracle, wherever it is wanted."""
     spec = read_spec(checkpoint)
     return LlavaVideo(spec, Deadly(spec, seconds))
+
+
+def poisoned_list(clips: Path, path: Path, num_clips: int) -> Path:
+    """Write a list of the first clips, of which one asks what kills `slow_model`'s process."""
+    lines = [{"video": str(clips / f"{number:03d}.mp4")} for number in range(num_clips)]
+    lines[_POISON]["prompt"] = f"poison! {QUESTION}"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def assert_only_poison_is_quarantined(out: Path) -> None:
+    """See that the run of a poisoned list gave up that entry, after two tries, and no other."""
+    for number, row in enumerate(rows_in(out)):
+        if number == _POISON:
+            assert (row["status"], row["run"]["attempts"]) == ("quarantined", 2)
+        else:
+            assert row["answers"][0]["text"] == truth(number)
 
 
 def rows_in(folder: Path) -> list[dict[str, Any]]:

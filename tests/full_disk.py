@@ -113,7 +113,7 @@ def main(folder: Path, elsewhere: Path) -> dict[str, object]:
     ids = [json.loads(line)["id"] for line in (elsewhere / "log.jsonl").read_text().splitlines()]
     found["all delivered in order"] = list(dict.fromkeys(ids)) == cam.raised
     with Spool(folder / "spool") as spool:
-        found["whole after all"] = spool._read("PRAGMA integrity_check") == [("ok",)]
+        found["whole after all"] = spool._select("PRAGMA integrity_check") == [("ok",)]
     return found
 
 

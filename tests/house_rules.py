@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "sqlite_file",
         "tables",
         "verdicts",
+        "waits",
     ),
     ("video", "planning", "ops", "world", "remote"),
     ("model",),

@@ -36,6 +36,16 @@ MINI = ModelDimensions(
     vision=VISION, text=TEXT, has_newline=False, fusion=FusionConfig(side=2, num_layers=2)
 )
 
+# A video plan's changes: letterboxed into one row of two tiles beside an overview.
+GRID = {
+    "fit": "letterbox",
+    "grid": Grid(1, 2),
+    "overview": True,
+    "overview_side": 4,
+    "crop": (0, 7, 1, 13),
+    "map_size": (4, 6),
+}
+
 
 def filled(module: nn.Module, seed: int = 0, spread: float = 0.3) -> nn.Module:
     """Fill every parameter from a seed: norms near one, the rest around zero."""

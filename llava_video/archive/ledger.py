@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from llava_video.archive.places import Run, break_seals, close, moved, put
 from llava_video.archive.unit import Unit, UnitError
 from llava_video.errors import ConfigError, LedgerError
 from llava_video.lock import RunLock
-from llava_video.sqlite_file import transaction
 
 # A poison file is one whose second worker died as well.
 MAX_CRASHES = 2
@@ -320,11 +319,6 @@ class Ledger(LedgerView):
                 f"{self.folder} holds a run with other {name.replace('_', ' ')}.",
                 "name another folder, or take the settings it was begun with.",
             )
-
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[Run]:
-        with self._guard, transaction(self._connection, self._path):
-            yield self._connection.execute
 
 
 def _made(folder: Path) -> Path:

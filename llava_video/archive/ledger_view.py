@@ -5,16 +5,14 @@ Reads beside a run that goes on. Nothing is held in memory but a page of rows. W
 
 import json
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 from llava_video.archive.ledger_file import NAME, open_for_reading
 from llava_video.archive.unit import Item, Unit
-from llava_video.sqlite_file import reported
+from llava_video.sqlite_file import GuardedFile
 
 State = Literal["waiting", "running", "done", "failed", "quarantined"]
 STATES: tuple[State, ...] = get_args(State)
@@ -47,7 +45,7 @@ class Ended:
     row: dict[str, Any]
 
 
-class LedgerView:
+class LedgerView(GuardedFile):
     """Look at the ledger of a run folder; a context manager.
 
     Args:
@@ -59,28 +57,10 @@ class LedgerView:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._path = self.folder / NAME
-        self._guard = threading.RLock()
-        self._connection = self._open()
+        super().__init__(self.folder / NAME, self._open())
 
     def _open(self) -> sqlite3.Connection:
         return open_for_reading(self.folder)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the file; nothing happens the second time."""
-        with self._guard:
-            self._connection.close()
 
     def fact(self, name: str) -> str | None:
         """Return what was kept of the whole run under a name; None for nothing."""
@@ -179,10 +159,6 @@ class LedgerView:
             "SELECT number FROM inputs WHERE unit NOT IN (SELECT id FROM units) LIMIT 20"
         )
         return found + [f"entry {number} has no unit." for (number,) in homeless]
-
-    def _select(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._guard, reported(self._path):
-            return self._connection.execute(sql, values).fetchall()
 
 
 def _unit(found: Sequence[Any]) -> Unit:

@@ -3,9 +3,7 @@
 import dataclasses
 import itertools
 import json
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from llava_video.cli.loading import (
     split_options,
 )
 from llava_video.cli.options import keywords_of, model_options, request_options
+from llava_video.cli.stopping import INTERRUPTED, stopping
 from llava_video.errors import CapacityError, ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from llava_video.archive.settings import ArchiveSettings
 
 TASK, RUN = "The task", "The run"
-_INTERRUPTED = 130
 _FAULTY = 3
 _LINE_EVERY_S = 30.0
 _MOST_NAMED = 20
@@ -134,7 +132,7 @@ def _run(
     Entries(inputs, settings, columns).check()  # before gigabytes are loaded
     meter = _Teller(console, as_json=as_json)
     named = {**named, "max_running": settings.in_flight}
-    with _model(console, named, settings) as model, _stopping(console) as stop:
+    with _model(console, named, settings) as model, stopping(console) as stop:
         try:
             summary = run_archive(
                 inputs, out, settings=settings, model=model, columns=columns,
@@ -142,7 +140,7 @@ def _run(
             )  # fmt: skip
         except CapacityError:
             if stop.is_set():  # before a worker had its model
-                return _INTERRUPTED
+                return INTERRUPTED
             raise
     meter.end(summary.progress)
     if not as_json:
@@ -150,7 +148,7 @@ def _run(
     _name_failures(console, summary.folder)
     if summary.interrupted:
         console.warn(["stopped; the same command goes on."])
-        return _INTERRUPTED
+        return INTERRUPTED
     return summary.exit_status
 
 
@@ -197,28 +195,6 @@ def _columns(written: tuple[str, ...]) -> dict[str, str]:
         if not (name and is_pair and column):
             raise ConfigError(f"--column {name}{is_pair}{column}.", "--column video=path")
     return {name: column for name, _, column in pairs}
-
-
-@contextmanager
-def _stopping(console: Console) -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C, or the system's wish to end, sets; the second one raises."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: object) -> None:
-        del number, frame
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        console.warn(["finishing what is under way; once more stops at once."])
-
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Teller:

@@ -17,6 +17,7 @@ import click
 from llava_video import __version__
 from llava_video.cli.command import debug_option, quiet_option
 from llava_video.cli.console import Console, LogLines
+from llava_video.cli.stopping import INTERRUPTED
 from llava_video.errors import ConfigError
 
 # Name → first line of the help, which stands here so that `--help` imports no command.
@@ -37,7 +38,6 @@ COMMANDS = {
     "world": "Write clips of a small world whose truth is known.",
     "demo": "Describe a clip whose truth is known.",
 }
-_INTERRUPTED = 130
 
 
 class LazyCommands(click.Group):
@@ -133,7 +133,7 @@ def _run(arguments: Sequence[str] | None, console: Console) -> int:
     except (click.Abort, KeyboardInterrupt):
         console.progress.close()
         click.echo("interrupted.", err=True)
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         _leave_stdout()
         return 1

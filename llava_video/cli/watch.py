@@ -1,11 +1,8 @@
 """`llava-video watch`: cameras and rules → alerts; or a rehearsal over recordings; or a check."""
 
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +13,7 @@ from llava_video.cli.command import command, option
 from llava_video.cli.console import Console
 from llava_video.cli.loading import SERVER_NAMES, load_model, quiet_downloads, split_options
 from llava_video.cli.options import keywords_of, model_options
+from llava_video.cli.stopping import INTERRUPTED, stopping
 from llava_video.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from llava_video.monitor.settings import WatchSettings
 
 WATCH, REHEARSAL, BEFORE = "The watch", "A rehearsal", "Before anything starts"
-_INTERRUPTED = 130
 _FAULTY = 3
 # Rows of a still camera's frames: about 100 pictures of a 7B model, thousands of a small one's.
 _KEPT_ROWS_BYTES = 2**28
@@ -123,7 +120,7 @@ def _watch(
     def note(camera: str, text: str) -> None:
         console.warn([text], about=camera) if camera else click.echo(text, err=True)
 
-    with _loaded(console, named) as model, _stopping(console) as stop:
+    with _loaded(console, named) as model, stopping(console) as stop:
         _warn_of_guard(console, model, settings)
         summary = run_watch(
             settings, asker_of(model, settings, **_options(own)), own["out"], loop=loop,
@@ -136,7 +133,7 @@ def _watch(
         console.warn([f"{number:,} messages wait; the next watch delivers them."], about=sink)
     for camera, error in summary.errors.items():
         console.warn([error], about=camera)
-    return _INTERRUPTED if summary.is_stopped else summary.exit_status
+    return INTERRUPTED if summary.is_stopped else summary.exit_status
 
 
 def _rehearse(
@@ -280,24 +277,3 @@ def _warn_of_others(console: Console, page: str) -> None:
 def _warn_of_guard(console: Console, model: "LlavaVideo", settings: "WatchSettings") -> None:
     if model.card is not None and settings.guard:
         console.warn([f"{model.card.name} was taught its own questions alone: guard: false"])
-
-
-@contextmanager
-def _stopping(console: Console) -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C, or the system's wish to end, sets; the second one raises."""
-    stop = threading.Event()
-
-    def on_signal(number: int, frame: object) -> None:
-        del number, frame
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        console.warn(["finishing what is under way; once more stops at once."])
-
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, on_signal) for number in handled}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

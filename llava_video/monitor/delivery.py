@@ -20,6 +20,7 @@ from llava_video.monitor.message import Message
 from llava_video.monitor.sink_settings import SinkSettings
 from llava_video.monitor.sinks import Sink, open_sink
 from llava_video.monitor.spool import Spool
+from llava_video.waits import growing_wait_s
 
 _MOST_PICTURE_BYTES: Final = 4 * 2**20
 _PICTURES: Final = ("snapshot", "sheet")
@@ -216,24 +217,6 @@ class Couriers:
             for courier in self._couriers
             if not courier.join(max(0.0, end_s - time.monotonic()))
         ]
-
-
-def growing_wait_s(tries: int, first_s: float, most_s: float, share: float) -> float:
-    """Return how long to wait after a number of failures in a row.
-
-    min(most, first * 2^(tries - 1)), of which between half and all, by the share.
-
-    Args:
-        tries: failures so far, >= 1.
-        first_s: wait after the first, s.
-        most_s: longest wait, s.
-        share: 0 to 1, drawn at random.
-
-    >>> [growing_wait_s(tries, 1.0, 5.0, 1.0) for tries in (1, 2, 3, 4, 5000)]
-    [1.0, 2.0, 4.0, 5.0, 5.0]
-    """
-    wait_s = min(most_s, first_s * 2.0 ** min(tries - 1, 60))
-    return wait_s * (0.5 + 0.5 * share)
 
 
 def with_pictures(message: Message, evidence: Path) -> bytes:

@@ -19,7 +19,6 @@ The reference is the picture that was last taken for new, not the one before: wh
 adds up until it is seen. Knows no window and no question.
 """
 
-import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -156,30 +155,6 @@ def block_differences(one: Picture, other: Picture, block_px: int) -> Levels:
     return (of_blocks / (3 * block_px**2)).astype(np.float32)
 
 
-def tile_differences(
-    blocks: Levels, height_px: int, width_px: int, rows: int, cols: int, block_px: int
-) -> Levels:
-    """Return the strongest block's difference of each tile of a grid over the picture.
-
-    Args:
-        blocks: of `block_differences`.
-        height_px: of the picture.
-        width_px: of the picture.
-        rows: of the grid.
-        cols: of the grid.
-        block_px: side of a block.
-
-    Returns:
-        (rows, cols): a block that lies in two tiles counts in both.
-    """
-    found = np.zeros((rows, cols), dtype=np.float32)
-    row_spans = [_blocks_in(r, rows, height_px, block_px, blocks.shape[0]) for r in range(rows)]
-    col_spans = [_blocks_in(c, cols, width_px, block_px, blocks.shape[1]) for c in range(cols)]
-    for (r, down), (c, across) in itertools.product(enumerate(row_spans), enumerate(col_spans)):
-        found[r, c] = blocks[down, across].max()
-    return found
-
-
 def sure_side_px(side_px: int, block_px: int) -> int:
     """Return the side of what the best block holds of an object, wherever that stands, px.
 
@@ -226,13 +201,3 @@ def noise_floor(sigma: float, height_px: int, width_px: int, block_px: int) -> f
     num_blocks = max(2.0, 4 * height_px * width_px / block_px**2)
     of_a_block = straying / (block_px * math.sqrt(3))
     return sigma * (mean + of_a_block * math.sqrt(2 * math.log(num_blocks)))
-
-
-def _blocks_in(idx: int, num: int, side_px: int, block_px: int, num_blocks: int) -> slice:
-    """Return the blocks that lie in a part of a side, at least in part."""
-    half_px = block_px // 2
-    start_px, end_px = idx * side_px / num, (idx + 1) * side_px / num
-    # Block k covers half_px * k up to half_px * k + block_px.
-    first = max(0, math.floor((start_px - block_px) / half_px) + 1)
-    last = min(num_blocks - 1, math.ceil(end_px / half_px) - 1)
-    return slice(min(first, last), last + 1)

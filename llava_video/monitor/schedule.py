@@ -18,7 +18,6 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 DAYS: Final[tuple[Day, ...]] = get_args(Day)
 _CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)|24:00")
-_DAY_MINUTES: Final = 24 * 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

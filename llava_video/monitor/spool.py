@@ -9,17 +9,15 @@ id. Knows no sink but by its name.
 
 import contextlib
 import sqlite3
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from llava_video.errors import LedgerError
 from llava_video.lock import RunLock
 from llava_video.monitor.message import Message, StoredFile
-from llava_video.sqlite_file import is_disk_full, open_writer, reported, transaction
+from llava_video.sqlite_file import GuardedFile, is_disk_full, open_writer
 
 NAME: Final = "spool.sqlite"
 SCHEMA_VERSION: Final = 1
@@ -84,7 +82,7 @@ class Batch:
     at_s: float = 0.0
 
 
-class Spool:
+class Spool(GuardedFile):
     """Keep what is to be told; the only one that writes in its folder.
 
     A context manager. May be used from several threads.
@@ -105,30 +103,17 @@ class Spool:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as cause:
             raise LedgerError(f"{folder} cannot be made: {cause.strerror}.") from cause
-        self._path = self.folder / NAME
-        self._guard = threading.RLock()
         with contextlib.ExitStack() as undo:
             self._lock = undo.enter_context(RunLock(self.folder))
-            self._connection = open_writer(self._path, _SCHEMA, SCHEMA_VERSION, "FULL")
+            path = self.folder / NAME
+            super().__init__(path, open_writer(path, _SCHEMA, SCHEMA_VERSION, "FULL"))
             # The log takes this much of the disk beside the file; by SQLite's default, 4 MB.
             self._connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             undo.pop_all()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Let go of the file and of the folder."""
-        with self._guard:
-            self._connection.close()
+        super().close()
         self._lock.release()
 
     def put(self, batch: Batch) -> int:
@@ -167,7 +152,7 @@ class Spool:
 
     def head(self, sink: str) -> Message | None:
         """Return the oldest message that a sink has not taken; None where it has all."""
-        found = self._read(
+        found = self._select(
             f"{_MESSAGE} JOIN waiting w ON w.seq = m.seq WHERE w.sink = ? ORDER BY w.seq LIMIT 1",
             (sink,),
         )
@@ -189,16 +174,18 @@ class Spool:
 
     def num_waiting(self) -> dict[str, int]:
         """Return how many messages wait, by the names of all sinks that any waits for."""
-        return dict(self._read("SELECT sink, COUNT(*) FROM waiting GROUP BY sink"))
+        return dict(self._select("SELECT sink, COUNT(*) FROM waiting GROUP BY sink"))
 
     def state(self, rule: str, camera: str) -> str | None:
         """Return the JSON of a rule's state; None where there is none."""
-        found = self._read("SELECT state FROM states WHERE rule = ? AND camera = ?", (rule, camera))
+        found = self._select(
+            "SELECT state FROM states WHERE rule = ? AND camera = ?", (rule, camera)
+        )
         return found[0][0] if found else None
 
     def message(self, own_id: str) -> Message | None:
         """Return a message by its id."""
-        found = self._read(f"{_MESSAGE} WHERE id = ?", (own_id,))
+        found = self._select(f"{_MESSAGE} WHERE id = ?", (own_id,))
         return _message_of(found[0]) if found else None
 
     def messages(self, most: int, *, before: int | None = None) -> list[Message]:
@@ -209,12 +196,14 @@ class Spool:
             before: only those with a smaller `seq`; None for all.
         """
         bound = 2**62 if before is None else before
-        found = self._read(f"{_MESSAGE} WHERE m.seq < ? ORDER BY m.seq DESC LIMIT ?", (bound, most))
+        found = self._select(
+            f"{_MESSAGE} WHERE m.seq < ? ORDER BY m.seq DESC LIMIT ?", (bound, most)
+        )
         return [_message_of(row) for row in found]
 
     def without_update(self) -> list[Message]:
         """Return the alerts that were told and never updated, oldest first."""
-        found = self._read(
+        found = self._select(
             f"{_MESSAGE} WHERE kind = 'alert' AND NOT EXISTS (SELECT 1 FROM messages u "
             "WHERE u.alert = m.alert AND u.kind = 'update') ORDER BY m.seq"
         )
@@ -222,7 +211,7 @@ class Spool:
 
     def files(self) -> list[StoredFile]:
         """Return everything that is kept, oldest first."""
-        found = self._read(
+        found = self._select(
             f"SELECT name, alert, kind, bytes, made_at_s, EXISTS ({_NEEDED}) FROM files "
             "ORDER BY made_at_s, name"
         )
@@ -288,11 +277,7 @@ class Spool:
 
     def counts(self) -> dict[str, int]:
         """Return the counts."""
-        return dict(self._read("SELECT name, value FROM counts"))
-
-    def _read(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._guard, reported(self._path):
-            return self._connection.execute(sql, values).fetchall()
+        return dict(self._select("SELECT name, value FROM counts"))
 
     def _write(self, change: Callable[[Callable[..., sqlite3.Cursor]], Any]) -> Any:
         """Do something in one transaction; where the disk is full, after making room."""
@@ -313,11 +298,6 @@ class Spool:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return log.stat().st_size < before
         return False
-
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        with self._guard, transaction(self._connection, self._path):
-            yield self._connection.execute
 
 
 def _count(run: Callable[..., sqlite3.Cursor], name: str, by: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from llava_video.remote.faults import Fault
 from llava_video.remote.settings import RemoteSettings
+from llava_video.waits import growing_wait_s
 
 # The dice of jitter are nobody else's: a user's seeds stay as they are.
 _DICE = random.SystemRandom()
@@ -41,12 +42,11 @@ class Patience:
             return None
         now_s = self._now_s()
         self._began_s = now_s if self._began_s is None else self._began_s
-        # 2.0 ** 1024 is too large for a float.
-        wait_s = self._settings.retry_wait_s * 2.0 ** min(self._num_failed, 64)
         self._num_failed += 1
         if fault.most_tries is not None and self._num_failed >= fault.most_tries:
             return None
-        wait_s = min(wait_s, self._settings.max_retry_wait_s) * (0.5 + 0.5 * self._dice())
+        first_s, most_s = self._settings.retry_wait_s, self._settings.max_retry_wait_s
+        wait_s = growing_wait_s(self._num_failed, first_s, most_s, self._dice())
         wait_s = max(wait_s, fault.after_s)
         is_late = now_s + wait_s > self._began_s + self._settings.retry_for_s
         return None if is_late else wait_s

@@ -2,7 +2,7 @@
 
 import random
 
-_LEAST_SHARE = 0.5
+from llava_video.waits import growing_wait_s
 
 
 class Waits:
@@ -18,12 +18,12 @@ class Waits:
 
     def __init__(self, first_s: float, most_s: float, chance: random.Random) -> None:
         self._first_s, self._most_s, self._chance = first_s, most_s, chance
-        self._next_s = first_s
+        self._num_failed = 0
 
     def next_s(self) -> float:
         """Return how long to wait now, s: between half and all of the wait whose turn it is."""
-        wait_s, self._next_s = self._next_s, min(self._most_s, 2 * self._next_s)
-        return wait_s * (_LEAST_SHARE + (1 - _LEAST_SHARE) * self._chance.random())
+        self._num_failed += 1
+        return self._wait_s(self._num_failed, self._chance.random())
 
     def lived(self, seconds: float) -> None:
         """Tell how long a connection brought pictures.
@@ -31,5 +31,8 @@ class Waits:
         One that lived longer than the wait that led to it makes the next wait a first one; one that
         ends at once every time does not.
         """
-        if seconds >= self._next_s:
-            self._next_s = self._first_s
+        if seconds >= self._wait_s(self._num_failed + 1, 1.0):
+            self._num_failed = 0
+
+    def _wait_s(self, tries: int, share: float) -> float:
+        return growing_wait_s(tries, self._first_s, self._most_s, share)

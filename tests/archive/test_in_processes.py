@@ -1,7 +1,6 @@
 """Worker processes work what one process does, whoever is killed when."""
 
 import dataclasses
-import json
 import os
 import random
 import signal
@@ -16,10 +15,11 @@ from typing import Any
 import pytest
 from archive_runs import (
     QUESTION,
+    assert_only_poison_is_quarantined,
     contents_in,
+    poisoned_list,
     rows_in,
     slow_model,
-    truth,
     write_clips,
 )
 
@@ -89,17 +89,10 @@ def test_rows_are_those_of_one_process(
 def test_a_poison_file_is_quarantined_and_no_other(
     clips: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    lines = [{"video": str(clips / f"{number:03d}.mp4")} for number in range(16)]
-    lines[5]["prompt"] = f"poison! {QUESTION}"
-    manifest = tmp_path / "inputs.jsonl"
-    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    manifest = poisoned_list(clips, tmp_path / "inputs.jsonl", 16)
     summary = run(manifest, tmp_path / "out", partial(slow_model, tiny_folder, 0.01))
     assert (summary.exit_status, summary.progress.failures) == (3, {"WorkerCrashed": 1})
-    for number, row in enumerate(rows_in(tmp_path / "out")):
-        if number == 5:
-            assert (row["status"], row["run"]["attempts"]) == ("quarantined", 2)
-        else:
-            assert row["answers"][0]["text"] == truth(number)
+    assert_only_poison_is_quarantined(tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """A cluster's actors work what one process does, whoever is killed when."""
 
 import dataclasses
-import json
 import os
 import signal
 import threading
@@ -11,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archive_runs import QUESTION, contents_in, rows_in, slow_model, truth, write_clips
+from archive_runs import (
+    QUESTION,
+    assert_only_poison_is_quarantined,
+    contents_in,
+    poisoned_list,
+    rows_in,
+    slow_model,
+    write_clips,
+)
 
 from llava_video.archive.hands import NamedModel
 from llava_video.archive.on_ray import connected
@@ -118,17 +125,10 @@ def test_actors_are_killed_and_poison_is_quarantined(
     assert killed
     finished(clips, tmp_path / "out", model, summary, whole)
 
-    lines = [{"video": str(clips / f"{number:03d}.mp4")} for number in range(8)]
-    lines[5]["prompt"] = f"poison! {QUESTION}"
-    manifest = tmp_path / "inputs.jsonl"
-    manifest.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    manifest = poisoned_list(clips, tmp_path / "inputs.jsonl", 8)
     summary = run(manifest, tmp_path / "poison", partial(slow_model, tiny_folder, 0.0))
     assert (summary.exit_status, summary.progress.failures) == (3, {"WorkerCrashed": 1})
-    for number, row in enumerate(rows_in(tmp_path / "poison")):
-        if number == 5:
-            assert (row["status"], row["run"]["attempts"]) == ("quarantined", 2)
-        else:
-            assert row["answers"][0]["text"] == truth(number)
+    assert_only_poison_is_quarantined(tmp_path / "poison")
 
 
 def worker_of(out: Path) -> int:

@@ -93,21 +93,31 @@ def make_engine(tiny) -> Callable[..., Scheduler]:
 
 
 @pytest.fixture
-def make_job(tiny):
-    """Return a maker of jobs: the job, its arena (a new one of some tokens or the one given), and
-    the list of its events.
-    """
+def arena_of(tiny):
+    """Return a maker of arenas for the tiny model; keywords are `Arena`'s."""
+    text = tiny.model.language_model.config
 
-    def make_arena(limit_tokens=None):
-        text = tiny.model.language_model.config
-        arena = Arena(
+    def make(**settings):
+        return Arena(
             text.num_layers,
             text.num_kv_heads,
             text.head_dim,
             dtype=torch.float32,
             devices=[torch.device("cpu")],
-            slab_tokens=64,
+            **settings,
         )
+
+    return make
+
+
+@pytest.fixture
+def make_job(tiny, arena_of):
+    """Return a maker of jobs: the job, its arena (a new one of some tokens or the one given), and
+    the list of its events.
+    """
+
+    def make_arena(limit_tokens=None):
+        arena = arena_of(slab_tokens=64)
         if limit_tokens is not None:
             arena.limit_bytes = limit_tokens * arena.token_bytes("plain")
         return arena

@@ -3,7 +3,6 @@ import itertools
 import pytest
 import torch
 
-from llava_video.engine.arena import Arena
 from llava_video.engine.choices import ChoiceScorer
 from llava_video.engine.request import answer_of
 from llava_video.engine.sequence import Sequence
@@ -15,16 +14,8 @@ PROMPT = list(b"Is there a dog?")
 
 
 @pytest.fixture
-def arena(tiny):
-    text = tiny.model.language_model.config
-    return Arena(
-        text.num_layers,
-        text.num_kv_heads,
-        text.head_dim,
-        dtype=torch.float32,
-        devices=[torch.device("cpu")],
-        slab_tokens=256,
-    )
+def arena(arena_of):
+    return arena_of(slab_tokens=256)
 
 
 def read(tiny, arena, ids):
@@ -97,17 +88,10 @@ def test_the_chosen_branch_is_handed_over(tiny, arena):
     assert arena.used_tokens == 0
 
 
-def test_no_room_reserves_nothing(tiny):
+def test_no_room_reserves_nothing(tiny, arena_of):
     text = tiny.model.language_model.config
-    arena = Arena(
-        text.num_layers,
-        text.num_kv_heads,
-        text.head_dim,
-        dtype=torch.float32,
-        devices=[torch.device("cpu")],
-        slab_tokens=8,
-        limit_bytes=8 * 2 * text.num_layers * text.num_kv_heads * text.head_dim * 4,
-    )
+    limit_bytes = 8 * 2 * text.num_layers * text.num_kv_heads * text.head_dim * 4
+    arena = arena_of(slab_tokens=8, limit_bytes=limit_bytes)
     with pytest.raises(CapacityError):
         ChoiceScorer([[1, 2, 3], [4, 5, 6], [7, 8, 9]], arena, ())
     assert arena.used_tokens == 0

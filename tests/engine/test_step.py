@@ -1,23 +1,14 @@
 import pytest
 import torch
 
-from llava_video.engine.arena import Arena
 from llava_video.engine.sequence import Sequence
 from llava_video.engine.step import Work, run_step
 from llava_video.model.step_rows import Row
 
 
 @pytest.fixture
-def arena(tiny):
-    text = tiny.model.language_model.config
-    return Arena(
-        text.num_layers,
-        text.num_kv_heads,
-        text.head_dim,
-        dtype=torch.float32,
-        devices=[torch.device("cpu")],
-        slab_tokens=64,
-    )
+def arena(arena_of):
+    return arena_of(slab_tokens=64)
 
 
 def begin(arena, num_tokens, **options):

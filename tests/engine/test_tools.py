@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from llava_video.engine.arena import Arena
 from llava_video.engine.constraint import ConstraintCompiler
 from llava_video.engine.prefixes import KeptPrefixes
 from llava_video.engine.settings import GenerationSettings
@@ -10,16 +9,9 @@ from llava_video.model.kept_rows import KeptRows
 
 
 @pytest.fixture
-def make_tools(tiny):
+def make_tools(tiny, arena_of):
     text = tiny.model.language_model.config
-    arena = Arena(
-        text.num_layers,
-        text.num_kv_heads,
-        text.head_dim,
-        dtype=torch.float32,
-        devices=[torch.device("cpu")],
-        slab_tokens=64,
-    )
+    arena = arena_of(slab_tokens=64)
 
     def make(**changes):
         return Tools(

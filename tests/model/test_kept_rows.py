@@ -5,21 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from seeded_models import DIMENSIONS, clips_of, filled, noise_frames, video_plan
+from seeded_models import DIMENSIONS, GRID, clips_of, filled, noise_frames, video_plan
 
 from llava_video.errors import ConfigError
 from llava_video.model.kept_rows import KeptRows, frame_key
 from llava_video.model.llava import LlavaModel
-from llava_video.values import Clip, Grid, Newline
+from llava_video.values import Clip, Newline
 
-GRID = {
-    "fit": "letterbox",
-    "grid": Grid(1, 2),
-    "overview": True,
-    "overview_side": 4,
-    "crop": (0, 7, 1, 13),
-    "map_size": (4, 6),
-}
 # Tokens of six frames.
 LAYOUTS = [
     ({}, 6 * 20),

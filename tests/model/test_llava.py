@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from rows_by_hand import rows_by_hand
-from seeded_models import DIMENSIONS, VISION, clips_of, filled, noise_frames, video_plan
+from seeded_models import DIMENSIONS, GRID, VISION, clips_of, filled, noise_frames, video_plan
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llava_video.errors import CheckpointError, ConfigError, DecodeError
@@ -20,21 +20,13 @@ from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config, with_overrides
 from llava_video.model.preprocess import make_tiles
 from llava_video.ops.tile_frames import tile_frames
-from llava_video.values import Clip, Grid, Newline, VisualPlan
+from llava_video.values import Clip, Newline, VisualPlan
 
 
 def model_of(**changes: object) -> LlavaModel:
     return filled(LlavaModel(dataclasses.replace(DIMENSIONS, **changes)))
 
 
-GRID = {
-    "fit": "letterbox",
-    "grid": Grid(1, 2),
-    "overview": True,
-    "overview_side": 4,
-    "crop": (0, 7, 1, 13),
-    "map_size": (4, 6),
-}
 # Rows of a frame: 4 x 5; with a grid 16 of the overview and 4 x 7.
 LAYOUTS = [
     ({}, 20),

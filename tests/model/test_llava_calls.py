@@ -9,22 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import interpreted
 from rows_by_hand import rows_by_hand
-from seeded_models import DIMENSIONS, VISION, clips_of, filled, noise_frames, video_plan
+from seeded_models import DIMENSIONS, GRID, VISION, clips_of, filled, noise_frames, video_plan
 
 from llava_video.errors import CapacityError, ConfigError
 from llava_video.model.llava import LlavaModel
 from llava_video.model.preprocess import make_tiles
 from llava_video.ops import newline, pool_rows
-from llava_video.values import Grid, Newline, VisualPlan
+from llava_video.values import Newline, VisualPlan
 
-GRID = {
-    "fit": "letterbox",
-    "grid": Grid(1, 2),
-    "overview": True,
-    "overview_side": 4,
-    "crop": (0, 7, 1, 13),
-    "map_size": (4, 6),
-}
 MAX = {"pool_mode": "max", "map_size": (3, 3)}
 LAYOUTS = [
     *({"newline": newline} for newline in Newline),

@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from monitor_cases import message_of, receiving
 
 from llava_video.errors import LedgerError, SinkError
-from llava_video.monitor.delivery import Courier, Couriers, growing_wait_s, with_pictures
+from llava_video.monitor.delivery import Courier, Couriers, with_pictures
 from llava_video.monitor.message import Message
 from llava_video.monitor.sink_settings import SinkSettings
 from llava_video.monitor.spool import Batch, Spool
@@ -162,17 +160,6 @@ def test_a_watch_that_ends_waits_for_no_next_try(spool: Spool) -> None:
     until(lambda: courier.status.waits_s > 50)
     courier.stop()
     assert courier.join(10)
-
-
-@given(st.integers(1, 10**6), st.floats(0.001, 10), st.floats(1, 1000), st.floats(0, 1))
-def test_waits_grow_to_their_most_and_are_at_least_half(
-    tries: int, first_s: float, times: float, share: float
-) -> None:
-    most_s = first_s * times
-    wait_s = growing_wait_s(tries, first_s, most_s, share)
-    assert first_s / 2 <= wait_s <= most_s
-    assert wait_s <= growing_wait_s(tries + 1, first_s, most_s, share)
-    assert growing_wait_s(tries, first_s, most_s, 0.0) <= wait_s
 
 
 def test_pictures_stand_beside_their_names(tmp_path: Path) -> None:

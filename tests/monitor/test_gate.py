@@ -4,8 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llava_video.monitor.gate import (
     ChangeGate,
@@ -13,7 +11,6 @@ from llava_video.monitor.gate import (
     least_contrast,
     noise_floor,
     sure_side_px,
-    tile_differences,
 )
 from llava_video.monitor.scene_settings import GateSettings
 
@@ -146,28 +143,3 @@ def test_another_size_is_another_content() -> None:
     assert gate.look(noise(20, 24)).content == 1
     gate.forget()
     assert gate.look(noise(20, 24)).content == 2
-
-
-def test_tiles_tell_where() -> None:
-    one = np.zeros((96, 120, 3), np.uint8)
-    other = one.copy()
-    other[70:74, 100:104] = 255  # the lower right of 2 x 3 tiles
-    blocks = block_differences(one, other, 8)
-    tiles = tile_differences(blocks, 96, 120, 2, 3, 8)
-    assert tiles.shape == (2, 3)
-    assert tiles[1, 2] == blocks.max()
-    assert np.count_nonzero(tiles) == 1
-
-
-@given(st.integers(0, 90), st.integers(0, 110), st.sampled_from([(1, 1), (2, 3), (5, 4)]))
-def test_no_tile_misses_what_changed_in_it(top: int, left: int, grid: tuple[int, int]) -> None:
-    one = np.zeros((96, 120, 3), np.uint8)
-    other = one.copy()
-    other[top : top + 5, left : left + 5] = 255
-    tiles = tile_differences(block_differences(one, other, 16), 96, 120, *grid, 16)
-    rows, cols = grid
-    for row, col in itertools.product(range(rows), range(cols)):
-        inside = other[
-            row * 96 // rows : (row + 1) * 96 // rows, col * 120 // cols : (col + 1) * 120 // cols
-        ]
-        assert not inside.any() or tiles[row, col] > 0
