@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from typing import Self
 
 import av.error
-import numpy as np
 from av.video.frame import VideoFrame
 
 from llava_video.errors import DecodeError
@@ -27,6 +26,7 @@ from llava_video.video.container import open_container
 from llava_video.video.decode_pass import Care, Doubt, Pass
 from llava_video.video.in_order import in_order
 from llava_video.video.probe import TrackInfo
+from llava_video.video.rgb import rgb_of
 from llava_video.video.seek_plan import Run, plan_runs
 from llava_video.video.source import Source
 from llava_video.video.upright import fit_size, turn
@@ -107,7 +107,7 @@ class PyavReader:
     def _upright(self, frame: VideoFrame, idx: int) -> Frame:
         info = self._info
         try:
-            pixels = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+            pixels = rgb_of(frame)
         except (av.error.FFmpegError, ValueError) as cause:
             raise DecodeError(
                 f"{self._source.name}: pixels of {frame.format.name} cannot become RGB.",

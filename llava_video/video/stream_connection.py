@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from llava_video.video.container import limit_pixels
 from llava_video.video.frame_facts import orientation_in
+from llava_video.video.rgb import rgb_of
 from llava_video.video.settings import StreamSettings
 from llava_video.video.stream_address import StreamAddress
 from llava_video.video.stream_faults import Fault, fault_of
@@ -152,7 +153,7 @@ class Connection:
             ValueError: its pixels cannot become RGB.
         """
         try:
-            stored = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+            stored = rgb_of(frame)
         except av.error.FFmpegError as cause:
             raise ValueError(frame.format.name) from cause
         orientation = orientation_in(frame)

@@ -370,14 +370,12 @@ def test_pixels_that_cannot_become_rgb(tmp_path: Path, monkeypatch: pytest.Monke
     reader = PyavReader(source, probe(source))
     frame = next(av.open(str(source.path)).decode(video=0))
 
-    class Unknown:
-        format = frame.format
+    def refuses(_: object) -> None:
+        raise ValueError("Conversion to numpy array not supported")
 
-        def to_ndarray(self, **_: object) -> None:
-            raise ValueError("Conversion to numpy array not supported")
-
+    monkeypatch.setattr("llava_video.video.decode_pyav.rgb_of", refuses)
     with pytest.raises(DecodeError, match="yuv420p cannot become RGB") as caught:
-        reader._upright(Unknown(), 3)  # type: ignore[arg-type]
+        reader._upright(frame, 3)
     assert caught.value.pts_s == pytest.approx(0.1)
 
 
