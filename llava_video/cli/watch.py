@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 WATCH, REHEARSAL, BEFORE = "The watch", "A rehearsal", "Before anything starts"
 _FAULTY = 3
+_REHEARSED = {
+    "labels": "--labels",
+    "slack_s": "--slack",
+    "starts_at": "--starts-at",
+    "with_curve": "--curve",
+    "least": "--least",
+}
 # Rows of a still camera's frames: about 100 pictures of a 7B model, thousands of a small one's.
 _KEPT_ROWS_BYTES = 2**28
 
@@ -43,6 +50,8 @@ _KEPT_ROWS_BYTES = 2**28
         "answered (none dropped), or on and on while they grow.")  # fmt: skip
 @option("--loop", section=WATCH, multiple=True, metavar="NAME=VALUE",
         help="A setting of the loop: queue_windows, evidence_frames, trace_bytes …")  # fmt: skip
+@option("--forget-sink", "forget_sinks", section=WATCH, multiple=True, metavar="NAME",
+        help="Let go what waits for a sink that is no more in --rules.")  # fmt: skip
 @option("--pool-stride", section=WATCH, type=int, metavar="N",
         help="Fewer visual tokens a frame.  [default: the model's]")  # fmt: skip
 @option("--replay", "replays", section=REHEARSAL, multiple=True, metavar="[NAME=]FILE",
@@ -79,8 +88,9 @@ def watch(
     SOURCE is an address or a file in place of those of the rules' cameras: NAME=ADDRESS, or the
     address alone where there is one camera. Ctrl-C finishes what is under way, a second one stops
     at once; the same command goes on where it was. Every window and rule leaves a line in
-    DIR/why.jsonl. Of a rehearsal: status 0 when precision and recall reach --least, else 3. Of
-    --check: status 1 when a watch would not work.
+    DIR/why.jsonl. Status: 0; 3 when some cameras ended with an error, 1 when all did; 130 when it
+    was stopped, by Ctrl-C or SIGTERM. Of a rehearsal: 0 when precision and recall reach --least,
+    else 3. Of --check: 1 when a watch would not work.
     """
     from llava_video.monitor.settings import read_rules
 
@@ -90,6 +100,8 @@ def watch(
         raise ConfigError("--rules is missing.", "--rules configs/watch.yaml is an example.")
     if sources and replays:
         raise ConfigError("SOURCE and --replay are both given.", "give one of them.")
+    if not replays:
+        _refuse_others()
     settings = read_rules(rules, changes, replays or sources)
     named, own = split_options(given)
     if own["page"] is not None:
@@ -99,6 +111,19 @@ def watch(
     if replays:
         return _rehearse(console, settings, named, own)
     return _watch(console, settings, named, own)
+
+
+def _refuse_others() -> None:
+    """Refuse options of a rehearsal where there is none: a watch would start instead.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    context = click.get_current_context()
+    for name, words in _REHEARSED.items():
+        source = context.get_parameter_source(name)
+        if source is not None and source is not click.core.ParameterSource.DEFAULT:
+            raise ConfigError(f"{words} is of a rehearsal.", "--replay FILE runs one.")
 
 
 def _watch(
@@ -125,6 +150,7 @@ def _watch(
         summary = run_watch(
             settings, asker_of(model, settings, **_options(own)), own["out"], loop=loop,
             pace=own["pace"], page=page, stopping=stop, on_note=note,
+            forget_sinks=own["forget_sinks"],
         )  # fmt: skip
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(summary.windows.items()))
     words = f"{summary.alerts:,} alerts; windows: {kinds or 'none'}; {own['out']}/why.jsonl"

@@ -74,7 +74,6 @@ class CameraFeed:
         )
         self._gate = ChangeGate(camera.gate)
         self._looked: dict[int, tuple[int, Frames]] = {}
-        self._last_pts_s: float | None = None
         self._guard = threading.Lock()
         self.num_frames = self.num_new = 0
 
@@ -88,18 +87,17 @@ class CameraFeed:
         with self._guard:
             if isinstance(event, Mark):
                 self._windows.note(event)
-                return self._flush() if event.kind in _SILENT else []
+                return self._jobs(self._windows.cut()) if event.kind in _SILENT else []
             change = self._gate.look(event.picture)
             self.num_frames += 1
             self.num_new += change.is_new
             self._looked[event.idx] = change.content, change.picture
-            self._last_pts_s = event.pts_s
             return self._jobs(self._windows.add(event))
 
     def finish(self) -> list[WindowJob]:
         """Return the windows that wait for their end, as they are."""
         with self._guard:
-            return self._flush()
+            return self._jobs(self._windows.cut())
 
     def evidence(self, job: WindowJob, most: int) -> tuple[Frames, tuple[float, ...]]:
         """Return frames of a window and of the time before it, as they came.
@@ -119,11 +117,6 @@ class CameraFeed:
         idxs = [(len(shown) - 1) * k // (num - 1) for k in range(num)] if num > 1 else [-1]
         chosen = [shown[idx] for idx in idxs]
         return np.stack([one.picture for one in chosen]), tuple(one.wall_s for one in chosen)
-
-    def _flush(self) -> list[WindowJob]:
-        if self._last_pts_s is None:
-            return []
-        return self._jobs(self._windows.advance(self._last_pts_s + self._camera.window_s))
 
     def _jobs(self, windows: list[Window]) -> list[WindowJob]:
         jobs = [self._job(window) for window in windows]

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from llava_video.errors import LlavaVideoError
+from llava_video.errors import LlavaVideoError, SourceError
 from llava_video.monitor.feed import CameraFeed
 from llava_video.monitor.judge import Judge, Judged
 from llava_video.monitor.labels import Label
@@ -27,6 +27,7 @@ from llava_video.monitor.settings import WatchSettings
 from llava_video.monitor.trace import WhyTrace
 from llava_video.video.settings import StreamSettings
 from llava_video.video.stream import open_stream
+from llava_video.video.stream_address import is_live, shown_address
 from llava_video.video.stream_events import Mark, StreamFrame
 
 _WORDS = {Why.REUSED: "answered no, as before"}
@@ -170,8 +171,11 @@ def rehearse(
         events: opens a recording; for tests.
 
     Raises:
-        SourceError: a file is not there. DecodeError: it cannot be read to its end.
+        SourceError: a file is not there, or it is a stream. DecodeError: it cannot be read to
+            its end.
     """
+    for camera in settings.cameras:
+        _check_recording(camera.address)
     judge = Judge(settings, ask, trace=trace, clock=clock)
     judged: list[Judged] = []
     num_frames, seconds = 0, 0.0
@@ -222,3 +226,16 @@ def _rehearsal(
         questions=sum(one.num_asked for one in judged),
         model_s=sum(one.model_s for one in judged),
     )
+
+
+def _check_recording(text: str) -> None:
+    """Refuse a stream; that a file is there is seen when it is opened.
+
+    Raises:
+        SourceError: it is one.
+    """
+    if is_live(text):
+        raise SourceError(
+            f"{shown_address(text)} is no recording: it would never end.",
+            "give a file; without --replay a watch reads streams.",
+        )

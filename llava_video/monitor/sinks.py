@@ -10,10 +10,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import IO, Any, Protocol, TextIO
 
 from llava_video.errors import SinkError
 from llava_video.monitor.instructions import printable
@@ -23,6 +24,7 @@ from llava_video.monitor.sink_settings import SinkSettings
 from llava_video.monitor.webhook import WebhookSink
 
 _LINE_START = b'{"id": '
+_MOST_WORDS = 200
 
 
 class Sink(Protocol):
@@ -94,24 +96,20 @@ class JsonlSink:
     def send(self, message: Message, body: bytes) -> None:
         """Add a line; see `Sink.send`."""
         try:
-            with self._path.open("r+b" if self._path.exists() else "x+b") as file:
+            # Unbuffered: what did not fit may not come after all, with the end of the file.
+            how = "r+b" if self._path.exists() else "x+b"
+            with self._path.open(how, buffering=0) as file:
                 if not self._is_mended:
                     self._last_id = _mend(file)
-                    self._is_mended = True
                 if message.id != self._last_id:
-                    end = file.seek(0, os.SEEK_END)
-                    try:
-                        file.write(body + b"\n")
-                        file.flush()
-                    except OSError:
-                        self._is_mended = False  # truncating may fail for the same reason
-                        file.truncate(end)  # half a line would spoil the next
-                        raise
+                    self._is_mended = False  # until the line is whole, and on the disk
+                    _add(file, body + b"\n")
                 os.fsync(file.fileno())
         except OSError as cause:
             raise SinkError(
                 f"sink {self._name!r} cannot write: {cause.strerror}.", "make room, or the folder."
             ) from cause
+        self._is_mended = True
         self._last_id = message.id
 
     def close(self) -> None:
@@ -134,35 +132,41 @@ class CommandSink:
     def send(self, message: Message, body: bytes) -> None:
         """Run the program; see `Sink.send`."""
         environ = {**os.environ, "LLAVA_VIDEO_ALERT_ID": message.alert_id}
-        try:
-            process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=environ,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as cause:
-            reason = getattr(cause, "strerror", None) or "not a command"
-            raise SinkError(
-                f"sink {self._name!r} cannot start its command: {reason}.", "check its path."
-            ) from cause
-        self._process = process
-        with process:
+        # A file and no pipe: what it leaves running may hold its end for ever.
+        with tempfile.TemporaryFile() as said:
             try:
-                _, told = process.communicate(body, timeout=self._timeout_s)
-            except subprocess.TimeoutExpired:
-                _kill(process)
+                process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=said,
+                    env=environ,
+                    start_new_session=True,
+                )
+            except (OSError, ValueError) as cause:
+                reason = getattr(cause, "strerror", None) or "not a command"
                 raise SinkError(
-                    f"sink {self._name!r}: the command took more than {self._timeout_s:g} s.",
-                    "a larger timeout_s, or a command that goes on by itself.",
-                ) from None
-        if process.returncode != 0:
-            words = printable(told.decode("utf-8", "replace"))[-200:]
+                    f"sink {self._name!r} cannot start its command: {reason}.", "check its path."
+                ) from cause
+            self._process = process
+            with process:
+                self._wait(process, body)
+            if process.returncode != 0:
+                words = _last_words(said)
+                raise SinkError(
+                    f"sink {self._name!r}: the command ended with {process.returncode}. "
+                    f"{words}".strip()
+                )
+
+    def _wait(self, process: "subprocess.Popen[bytes]", body: bytes) -> None:
+        try:
+            process.communicate(body, timeout=self._timeout_s)
+        except subprocess.TimeoutExpired:
+            _kill(process)
             raise SinkError(
-                f"sink {self._name!r}: the command ended with {process.returncode}. {words}".strip()
-            )
+                f"sink {self._name!r}: the command took more than {self._timeout_s:g} s.",
+                "a larger timeout_s, or a command that goes on by itself.",
+            ) from None
 
     def close(self) -> None:
         """Kill what runs."""
@@ -207,6 +211,19 @@ def _line(message: Message) -> str:
     return printable(" | ".join([head, *more]))
 
 
+def _add(file: Any, line: bytes) -> None:
+    """Add a line; where it does not fit, half of it is taken away, now or by `_mend`."""
+    end = file.seek(0, os.SEEK_END)
+    left = memoryview(line)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.truncate(end)
+        raise
+
+
 def _mend(file: Any) -> str | None:
     """Take half a line of ours off the end; return the id of the last whole line."""
     size = file.seek(0, os.SEEK_END)
@@ -224,6 +241,12 @@ def _mend(file: Any) -> str | None:
         found = json.loads(whole.rpartition(b"\n")[2]).get("id")
         return found if isinstance(found, str) else None
     return None
+
+
+def _last_words(said: IO[bytes]) -> str:
+    size = said.seek(0, os.SEEK_END)
+    said.seek(max(0, size - 4 * _MOST_WORDS))
+    return printable(said.read(4 * _MOST_WORDS).decode("utf-8", "replace"))[-_MOST_WORDS:]
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

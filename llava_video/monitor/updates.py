@@ -7,7 +7,7 @@ without a description; so does what still waits when the watch ends. Knows no ru
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -124,14 +124,21 @@ class UpdateWriter:
                 _log.error("alert %s", alert.alert_id, exc_info=error)
             self._tell(alert, problem=str(error) if known else type(error).__name__)
             return
-        self._tell(alert, text, "; ".join(warnings))
+        self._tell(alert, text, warnings=warnings)
 
-    def _tell(self, alert: ToTell, description: str = "", problem: str = "") -> None:
+    def _tell(
+        self,
+        alert: ToTell,
+        description: str = "",
+        problem: str = "",
+        warnings: Sequence[str] = (),
+    ) -> None:
         try:
             self._desk.update(
                 alert.alert_id,
                 description=description,
                 problem=problem,
+                warnings=warnings,
                 frames=alert.frames,
                 times_s=alert.times_s,
                 with_clip=self._with_clip,

@@ -14,12 +14,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from llava_video.api import LlavaVideo
+from llava_video.errors import ConfigError
 from llava_video.monitor.alerts import AlertDesk
 from llava_video.monitor.board import Board
 from llava_video.monitor.camera_streams import CameraStreams, OpenStreams, Streams
@@ -127,6 +128,7 @@ def run_watch(
     terminal: TextIO | None = None,
     clock: Callable[[], float] = time.time,
     open_streams: OpenStreams = CameraStreams,
+    forget_sinks: Sequence[str] = (),
 ) -> WatchSummary:
     """Watch until every source is over, or somebody stops it.
 
@@ -144,13 +146,21 @@ def run_watch(
         terminal: of terminal sinks; None for standard output.
         clock: wall clock, s since 1970, which evidence ages by.
         open_streams: opens the cameras; for tests.
+        forget_sinks: sinks of an earlier watch; what waits for them is let go.
 
     Raises:
-        ConfigError: a name of the environment is missing, or the page cannot listen.
+        ConfigError: a name of the environment is missing, the page cannot listen, or a sink that
+            is to be forgotten is one of the settings.
         SourceError: an address is of an unknown kind, or names a file that is not there.
         LedgerError: the folder cannot be written, or another watch has it.
     """
     environ = os.environ if environ is None else environ
+    known = {sink.name for sink in settings.sinks}
+    if still := known & {*forget_sinks}:
+        raise ConfigError(
+            f"{sorted(still)[0]!r} is a sink still, and not to be forgotten.",
+            "take it out of the rules' sinks first.",
+        )
     addresses = {
         camera.name: (
             camera.filled_address(environ),
@@ -166,6 +176,8 @@ def run_watch(
         running.couriers = undo.enter_context(
             Couriers(spool, settings.sinks, environ, running.desk.evidence.folder, stream=terminal)
         )
+        for sink in forget_sinks:
+            on_note("", f"{spool.forget_sink(sink):,} messages for {sink!r} are let go.")
         running.tell_left_over()
         undo.enter_context(running.updates)
         running.streams = open_streams(addresses)
@@ -228,7 +240,11 @@ class _Watch:
         known = {sink.name for sink in self.settings.sinks}
         for name, number in self.spool.num_waiting().items():
             if name not in known:
-                self.on_note("", f"{number} messages wait for {name!r}, which is no sink now.")
+                self.on_note(
+                    "",
+                    f"{number:,} messages wait for {name!r}, which is no sink now, and keep their "
+                    f"pictures; --forget-sink {name} lets them go.",
+                )
 
     def run(self) -> WatchSummary:
         """Run until it is over."""
@@ -245,7 +261,7 @@ class _Watch:
         return WatchSummary(
             windows=dict(self.counts.windows),
             alerts=self.counts.alerts,
-            waiting=self.spool.num_waiting(),
+            waiting=self._waiting(),
             errors={name: str(error) for name, error in self.streams.errors().items()},
             num_cameras=len(self.settings.cameras),
             is_stopped=is_stopped,
@@ -284,9 +300,14 @@ class _Watch:
         self.desk.tend()
         self.couriers.wake()
         until_s = time.monotonic() + self.loop.stop_s
-        while not is_stopped and any(self.spool.num_waiting().values()):
+        while not is_stopped and self._waiting():
             if time.monotonic() >= until_s or self.stopping.wait(0.02):
                 return
+
+    def _waiting(self) -> dict[str, int]:
+        """Return how many messages wait for sinks that somebody serves."""
+        known = {sink.name for sink in self.settings.sinks}
+        return {name: n for name, n in self.spool.num_waiting().items() if name in known and n}
 
     def _work(self) -> None:
         """Judge windows, in the model's thread."""

@@ -20,7 +20,8 @@ class Window:
     """A span of a stream, complete.
 
     Attributes:
-        idx: its number; it begins at idx * step_s. Numbers without a frame are left out.
+        idx: its number; windows begin step_s apart, until a cut. Numbers without a frame are left
+            out.
         start_s: on the stream's clock.
         end_s: on the stream's clock, exclusive.
         frames: at least one, in order.
@@ -64,6 +65,9 @@ class RollingWindows:
         self._let_go_s: deque[float] = deque()
         self._marks: deque[Mark] = deque(maxlen=_MOST_MARKS)
         self._next = 0
+        # Windows start at this and so many steps; a cut moves it, so that no frame falls between.
+        self._origin_s = 0.0
+        self._was_cut = False
         self._now_s = -math.inf
         self.num_let_go = self.held_bytes = 0
 
@@ -73,12 +77,15 @@ class RollingWindows:
         Args:
             frame: its pts_s is more than that of the frame before.
         """
+        if self._was_cut:
+            self._was_cut = False
+            self._origin_s += min(0.0, frame.pts_s - self._start_s(self._next))
         done = self.advance(frame.pts_s)
         self._frames.append(frame)
         self.held_bytes += frame.picture.nbytes
         while self.held_bytes > self._settings.most_bytes and len(self._frames) > 1:
             oldest = self._pop()
-            if oldest.pts_s >= self._next * self._settings.step_s:
+            if oldest.pts_s >= self._start_s(self._next):
                 self._let_go_s.append(oldest.pts_s)
                 self.num_let_go += 1
         return done
@@ -87,6 +94,17 @@ class RollingWindows:
         """Keep what befell the stream, for the window that is complete next."""
         self._marks.append(mark)
 
+    def cut(self) -> list[Window]:
+        """Return every window with a frame as it is: nobody knows when the next one comes.
+
+        The next window begins with the next frame where that comes before the next step.
+        """
+        if not self._frames:
+            return []
+        done = self.advance(self._frames[-1].pts_s + self._settings.length_s)
+        self._was_cut = True
+        return done
+
     def advance(self, now_s: float) -> list[Window]:
         """Return the windows that are over by now; a stream that is silent completes its own so.
 
@@ -94,10 +112,9 @@ class RollingWindows:
             now_s: on the stream's clock; earlier than before says nothing.
         """
         self._now_s = max(self._now_s, now_s)
-        length_s, step_s = self._settings.length_s, self._settings.step_s
+        length_s = self._settings.length_s
         done: list[Window] = []
-        while self._next * step_s + length_s <= self._now_s:
-            start_s = self._next * step_s
+        while (start_s := self._start_s(self._next)) + length_s <= self._now_s:
             window = self._cut(start_s, start_s + length_s)
             if window is not None:
                 done.append(window)
@@ -138,20 +155,23 @@ class RollingWindows:
     def _skip(self) -> None:
         """Go to the next window that may hold a frame, over an hour's hole in one step."""
         length_s, step_s = self._settings.length_s, self._settings.step_s
-        start_s = self._next * step_s
+        start_s = self._start_s(self._next)
         ahead = next((f.pts_s for f in self._frames if f.pts_s >= start_s), self._now_s)
         # The first window that ends behind that moment.
-        behind = math.floor((ahead - length_s) / step_s) + 1
+        behind = math.floor((ahead - self._origin_s - length_s) / step_s) + 1
         self._next = max(self._next + 1, behind)
 
     def _forget(self) -> None:
         """Let go what neither a window to come nor the time before an event wants."""
-        wanted_s = min(self._next * self._settings.step_s, self._now_s - self._held_s)
+        wanted_s = min(self._start_s(self._next), self._now_s - self._held_s)
         wanted_s = max(wanted_s, self._now_s - self._held_s)
         while len(self._frames) > 1 and self._frames[0].pts_s < wanted_s:
             self._pop()
-        while self._let_go_s and self._let_go_s[0] < self._next * self._settings.step_s:
+        while self._let_go_s and self._let_go_s[0] < self._start_s(self._next):
             self._let_go_s.popleft()
+
+    def _start_s(self, idx: int) -> float:
+        return self._origin_s + idx * self._settings.step_s
 
     def _pop(self) -> StreamFrame:
         frame = self._frames.popleft()

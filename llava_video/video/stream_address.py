@@ -78,10 +78,13 @@ def shown_address(text: str) -> str:
 
     >>> shown_address("rtsp://me:secret@10.0.0.7:554/user=me&password=secret/ch1?token=1")
     'rtsp://10.0.0.7:554/.../ch1'
+    >>> shown_address("me:secret@10.0.0.7/ch1")
+    '...10.0.0.7/ch1'
     """
     scheme, mark, _ = text.partition("://")
-    if not mark:
-        return text
+    if not mark:  # a file, or an address whose beginning was forgotten
+        before, at, after = text.rpartition("@")
+        return f"...{after}" if at and ":" in before else text
     if scheme == "file":
         return text
     try:
@@ -89,9 +92,17 @@ def shown_address(text: str) -> str:
         parts = urllib.parse.urlsplit(shown)
     except ValueError:
         return f"{scheme}://..."
+    if "@" in parts.path:  # of a password with a slash the host would be the first half
+        return f"{scheme}://..."
     pieces = ("..." if _SETS.search(piece) else piece for piece in parts.path.split("/"))
     path = "/".join(pieces)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+
+def is_live(text: str) -> bool:
+    """Say whether an address is a stream's, which may go on for ever, and no file's."""
+    scheme, mark, _ = text.partition("://")
+    return (_KINDS.get(scheme.lower()) if mark else _kind_of_path(text)) != "file"
 
 
 def stream_address(text: str | os.PathLike[str], settings: StreamSettings) -> StreamAddress:

@@ -149,3 +149,28 @@ def test_ctrl_c(run, rules: Path, oracle: LlavaVideo, tmp_path: Path, times: int
     assert outcome.status == 130
     assert time.monotonic() - started_s < 25
     assert "finishing what is under way" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "words", [["--labels", "day.csv"], ["--curve"], ["--least", "0.5"], ["--slack", "2"]]
+)
+def test_options_of_a_rehearsal_start_no_watch(run, rules: Path, words: list[str]) -> None:
+    outcome = run("watch", "--rules", rules, *words)
+    assert outcome.status == 1
+    assert f"{words[0]} is of a rehearsal.\nhint:  --replay FILE runs one." in outcome.err
+
+
+def test_a_stream_is_not_rehearsed(run, rules: Path, oracle: LlavaVideo, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    outcome = run("watch", "--rules", rules, "--out", out, "--replay", "rtsp://host/ch1?user=me")
+    assert outcome.status == 1
+    assert "rtsp://host/ch1 is no recording" in outcome.err
+
+
+def test_a_sink_of_an_earlier_watch_is_forgotten(
+    run, rules: Path, oracle: LlavaVideo, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    words = ("watch", "--rules", rules, "--out", out, "--pace", "fast", "--forget-sink")
+    assert "0 messages for 'siren' are let go." in run(*words, "siren").err
+    assert run(*words, "log").status == 1

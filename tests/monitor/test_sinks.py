@@ -69,6 +69,41 @@ def test_a_full_disk_is_a_refusal() -> None:
         send(JsonlSink("log", Path("/dev/full")), message_of(1))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no largest size there")
+@pytest.mark.parametrize("room", [1, 100])
+def test_a_line_that_fits_by_half_spoils_nothing(tmp_path: Path, room: int) -> None:
+    import resource
+
+    path = tmp_path / "alerts.jsonl"
+    sink = JsonlSink("log", path)
+    send(sink, message_of(1))
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, hard))
+    try:
+        with pytest.raises(SinkError, match="cannot write"):
+            send(sink, message_of(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
+    assert ids_in(path) == [message_of(1).id]
+    send(sink, message_of(2))
+    assert ids_in(path) == [message_of(1).id, message_of(2).id]
+
+
+def test_a_line_that_did_not_reach_the_disk_is_not_written_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "alerts.jsonl"
+    sink = JsonlSink("log", path)
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            "os.fsync", lambda _: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+        )
+        with pytest.raises(SinkError, match="Input/output error"):
+            send(sink, message_of(1))
+    send(sink, message_of(1))
+    assert ids_in(path) == [message_of(1).id]
+
+
 def python(code: str, timeout_s: float = 30.0) -> CommandSink:
     return CommandSink("siren", (sys.executable, "-S", "-c", code), timeout_s)
 
@@ -98,6 +133,13 @@ def test_a_command_that_fails_says_its_last_words_without_tricks() -> None:
 def test_a_command_that_reads_nothing_is_fine() -> None:
     sink = python("import sys; sys.stdin.close()")
     sink.send(message_of(1), b"x" * 1_000_000)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no children that stay")
+def test_a_command_may_leave_something_running() -> None:
+    # It holds the error stream long beyond the timeout.
+    code = "import subprocess, sys; subprocess.Popen(['sleep', '20'])"
+    send(python(code, timeout_s=10.0), message_of(1))
 
 
 def test_a_command_that_is_not_there_is_told() -> None:

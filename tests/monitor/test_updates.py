@@ -49,7 +49,8 @@ def test_an_update_has_description_and_sheet(tmp_path: Path) -> None:
             writer.put(alerts[0])
             writer.close(keeps=True)
         (update,) = updates_of(spool)
-    assert (update["description"], update["problem"]) == ("a red car", "text tries")
+    assert (update["description"], update["warnings"]) == ("a red car", ["text tries"])
+    assert "problem" not in update
     assert [one["kind"] for one in update["files"]] == ["sheet"]
 
 

@@ -18,6 +18,7 @@ from llava_video.monitor.loop_settings import LoopSettings
 from llava_video.monitor.questions import WindowAnswers, WindowFrames
 from llava_video.monitor.rules import Observation, Rule
 from llava_video.monitor.settings import WatchSettings
+from llava_video.monitor.spool import Spool
 from llava_video.monitor.trace import read_trace
 from llava_video.monitor.watch import Asker, WatchSummary, asker_of, run_watch
 from llava_video.video.stream_events import Mark, StreamFrame
@@ -219,8 +220,22 @@ def test_terminals_are_told_and_sinks_that_are_gone_are_named(tmp_path: Path) ->
     assert summary.waiting == {"gone": 2}
     made = settings_of(("gate",), window_s=4)
     more["on_note"] = lambda camera, text: notes.append(text)
-    watched(tmp_path, made, FakeStreams({"gate": frames([])}), **more)
-    assert notes == ["2 messages wait for 'gone', which is no sink now."]
+    summary = watched(tmp_path, made, FakeStreams({"gate": frames([])}), **more)
+    assert summary.waiting == {}  # nobody will take them
+    (note,) = notes
+    assert note.startswith("2 messages wait for 'gone', which is no sink now")
+    assert "--forget-sink gone" in note
+    notes.clear()
+    watched(tmp_path, made, FakeStreams({"gate": frames([])}), forget_sinks=["gone"], **more)
+    assert notes == ["2 messages for 'gone' are let go."]
+    with Spool(tmp_path / "watch") as spool:
+        assert spool.num_waiting() == {}
+
+
+def test_a_sink_that_is_served_is_not_forgotten(tmp_path: Path) -> None:
+    made = settings_of(("gate",), [{"name": "screen", "kind": "terminal"}], window_s=4)
+    with pytest.raises(ConfigError, match="'screen' is a sink still"):
+        watched(tmp_path, made, FakeStreams({"gate": frames([])}), forget_sinks=["screen"])
 
 
 def test_missing_secrets_are_named_before_anything_is_opened(tmp_path: Path) -> None:

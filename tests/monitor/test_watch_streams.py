@@ -71,6 +71,7 @@ def test_alerts_are_exact_over_a_cut_and_another_resolution(tmp_path: Path) -> N
     assert [one["number"] for one in told if one["kind"] == "alert"] == [1, 2]
     assert described == ["(48, 64)", "(96, 128)"]
     trace = list(read_trace(tmp_path / "watch"))
-    marks = [line["mark"] for line in trace if "mark" in line]
+    # A busy machine may be late for a frame, which is told too; alerts are exact all the same.
+    marks = [line["mark"] for line in trace if line.get("mark", "dropped") != "dropped"]
     assert marks[:4] == ["opened", "lost", "reconnected", "resized"]
     assert {line["why"] for line in trace if "why" in line} >= {"raised", "holding", "ended"}

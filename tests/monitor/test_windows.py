@@ -46,6 +46,22 @@ def test_a_window_is_complete_with_the_first_frame_behind_it_or_by_the_clock() -
     assert windows.add(frame(5.0)) == []
 
 
+def test_a_cut_tells_what_is_there_and_the_next_window_begins_with_the_next_frame() -> None:
+    _, windows = rolled([float(k) for k in range(97, 101)], length_s=8.0, step_s=4.0)
+    assert shown(windows.cut()) == [(24, [97, 98, 99, 100]), (25, [100])]
+    assert windows.cut() == []  # nothing is told twice
+    later = [w for k in range(101, 114) for w in windows.add(frame(float(k)))]
+    assert shown(later) == [(26, [*range(101, 109)]), (27, [*range(105, 113)])]
+    assert [window.start_s for window in later] == [101.0, 105.0]
+
+
+def test_after_a_long_silence_windows_are_where_they_would_be() -> None:
+    _, windows = rolled([0.0, 1.0], length_s=4.0, step_s=4.0)
+    assert shown(windows.cut()) == [(0, [0, 1])]
+    later = [w for k in range(30, 37) for w in windows.add(frame(float(k)))]
+    assert shown(later) == [(7, [30, 31]), (8, [32, 33, 34, 35])]
+
+
 def test_an_hours_hole_is_one_step_and_makes_no_windows() -> None:
     found, windows = rolled([0.0, 1.0, 36e5, 36e5 + 4.0, 36e5 + 8.0], length_s=4.0, step_s=2.0)
     assert all(window.frames for window in found)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llava_video.errors import SourceError
 from llava_video.video.settings import StreamSettings
-from llava_video.video.stream_address import shown_address, stream_address
+from llava_video.video.stream_address import is_live, shown_address, stream_address
 
 SETTINGS = StreamSettings()
 
@@ -25,6 +25,11 @@ SETTINGS = StreamSettings()
         ("http://[::1/secret", "http://..."),
         ("/dev/video0", "/dev/video0"),
         ("a=b.mp4", "a=b.mp4"),
+        ("a@b.mp4", "a@b.mp4"),
+        ("me:s3cr@host/ch1", "...host/ch1"),
+        ("rtsp:/me:s3cr@host/x", "...host/x"),
+        ("//me:s3@cr@host/x", "...host/x"),
+        ("rtsp://me:12/34@host/ch1", "rtsp://..."),
     ],
 )
 def test_what_people_read(text: str, shown: str) -> None:
@@ -95,3 +100,9 @@ def test_refused_before_anything_starts(text: str, message: str) -> None:
     with pytest.raises(SourceError, match=message) as caught:
         stream_address(text, SETTINGS)
     assert "SECRET" not in str(caught.value)
+
+
+def test_what_may_go_on_for_ever() -> None:
+    live = ("rtsp://host/a", "HTTP://host/a", "udp://:1", "/dev/video0", "gopher://host/a")
+    assert [is_live(text) for text in live] == [True] * 5
+    assert [is_live(text) for text in ("a.mp4", "/a/b.mp4", "file:///a.mp4")] == [False] * 3
