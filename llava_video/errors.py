@@ -167,5 +167,9 @@ class ServerRefusedError(ServerError):
     """A server answers, and will not do what it is asked: the key, the model or the request."""
 
 
+class ServerClosedError(ServerRefusedError):
+    """A server does nothing at all for us: the key, the quota, or no such model."""
+
+
 class SinkError(LlavaVideoError, RuntimeError):
     """A sink did not take a message, which is tried again."""

@@ -14,7 +14,7 @@ from llava_video.archive.row import content_of, read_row
 from llava_video.archive.settings import ArchiveSettings, Task
 from llava_video.archive.shards import sealed
 from llava_video.engine.oracle import OracleEngine
-from llava_video.engine.request import Event, Finished, Request
+from llava_video.engine.request import Event, Failed, Finished, Request
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.world.bars import paint_index
 from llava_video.world.clip import write_clip
@@ -95,6 +95,36 @@ def slow_model(checkpoint: Path, seconds: float) -> LlavaVideo:
     return LlavaVideo(spec, Deadly(spec, seconds))
 
 
+class Sick(Slow):
+    """The oracle on a device that breaks at the first request, as long as a file is not there."""
+
+    def __init__(self, spec: ModelSpec, healed: Path) -> None:
+        super().__init__(spec, 0.0)
+        self._healed, self._is_broken = healed, not healed.exists()
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Event]:
+        """See `Engine`."""
+        if self._is_broken:
+            self._healed.write_text("the next process is well")
+            for request in requests:
+                error = RuntimeError("CUDA error: an illegal memory access was encountered")
+                yield Failed(request.request_id, error)
+        else:
+            yield from super().run(requests)
+
+
+def sick_model(checkpoint: Path, healed: Path) -> LlavaVideo:
+    """Load the oracle on a device that is broken for the first process."""
+    spec = read_spec(checkpoint)
+    return LlavaVideo(spec, Sick(spec, healed))
+
+
+def endless_model() -> LlavaVideo:
+    """Load for a minute, as a large model does."""
+    time.sleep(60)
+    raise AssertionError("nobody waits so long")
+
+
 def poisoned_list(clips: Path, path: Path, num_clips: int) -> Path:
     """Write a list of the first clips, of which one asks what kills `slow_model`'s process."""
     lines = [{"video": str(clips / f"{number:03d}.mp4")} for number in range(num_clips)]
@@ -138,6 +168,16 @@ def run_slowly(checkpoint: Path, clips: Path, out: Path, sandbox: bool, task: Ta
     )
     model = LlavaVideo(spec, Slow(spec, 0.02))
     run_archive(clips, out, settings=settings, model=model, max_new_tokens=64)
+
+
+def run_poisoned(checkpoint: Path, manifest: Path, out: Path) -> None:
+    """Work a list of which an entry may kill this very process; for a child process."""
+    from llava_video.archive.runner import run_archive
+
+    settings = ArchiveSettings(task="ask", prompts=(QUESTION,), sandbox=False, in_flight=3)
+    run_archive(
+        manifest, out, settings=settings, model=slow_model(checkpoint, 0.0), max_new_tokens=64
+    )
 
 
 def command_slowly(arguments: list[str], seconds: float) -> None:

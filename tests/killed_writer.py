@@ -69,12 +69,17 @@ def look(folder: Path) -> tuple[dict[str, str], list[str]]:
         counts = view.counts()
         if sum(counts[state] for state in ("done", "failed", "quarantined")) != len(ended):
             faults.append(f"{counts} and {len(ended)} rows")
-        if view.num_open(0, 2**40) and view.num_inputs == NUM_UNITS + NUM_UNITS // 10:
+        if num_open(view, 0, view.num_inputs) and view.num_inputs == NUM_UNITS + NUM_UNITS // 10:
             first_open = min(set(range(NUM_UNITS)) - {one.number for one in view.ended()})
             sealed_over = [one for one in view.sealed() if one >= first_open // SHARD_UNITS]
-            inner = [shard for shard in sealed_over if view.num_open(*span(shard))]
+            inner = [shard for shard in sealed_over if num_open(view, *span(shard))]
             faults += [f"shard {shard} is sealed and open" for shard in inner]
     return ended, faults
+
+
+def num_open(view: LedgerView, start: int, stop: int) -> int:
+    """Return how many of the entries [start, stop), which are all there, have not ended."""
+    return min(stop, view.num_inputs) - start - sum(1 for _ in view.ended(start, stop))
 
 
 def span(shard: int) -> tuple[int, int]:

@@ -130,6 +130,7 @@ class Crew:
     def __init__(self, staff: Staff, number: int, in_flight: int) -> None:
         self.facts: Mapping[str, Any] = {}
         self.maker = Maker()
+        self.is_own_process = False
         self._staff = staff
         self._posts = [
             _Post([f"worker {idx}.{place}" for place in range(in_flight)]) for idx in range(number)

@@ -10,8 +10,8 @@ from llava_video.archive.ledger import Ledger
 from llava_video.archive.ledger_view import Ended, LedgerView
 from llava_video.archive.parquet import write_parquet
 from llava_video.archive.row import Asked, Row, duplicate_row
-from llava_video.archive.shards import seal, sealed, shard_path
-from llava_video.archive.tracks import write_tracks
+from llava_video.archive.shards import num_whole, seal, shard_path, twin_path
+from llava_video.archive.tracks import remove_tracks, write_tracks
 from llava_video.archive.unit import Unit
 
 
@@ -58,6 +58,18 @@ class Finisher:
         self._ledger, self._size = ledger, shard_units
         self._has_tracks, self._has_parquet = has_tracks, has_parquet
 
+    def unseal_lost(self) -> list[int]:
+        """Let shards whose file is gone, or has no twin that is wanted, be written again."""
+        folder = self._ledger.folder
+        lost = [shard for shard in self._ledger.sealed() if not self._is_there(folder, shard)]
+        self._ledger.unseal(lost)
+        return lost
+
+    def sweep(self) -> None:
+        """Remove the tracks of units that nobody asks for any more."""
+        if self._has_tracks:
+            remove_tracks(self._ledger.folder, self._ledger.forgotten())
+
     def seal_ready(self) -> list[Path]:
         """Seal what can be: shards whose entries have all ended, behind those that are sealed.
 
@@ -66,17 +78,21 @@ class Finisher:
         """
         folder, made = self._ledger.folder, []
         for shard in self._ledger.sealable():
-            if shard > len(sealed(folder)):
+            if shard > num_whole(folder):
                 break
             start, stop = shard * self._size, (shard + 1) * self._size
             if self._has_tracks:
                 for row in rows_of(self._ledger, start, stop):
                     write_tracks(folder, row)
             if self._has_parquet:
-                path = shard_path(folder, shard).with_suffix(".parquet")
+                path = twin_path(folder, shard)
                 path.parent.mkdir(exist_ok=True)
                 write_parquet(rows_of(self._ledger, start, stop), path)
             rows = rows_of(self._ledger, start, stop)
             made.append(seal(folder, shard, rows, first=start, replace=True))
             self._ledger.seal(shard)
         return made
+
+    def _is_there(self, folder: Path, shard: int) -> bool:
+        has_twin = not self._has_parquet or twin_path(folder, shard).exists()
+        return has_twin and shard_path(folder, shard).exists()

@@ -51,10 +51,12 @@ class Hands(Protocol):
     Attributes:
         facts: what decides the model's answers, as `model_facts` says it.
         maker: what rows say of the model.
+        is_own_process: whether a unit that kills whoever works it kills the run.
     """
 
     facts: Mapping[str, Any]
     maker: Maker
+    is_own_process: bool
 
     @property
     def num_held(self) -> int:

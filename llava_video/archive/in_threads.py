@@ -66,6 +66,7 @@ class ThreadHands:
 
     def __init__(self, place: Workplace, number: int) -> None:
         self.facts: Mapping[str, Any] = place.facts
+        self.is_own_process = True
         self.maker = place.maker
         self._threads, self._number = Threads(place, number), number
         self._free = [f"worker {idx}" for idx in reversed(range(number))]

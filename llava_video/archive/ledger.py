@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,12 @@ from llava_video.archive.content import FileStamp
 from llava_video.archive.ledger_file import open_for_writing
 from llava_video.archive.ledger_view import LedgerView, State
 from llava_video.archive.places import Run, break_seals, close, moved, put
-from llava_video.archive.unit import Unit, UnitError
+from llava_video.archive.unit import SUSPICIOUS, Unit, UnitError
 from llava_video.errors import ConfigError, LedgerError
 from llava_video.lock import RunLock
 
+# What was worked alone, in the run's own process: a fact of that name has its key.
+_ALONE = "alone"
 # A poison file is one whose second worker died as well.
 MAX_CRASHES = 2
 _BATCH_UNITS = 1000
@@ -77,12 +79,7 @@ class Ledger(LedgerView):
             undo.callback(super().close)
             self._keep_fact("settings", settings_digest)
             self._keep_fact("shard_units", str(shard_units))
-            with self._changing() as run:
-                # Nobody else has the lock: whoever was at work on these is gone.
-                run(
-                    "UPDATE units SET state = 'waiting', worker = NULL, "
-                    "interruptions = interruptions + 1 WHERE state = 'running'"
-                )
+            self._forget_the_dead()
             undo.pop_all()
         self._shard_units = shard_units
 
@@ -90,7 +87,9 @@ class Ledger(LedgerView):
         return open_for_writing(self.folder)
 
     def close(self) -> None:
-        """Let go of the file and of the folder."""
+        """Let go of the file and of the folder; that a run ends in order is no unit's fault."""
+        with contextlib.suppress(LedgerError), self._changing() as run:
+            run("UPDATE units SET state = 'waiting', worker = NULL WHERE state = 'running'")
         super().close()
         self._lock.release()
 
@@ -120,24 +119,42 @@ class Ledger(LedgerView):
         with self._changing() as run:
             close(run, count, self._shard_units)
 
-    def claim(self, most: int, worker: str) -> list[Unit]:
+    def claim(self, most: int, worker: str, *, is_wary: bool = False) -> list[Unit]:
         """Give a worker the next waiting units, in the order of the inputs.
 
         Args:
             most: no more than these.
             worker: a name; what it holds is found by it when it dies.
+            is_wary: whether a unit may end the whole run: those that perhaps did are given last
+                and alone.
         """
         with self._changing() as run:
             found = run(
                 "SELECT key FROM units WHERE state = 'waiting' AND first IS NOT NULL "
-                "ORDER BY first LIMIT ?",
-                (most,),
+                "AND interruptions < ? ORDER BY first LIMIT ?",
+                (SUSPICIOUS if is_wary else 2**62, most),
             ).fetchall()
+            if is_wary:
+                found = self._wary(run, found)
             self._connection.executemany(
                 "UPDATE units SET state = 'running', worker = ? WHERE key = ?",
                 [(worker, key) for (key,) in found],
             )
             return [unit for (key,) in found if (unit := self.unit(key)) is not None]
+
+    def _wary(self, run: Run, found: list[tuple[str]]) -> list[tuple[str]]:
+        """Return what is given: nothing beside a suspect, and a suspect when nothing is left."""
+        running = [n for (n,) in run("SELECT interruptions FROM units WHERE state = 'running'")]
+        if max(running, default=0) >= SUSPICIOUS:
+            return []
+        if not found and not running:
+            found = run(
+                "SELECT key FROM units WHERE state = 'waiting' AND first IS NOT NULL "
+                "ORDER BY crashes, first LIMIT 1"
+            ).fetchall()
+            run("INSERT OR REPLACE INTO facts SELECT ?, key FROM units WHERE key = ?",
+                (_ALONE, found[0][0] if found else ""))  # fmt: skip
+        return found
 
     def finish(self, key: str, row: Mapping[str, Any]) -> bool:
         """End a unit with its row; the row is kept when this returns.
@@ -152,24 +169,19 @@ class Ledger(LedgerView):
         with self._changing() as run:
             return self._end(run, key, "done", row, None, 0)
 
-    def fail(self, key: str, error: UnitError, *, final: bool, worker: str | None = None) -> bool:
+    def fail(self, key: str, error: UnitError, *, final: bool) -> bool:
         """Record that an attempt failed.
 
         Args:
             key: of the unit.
             error: why.
             final: whether it ends the unit, with a row that says why; otherwise it waits again.
-            worker: who failed: nothing is recorded when another one holds it by now. None does
-                not ask.
 
         Returns:
             Whether it was recorded, as of `finish`.
         """
         with self._changing() as run:
             attempts = 1 + _standing(run, key)[1]
-            held = run("SELECT worker FROM units WHERE key = ?", (key,)).fetchone()[0]
-            if worker is not None and held != worker:
-                return False
             if final:
                 row = self._error_row(self._known(key), error, attempts, "failed")
                 return self._end(run, key, "failed", row, error, 1)
@@ -180,36 +192,23 @@ class Ledger(LedgerView):
             )
             return changed.rowcount == 1
 
-    def release(
-        self, worker: str, *, crashed: bool, suspects: Collection[str] | None = None
-    ) -> Released:
+    def release(self, worker: str, *, crashed: bool) -> Released:
         """Take back what a worker holds.
 
         Args:
             worker: its name.
             crashed: whether it died in the midst of it, and may do so again.
-            suspects: keys of what it may have died of; None for all it held.
         """
-        back, poison = [], []
+        back: list[str] = []
+        poison: list[str] = []
         with self._changing() as run:
             held = run(
                 "SELECT key, attempts, crashes FROM units WHERE worker = ? ORDER BY first",
                 (worker,),
             ).fetchall()
             for key, attempts, crashes in held:
-                blamed = crashed and (suspects is None or key in suspects)
-                if blamed and crashes + 1 >= MAX_CRASHES:
-                    run("UPDATE units SET crashes = crashes + 1 WHERE key = ?", (key,))
-                    row = self._error_row(self._known(key), _CRASH, attempts + 1, "quarantined")
-                    self._end(run, key, "quarantined", row, _CRASH, 1)
-                    poison.append(key)
-                    continue
-                run(
-                    "UPDATE units SET state = 'waiting', worker = NULL, "
-                    "attempts = attempts + ?, crashes = crashes + ? WHERE key = ?",
-                    (int(blamed), int(blamed), key),
-                )
-                back.append(key)
+                is_poison = self._give_back(run, key, attempts, crashes, is_blamed=crashed)
+                (poison if is_poison else back).append(key)
         return Released(back, poison)
 
     def retry(self, kind: str | None = None) -> int:
@@ -251,6 +250,12 @@ class Ledger(LedgerView):
         with self._changing() as run:
             run("INSERT OR IGNORE INTO sealed VALUES (?)", (shard,))
 
+    def unseal(self, shards: Iterable[int]) -> None:
+        """Note that shards are to be written again."""
+        with self._changing() as run:
+            for shard in shards:
+                run("DELETE FROM sealed WHERE shard = ?", (shard,))
+
     def known_hash(self, stamp: FileStamp) -> str | None:
         """Return the content hash of a file that was hashed before and has not changed since."""
         where = "device = ? AND inode = ? AND size_bytes = ? AND mtime_ns = ?"
@@ -275,6 +280,32 @@ class Ledger(LedgerView):
                     *(stamp.mtime_ns, stamp.ctime_ns, content),
                 ),
             )
+
+    def _forget_the_dead(self) -> None:
+        """Take back what an earlier run held: nobody else has the lock, so it was killed."""
+        with self._changing() as run:
+            run("UPDATE units SET interruptions = interruptions + 1 WHERE state = 'running'")
+            held = run("SELECT key, attempts, crashes FROM units WHERE state = 'running'")
+            alone = self.fact(_ALONE)
+            for key, attempts, crashes in held.fetchall():
+                self._give_back(run, key, attempts, crashes, is_blamed=key == alone)
+            run("DELETE FROM facts WHERE name = ?", (_ALONE,))
+
+    def _give_back(
+        self, run: Run, key: str, attempts: int, crashes: int, *, is_blamed: bool
+    ) -> bool:
+        """Let a unit wait again; return whether it has killed too often for that."""
+        if is_blamed and crashes + 1 >= MAX_CRASHES:
+            run("UPDATE units SET crashes = crashes + 1 WHERE key = ?", (key,))
+            row = self._error_row(self._known(key), _CRASH, attempts + 1, "quarantined")
+            self._end(run, key, "quarantined", row, _CRASH, 1)
+            return True
+        run(
+            "UPDATE units SET state = 'waiting', worker = NULL, "
+            "attempts = attempts + ?, crashes = crashes + ? WHERE key = ?",
+            (int(is_blamed), int(is_blamed), key),
+        )
+        return False
 
     def _is_open(self, shard: int) -> bool:
         start = shard * self._shard_units

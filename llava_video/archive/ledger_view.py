@@ -132,15 +132,10 @@ class LedgerView(GuardedFile):
                 return
             at = page[-1][0] + 1
 
-    def num_open(self, start: int, stop: int) -> int:
-        """Return how many entries of [start, stop) have not ended."""
-        return int(
-            self._select(
-                "SELECT COUNT(*) FROM inputs i JOIN units u ON u.id = i.unit "
-                "WHERE i.number >= ? AND i.number < ? AND u.row IS NULL",
-                (start, stop),
-            )[0][0]
-        )
+    def forgotten(self) -> Iterator[str]:
+        """Yield the keys of units that the inputs asked for once, and do no more."""
+        for (key,) in self._select("SELECT key FROM units WHERE first IS NULL"):
+            yield str(key)
 
     def sealed(self) -> list[int]:
         """Return the numbers of the shards that were written and hold good."""

@@ -7,6 +7,7 @@ Knows no unit's state.
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -45,7 +46,10 @@ class RayWorker:
 
     def work(self, unit: Unit) -> tuple[Any, Busy]:
         """Try a unit; return the outcome, and how busy the actor was so far."""
-        return self._place.work(unit), self._place.busy
+        outcome = self._place.work(unit)
+        if outcome.of_place == "device":
+            os._exit(1)  # another process may use the device; deaths without a result end the run
+        return outcome, self._place.busy
 
     def finish(self) -> None:
         """Let waits for another try end."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
+from llava_video.archive.breaker import Breaker, fault_of_place
 from llava_video.archive.entries import Entries
 from llava_video.archive.feeding import Feeder
 from llava_video.archive.finishing import Finisher
@@ -27,7 +28,7 @@ from llava_video.archive.row import Row, error_row
 from llava_video.archive.row_schema import SCHEMA_VERSION
 from llava_video.archive.run_file import check_same, read_facts, write_facts
 from llava_video.archive.settings import ArchiveSettings
-from llava_video.archive.shards import sweep
+from llava_video.archive.shards import shard_path, sweep
 from llava_video.archive.sheets import write_frames, write_sheet
 from llava_video.archive.unit import Unit, UnitError, unit_key
 from llava_video.archive.work import CRASH, Outcome, asked_of, settled
@@ -97,7 +98,8 @@ def run_archive(
         LedgerBusyError: another process works on the folder.
         LedgerError, OSError: results cannot be written; what was written holds.
         BackendMissingError: Parquet without pyarrow, `ray` without Ray.
-        CapacityError: there are no workers left, or it was stopped before they had a model.
+        CapacityError: there are no workers left, it was stopped before they had a model, or device,
+            server or model fail whatever they are given.
         LlavaVideoError: as `load`. TypeError: an option is unknown.
     """
     settings = settings or ArchiveSettings()
@@ -135,7 +137,7 @@ class _Run:
         self._options = dict(options)
         self._asked = asked_of(settings, options)
         self._revision = digest_of(hands.facts)
-        self._meter = Meter()
+        self._meter, self._breaker = Meter(), Breaker()
 
     def go(self, on_progress: OnProgress, stop: threading.Event) -> RunSummary:
         """Work until everything has ended, or somebody wants it to stop."""
@@ -155,6 +157,8 @@ class _Run:
                 has_tracks=self._settings.task == "timeline",
                 has_parquet=self._settings.parquet,
             )
+            for shard in self._finisher.unseal_lost():
+                _log.warning("%s is not whole: written again.", shard_path(self._folder, shard))
             feeder.start()
             interrupted = self._loop(feeder, on_progress, stop)
             progress = self._progress(feeder)
@@ -201,6 +205,7 @@ class _Run:
                 hands.finish()
             elif not self._give_out(feeder) and is_fed and not hands.num_held:
                 self._finisher.seal_ready()
+                self._finisher.sweep()
                 return False
             self._take_in()
             now_s = time.monotonic()
@@ -221,7 +226,7 @@ class _Run:
             slot = hands.free_slot()
             if slot is None:  # all are at work, or gone and not yet replaced
                 return hands.num_held > 0 or self._ledger.counts()["waiting"] > 0
-            units = self._ledger.claim(1, slot)
+            units = self._ledger.claim(1, slot, is_wary=hands.is_own_process)
             if not units:
                 return may_have_more
             if units[0].number >= feeder.count:  # perhaps of older inputs: its turn will come
@@ -252,9 +257,13 @@ class _Run:
     def _end(self, slot: str, outcome: Outcome) -> float | None:
         """Record a try; return what was looked at, s, or None when the unit has not ended."""
         unit, error = outcome.unit, outcome.error
+        if error is not None and outcome.of_place:
+            self._ledger.release(slot, crashed=False)
+            raise fault_of_place(outcome.of_place, error)
         if error is None:
             self._keep_pictures(outcome)
             self._ledger.finish(unit.key, outcome.row or {})
+            self._breaker.note_result()
         elif error.kind == CRASH:
             if not self._ledger.release(slot, crashed=True).quarantined:
                 return None
@@ -263,6 +272,7 @@ class _Run:
             self._ledger.fail(unit.key, error, final=is_last)
             if not is_last:
                 return None
+            self._breaker.note_failure(error, self._folder)
         return outcome.footage_s
 
     def _keep_pictures(self, outcome: Outcome) -> None:

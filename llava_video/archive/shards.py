@@ -4,6 +4,7 @@ A shard is whole or not there: it is written under a hidden name, brought to the
 Knows neither the ledger's tables nor what a row says.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,6 +48,16 @@ def sealed(folder: Path) -> list[Path]:
     return found
 
 
+def num_whole(folder: Path) -> int:
+    """Return how many shards are there before the first that is not."""
+    return next(shard for shard in itertools.count() if not shard_path(folder, shard).exists())
+
+
+def twin_path(folder: Path, shard: int) -> Path:
+    """Return the Parquet file beside a shard."""
+    return shard_path(folder, shard).with_suffix(".parquet")
+
+
 def seal(
     folder: Path,
     shard: int,
@@ -72,7 +83,7 @@ def seal(
             nothing was written.
         OSError: the file cannot be written.
     """
-    num_sealed = len(sealed(folder))
+    num_sealed = num_whole(folder)
     path = shard_path(folder, shard)
     if shard < num_sealed and not replace:
         return path

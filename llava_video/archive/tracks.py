@@ -5,7 +5,7 @@ caption is harmless. Knows no model and no player.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from llava_video.files import replacing
 TRACKS: Final = "videos"
 _LONGEST_STEM: Final = 120  # bytes; file systems stop at 255
 _LONGEST_TITLE: Final = 80
+_KEY_DIGITS: Final = 8
 # SRT has no escapes. This mark is not shown, and takes the meaning from what it stands between.
 _WORD_JOINER: Final = "\u2060"
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
@@ -117,6 +118,39 @@ def write_tracks(folder: Path, row: Mapping[str, Any]) -> list[Path]:
     return paths
 
 
+def track_faults(folder: Path, row: Mapping[str, Any]) -> list[str]:
+    """Return the names of a row's tracks that are not there, or say something else."""
+    if not row["answers"]:
+        return []
+    faults = []
+    for suffix, write in _WRITERS.items():
+        path = folder / TRACKS / f"{track_name(row)}{suffix}"
+        try:
+            is_same = path.read_bytes() == write(row).encode()
+        except OSError:
+            is_same = False
+        if not is_same:
+            faults.append(path.name)
+    return faults
+
+
+def remove_tracks(folder: Path, keys: Iterable[str]) -> int:
+    """Remove the tracks of units that nobody asks for any more; return how many files.
+
+    Args:
+        folder: of the run.
+        keys: of those units.
+    """
+    gone = {key[:_KEY_DIGITS] for key in keys}
+    if not gone or not (folder / TRACKS).is_dir():
+        return 0
+    names = [path for path in (folder / TRACKS).iterdir() if path.suffix in _WRITERS]
+    stale = [path for path in names if path.stem.rpartition("-")[2] in gone]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return len(stale)
+
+
 def track_name(row: Mapping[str, Any]) -> str:
     """Return the name of a row's tracks without suffix: its video's, and eight digits of its key.
 
@@ -124,7 +158,7 @@ def track_name(row: Mapping[str, Any]) -> str:
     """
     stem = _UNSAFE.sub("_", plain_text(Path(row["video"]["name"]).stem)).strip(" .") or "video"
     short = stem.encode()[:_LONGEST_STEM].decode(errors="ignore").lstrip("-")
-    return f"{short or 'video'}-{row['key'][:8]}"
+    return f"{short or 'video'}-{row['key'][:_KEY_DIGITS]}"
 
 
 _WRITERS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {

@@ -6,7 +6,7 @@ Knows no ledger, no model and no file.
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from llava_video.errors import DecodeError, LlavaVideoError
 
@@ -52,6 +52,10 @@ class Item:
         fields = json.loads(text)
         fields["prompts"] = tuple(fields.get("prompts", ()))
         return cls(number=number, **fields)
+
+
+# Runs that ended in the midst of a unit: one may be anybody's kill, several are perhaps its own.
+SUSPICIOUS: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,18 +11,19 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llava_video.archive.answering import answer_item
 from llava_video.archive.content import HashStore, content_hash, is_unchanged, local_path
 from llava_video.archive.row import Asked, Maker, Row, make_row
 from llava_video.archive.settings import OPTIONS_OF_PLACE, ArchiveSettings, plain_options
 from llava_video.archive.sheets import frames_of, sheet_of
-from llava_video.archive.unit import Unit, UnitError
+from llava_video.archive.unit import SUSPICIOUS, Unit, UnitError
 from llava_video.errors import (
     CapacityError,
     ChangedFileError,
     LlavaVideoError,
+    ServerClosedError,
     ServerError,
     ServerRefusedError,
     SourceError,
@@ -38,8 +39,9 @@ _log = logging.getLogger(__name__)
 
 # What a unit that kills its decoding process fails with.
 CRASH = "WorkerCrashed"
-# Runs that ended in the midst of a unit: one may be anybody's kill, several are perhaps its own.
-_SUSPICIOUS = 3
+
+
+Place = Literal["device", "server"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ class Outcome:
         row: its row; None when it failed.
         error: why it failed.
         may_pass: whether another try may succeed.
+        of_place: what is broken where it was worked, so that every other unit would fail too.
         footage_s: how much of the video was looked at, s.
         sheet: a small picture of what was seen, JPEG, for reports; None where nothing was.
         frames: time, ms → a frame of each span that was answered about, JPEG, for hits.
@@ -60,6 +63,7 @@ class Outcome:
     row: Row | None = None
     error: UnitError | None = None
     may_pass: bool = False
+    of_place: Place | None = None
     footage_s: float = 0.0
     sheet: bytes | None = None
     frames: Mapping[int, bytes] = field(default_factory=dict)
@@ -96,14 +100,19 @@ class Worker:
             row = make_row(unit, results, self.asked, self._maker(unit))
             sheet, frames = sheet_of(results), frames_of(results)
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
-            return Outcome(unit=unit, error=error_of(error), may_pass=may_pass(error, unit))
+            return Outcome(
+                unit=unit,
+                error=error_of(error),
+                may_pass=may_pass(error, unit),
+                of_place=of_place(error),
+            )
         return Outcome(
             unit=unit, row=row, footage_s=_footage_s(results), sheet=sheet, frames=frames
         )
 
     def _reading_of(self, unit: Unit) -> dict[str, Any]:
         """Return how a video is read: what whole runs keep ending over, in a process of its own."""
-        if unit.interruptions < _SUSPICIOUS or self._reading.get("sandbox"):
+        if unit.interruptions < SUSPICIOUS or self._reading.get("sandbox"):
             return self._reading
         return {**self._reading, "sandbox": True}
 
@@ -182,6 +191,22 @@ def has_killed_worker(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def of_place(error: BaseException | None) -> Place | None:
+    """Say what is broken where a unit was worked; None where the trouble is its own.
+
+    After an error of CUDA a process can use its device no more; a server that does not take our
+    key takes it for no unit.
+    """
+    while error is not None:
+        if isinstance(error, ServerClosedError):
+            return "server"
+        is_cuda = isinstance(error, RuntimeError) and str(error).startswith("CUDA error")
+        if is_cuda or type(error).__name__ == "AcceleratorError":  # torch's, since 2.8
+            return "device"
+        error = error.__cause__
+    return None
 
 
 def may_pass(error: BaseException, unit: Unit) -> bool:

@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from typing import Any, Final
@@ -29,29 +30,37 @@ def main(words: Mapping[str, Any]) -> None:
     with ExitStack() as stack:
         try:
             job: Job = pickle.loads(line.recv_bytes())
+            # Before the model is loaded: that may take minutes, and the parent may be gone by then.
+            coming = Future[Threads]()
+            threading.Thread(target=_listen, args=(line, coming), daemon=True).start()
             place = Workplace(stack.enter_context(job.model()), job.settings, job.options)
         except Exception as error:  # noqa: BLE001 - a process's border: the parent raises it
             line.send(("gone", "could not load its model", as_ours(error)))
             return
         line.send(("ready", dict(place.facts), place.maker))
         threads = Threads(place, job.settings.in_flight)
-        listener = threading.Thread(target=_listen, args=(line, threads), daemon=True)
-        listener.start()
+        coming.set_result(threads)
         while True:
             found = threads.get(_TICK_S)
-            if found is not None:
-                line.send(("done", *found, place.busy))
+            if found is None:
+                continue
+            outcome = found[1]
+            if outcome.of_place == "device" and outcome.error is not None:
+                # Another process may use the device; if not, deaths without a result end the run.
+                line.send(("gone", f"has lost its device ({outcome.error.message})", None))
+                os._exit(1)
+            line.send(("done", *found, place.busy))
 
 
-def _listen(line: Connection, threads: Threads) -> None:
+def _listen(line: Connection, coming: Future[Threads]) -> None:
     """Pass units on; a line that has ended ends the process, whatever it is doing."""
     try:
         while True:
             message = line.recv()
             if message is None:
-                threads.place.finish()
+                coming.result().place.finish()
             else:
-                threads.put(*message)
+                coming.result().put(*message)
     finally:
         os._exit(0)
 

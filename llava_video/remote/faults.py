@@ -14,6 +14,7 @@ from llava_video.errors import (
     BudgetError,
     LlavaVideoError,
     ServerBusyError,
+    ServerClosedError,
     ServerError,
     ServerRefusedError,
 )
@@ -94,7 +95,9 @@ def fault_of_status(
         return Fault(_key_error(status, address))
     if status == 413 or (status in (400, 422) and _TOO_LONG.search(f"{said} {code}")):
         return Fault(_too_long(status, said, answered))
-    return Fault(ServerRefusedError(answered, _hint_of(status, said, headers)))
+    is_closed = status == 404 or code == "insufficient_quota"
+    refusal = ServerClosedError if is_closed else ServerRefusedError
+    return Fault(refusal(answered, _hint_of(status, said, headers)))
 
 
 def fault_of_stream(error: Any, address: Address) -> Fault:
@@ -152,14 +155,14 @@ def _cut(text: str) -> str:
     return words if len(words) <= _MOST_CHARS else words[:_MOST_CHARS] + " …"
 
 
-def _key_error(status: int, address: Address) -> ServerRefusedError:
+def _key_error(status: int, address: Address) -> ServerClosedError:
     # What the server says here may quote the key, or most of it.
     variable = address.key_variable
     if address.key:
         message = f"{address.base_url} does not accept the key in {variable} ({status})."
-        return ServerRefusedError(message, f"put a key of this server into {variable}.")
+        return ServerClosedError(message, f"put a key of this server into {variable}.")
     message = f"{address.base_url} wants a key ({status}), and {variable} is not set."
-    return ServerRefusedError(message, f"export {variable}=... with a key of this server.")
+    return ServerClosedError(message, f"export {variable}=... with a key of this server.")
 
 
 def _too_long(status: int, said: str, answered: str) -> BudgetError:

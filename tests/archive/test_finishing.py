@@ -126,3 +126,42 @@ def test_shards_have_twins_in_parquet(tmp_path: Path) -> None:
         found = list(read_parquet(tmp_path / "rows" / "00000.parquet"))
         assert found == list(rows_of(ledger))
     assert verify(tmp_path) == []
+
+
+@pytest.mark.parametrize("lost", [[0], [1], [0, 1]])
+def test_shards_that_are_gone_are_written_again(tmp_path: Path, lost: list[int]) -> None:
+    with opened(tmp_path) as ledger:
+        put(ledger, "abcd")
+        ledger.claim(9, "w")
+        end(ledger, *"abcd")
+        finisher = Finisher(ledger, 2, has_tracks=False)
+        paths = finisher.seal_ready()
+        before = [path.read_bytes() for path in paths]
+        assert finisher.unseal_lost() == []
+        for shard in lost:
+            paths[shard].unlink()
+        assert finisher.unseal_lost() == lost
+        assert finisher.seal_ready() == [paths[shard] for shard in lost]
+        assert [path.read_bytes() for path in paths] == before
+    assert verify(tmp_path) == []
+
+
+def test_tracks_of_what_nobody_asks_for_go(tmp_path: Path) -> None:
+    keys = [f"{letter * 8}" for letter in "abc"]
+    with opened(tmp_path) as ledger:
+        finisher = Finisher(ledger, 2, has_tracks=True)
+        for asked in (keys[:2], [keys[0], keys[2]]):
+            ledger.add(
+                Unit(key=k, number=n, item=Item(number=n, address=f"{n}.mp4"), content_hash="c")
+                for n, k in enumerate(asked)
+            )
+            ledger.close_inputs(2)
+            for unit in ledger.claim(9, "w"):
+                end(ledger, unit.key)
+            finisher.seal_ready()
+        (tmp_path / "videos" / "mine-bbbbbbbb.txt").write_text("mine")
+        assert len(list((tmp_path / "videos").glob("*-bbbbbbbb.*"))) == 4
+        finisher.sweep()
+    names = sorted(path.name.rpartition("-")[2] for path in (tmp_path / "videos").iterdir())
+    wanted = [f"{key}.{kind}" for key in (keys[0], keys[2]) for kind in ("md", "srt", "vtt")]
+    assert names == sorted([*wanted, "bbbbbbbb.txt"])

@@ -17,8 +17,10 @@ from archive_runs import (
     QUESTION,
     assert_only_poison_is_quarantined,
     contents_in,
+    endless_model,
     poisoned_list,
     rows_in,
+    sick_model,
     slow_model,
     write_clips,
 )
@@ -216,3 +218,25 @@ def test_the_run_itself_loads_no_torch(clips: Path, tiny_folder: Path, tmp_path:
         [sys.executable, str(program), *arguments], capture_output=True, text=True, check=True
     )
     assert said.stdout.split() == ["1", "torch-free"]
+
+
+def test_a_worker_that_lost_its_device_is_replaced_and_costs_no_unit(
+    clips: Path, tiny_folder: Path, whole: str, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(ALONE, workers=1, in_flight=1)
+    model = partial(sick_model, tiny_folder, tmp_path / "healed")
+    summary = run(clips, tmp_path / "out", model, settings)
+    assert (summary.exit_status, summary.progress.done) == (0, NUM_CLIPS)
+
+
+def test_a_worker_ends_with_its_parent_while_it_loads() -> None:
+    staff = Processes(Job(settings=TWO, options={}, model=endless_model), 1)
+    try:
+        staff.hire(0)
+        (pid,) = workers_of(os.getpid())
+        time.sleep(0.5)
+        staff._processes[0].line.close()  # as the system does when the parent dies
+        assert staff._processes[0].program.wait(30) == 0
+        assert not cmdline_of(pid)
+    finally:
+        staff.close()

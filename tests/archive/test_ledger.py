@@ -13,6 +13,7 @@ from llava_video.archive.ledger import Ledger
 from llava_video.archive.ledger_view import LedgerView
 from llava_video.archive.unit import UnitError
 from llava_video.errors import ConfigError, LedgerBusyError, LedgerError
+from llava_video.sqlite_file import GuardedFile
 
 ERROR = UnitError(kind="DecodeError", message="frame 3 is broken.", position_s=0.1)
 
@@ -56,18 +57,6 @@ def test_a_row_is_taken_once(ledger: Ledger) -> None:
     assert rows(ledger) == [row_of(unit)]
 
 
-def test_a_late_failure_does_not_take_a_unit_from_who_has_it(ledger: Ledger) -> None:
-    unit = unit_of(0)
-    ledger.add([unit])
-    ledger.claim(1, "lost")
-    ledger.release("lost", crashed=False)
-    ledger.claim(1, "second")
-    assert not ledger.fail(unit.key, ERROR, final=False, worker="lost")
-    assert ledger.state(unit.key) == "running"
-    assert ledger.fail(unit.key, ERROR, final=False, worker="second")
-    assert ledger.state(unit.key) == "waiting"
-
-
 def test_an_attempt_that_failed_counts_and_the_last_makes_a_row(ledger: Ledger) -> None:
     unit = unit_of(0)
     ledger.add([unit])
@@ -84,17 +73,18 @@ def test_a_file_that_kills_two_workers_is_quarantined(ledger: Ledger) -> None:
     poison, innocent = unit_of(0), unit_of(1)
     ledger.add([poison, innocent])
     for attempt in range(2):
-        assert len(ledger.claim(2, "w")) == 2
-        waiting, quarantined = ledger.release("w", crashed=True, suspects=[poison.key])
-        assert waiting == [unit.key for unit in (poison, innocent)[attempt:]]
+        assert [ledger.claim(1, worker)[0].number for worker in ("w", "v")] == [0, 1]
+        waiting, quarantined = ledger.release("w", crashed=True)
+        assert waiting == [poison.key][attempt:]
         assert quarantined == [poison.key][: attempt * 1]
+        assert ledger.release("v", crashed=False) == ([innocent.key], [])
     assert states(ledger) == {"waiting": 1, "quarantined": 1}
     assert rows(ledger)[0]["error"] == "WorkerCrashed"
     assert rows(ledger)[0]["attempts"] == 2
     assert ledger.claim(2, "w")[0].crashes == 0
 
 
-def test_without_suspects_everything_held_is_one(ledger: Ledger) -> None:
+def test_everything_that_a_dead_worker_held_is_suspected(ledger: Ledger) -> None:
     ledger.add([unit_of(0), unit_of(1)])
     ledger.claim(2, "w")
     ledger.release("w", crashed=True)
@@ -104,15 +94,56 @@ def test_without_suspects_everything_held_is_one(ledger: Ledger) -> None:
     assert ledger.release("nobody", crashed=True) == ([], [])
 
 
-def test_what_ran_when_a_run_ended_waits_in_the_next(tmp_path: Path) -> None:
-    unit = unit_of(0)
-    with open_ledger(tmp_path) as ledger:
-        ledger.add([unit])
-        ledger.claim(1, "w")
+def kill(ledger: Ledger) -> None:
+    """Let go of a ledger as a killed process does."""
+    GuardedFile.close(ledger)
+    ledger._lock.release()
+
+
+def test_what_ran_when_a_run_was_killed_waits_in_the_next(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.add([unit_of(0)])
+    ledger.claim(1, "w")
+    kill(ledger)
     with open_ledger(tmp_path) as ledger:
         (again,) = ledger.claim(1, "w")
     # Nobody knows whose fault it was: no attempt is counted, so that rows are the same.
     assert (again.attempts, again.crashes, again.interruptions) == (0, 0, 1)
+    with open_ledger(tmp_path) as ledger:  # that one ended in order
+        assert ledger.claim(1, "w") == [again]
+
+
+def test_what_kills_the_run_is_worked_last_and_alone_and_then_quarantined(tmp_path: Path) -> None:
+    units = [unit_of(number) for number in range(4)]
+    for start in range(2):  # two at once, the first one deadly
+        ledger = open_ledger(tmp_path)
+        ledger.add(units)
+        assert [u.number for u in ledger.claim(2, "w", is_wary=True)] == [0, 1], start
+        kill(ledger)
+    ledger = open_ledger(tmp_path)
+    assert [u.number for u in ledger.claim(4, "w", is_wary=True)] == [2, 3]
+    assert ledger.claim(1, "v", is_wary=True) == []  # not beside others
+    for unit in units[2:]:
+        ledger.finish(unit.key, row_of(unit))
+    assert [u.number for u in ledger.claim(4, "v", is_wary=True)] == [0]
+    assert ledger.claim(1, "w", is_wary=True) == []  # nothing beside it
+    kill(ledger)
+    ledger = open_ledger(tmp_path)
+    assert [u.number for u in ledger.claim(4, "v", is_wary=True)] == [1]  # the other one first
+    ledger.finish(units[1].key, row_of(units[1]))
+    assert [(u.number, u.crashes) for u in ledger.claim(4, "v", is_wary=True)] == [(0, 1)]
+    kill(ledger)
+    with open_ledger(tmp_path) as ledger:
+        assert states(ledger) == {"done": 3, "quarantined": 1}
+        assert rows(ledger)[0]["error"] == "WorkerCrashed"
+
+
+def test_where_workers_are_other_processes_a_killed_run_is_no_units_fault(tmp_path: Path) -> None:
+    for _ in range(5):
+        ledger = open_ledger(tmp_path)
+        ledger.add([unit_of(0), unit_of(1)])
+        assert [u.crashes for u in ledger.claim(2, "w")] == [0, 0]
+        kill(ledger)
 
 
 def test_retry_takes_one_class_of_failures(ledger: Ledger) -> None:

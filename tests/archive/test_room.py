@@ -18,10 +18,11 @@ CLIP_BYTES = 4 * 32 * 64 * 3  # frames, height, width, colours of a clip
 
 
 class Crowd:
-    """The oracle, slow enough to be asked several things at once; counts how many were."""
+    """The oracle, which answers when so many ask at once; counts how many did at most."""
 
-    def __init__(self, oracle: OracleEngine) -> None:
+    def __init__(self, oracle: OracleEngine, awaited: int) -> None:
         self._oracle, self._lock = oracle, threading.Lock()
+        self._awaited, self._is_full = awaited, threading.Event()
         self.now = self.most = 0
 
     def run(self, requests: Iterable[Request]) -> Iterator[Event]:
@@ -30,7 +31,10 @@ class Crowd:
             with self._lock:
                 self.now += 1
                 self.most = max(self.most, self.now)
-            time.sleep(0.02)
+                if self.now >= self._awaited:
+                    self._is_full.set()
+            self._is_full.wait(10)
+            time.sleep(0.02)  # one too many would come now
             for event in self._oracle.run([request]):
                 if isinstance(event, Finished):
                     with self._lock:
@@ -49,7 +53,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_the_bytes_of_frames_bound_what_is_under_way(
     clips: list[Path], tiny_model: LlavaVideo, limit_bytes: int, most: int
 ) -> None:
-    crowd = Crowd(OracleEngine(tiny_model.spec.tokenizer))
+    crowd = Crowd(OracleEngine(tiny_model.spec.tokenizer), most)
     engine = RoomyEngine(crowd, Room(limit_bytes))
     model = LlavaVideo(tiny_model.spec, engine)
     answers = [""] * len(clips)

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archive_runs import QUESTION, Slow, contents_in, oracle, rows_in, truth, write_clips
+from archive_runs import (
+    QUESTION,
+    Slow,
+    contents_in,
+    oracle,
+    rows_in,
+    truth,
+    write_clips,
+)
 
 from llava_video.api import LlavaVideo
 from llava_video.archive.progress import ArchiveProgress

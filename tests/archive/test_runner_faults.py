@@ -21,6 +21,7 @@ from archive_runs import (
     contents_in,
     oracle,
     rows_in,
+    sick_model,
     truth,
     write_clips,
 )
@@ -28,11 +29,14 @@ from other_user import as_nobody
 
 from llava_video.api import LlavaVideo
 from llava_video.archive import content, row
+from llava_video.archive.ledger_view import LedgerView
 from llava_video.archive.progress import ArchiveProgress
+from llava_video.archive.retrying import retry_failed
 from llava_video.archive.runner import RunSummary, run_archive
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.shards import sealed
 from llava_video.archive.verify import verify
+from llava_video.errors import CapacityError
 from llava_video.model.spec import read_spec
 
 NUM_CLIPS = 24
@@ -251,3 +255,32 @@ class Counting:
 
         Noting.__name__ = type(engine).__name__  # a run keeps the kind of its engine
         self.model = LlavaVideo(model.spec, Noting())
+
+
+def test_a_broken_device_ends_the_run_and_fails_nothing(
+    clips: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    healed = tmp_path / "healed"
+    with pytest.raises(CapacityError, match=r"device is broken.*CUDA error"):
+        run(clips, tmp_path / "out", sick_model(tiny_folder, healed))
+    with LedgerView(tmp_path / "out") as view:
+        counts = view.counts()
+        assert (counts["failed"], counts["done"], counts["running"]) == (0, 0, 0)
+    assert run(clips, tmp_path / "out", sick_model(tiny_folder, healed)).exit_status == 0
+
+
+def test_what_fails_whatever_it_is_given_ends_the_run(
+    clips: Path, model: LlavaVideo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any, **__: Any) -> None:
+        raise TypeError("a fault of the program")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("llava_video.archive.work.answer_item", breaks)
+        broken.setattr("llava_video.archive.breaker.MOST_ALIKE", 10)
+        with pytest.raises(CapacityError, match="10 units in a row ended with TypeError"):
+            run(clips, tmp_path / "out", model)
+    with LedgerView(tmp_path / "out") as view:
+        assert view.counts()["failed"] == 10
+    retry_failed(tmp_path / "out", "TypeError")
+    assert run(clips, tmp_path / "out", model).exit_status == 0

@@ -11,7 +11,16 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from archive_runs import contents_in, rows_in, run_slowly, truth, write_clips
+from archive_runs import (
+    assert_only_poison_is_quarantined,
+    contents_in,
+    poisoned_list,
+    rows_in,
+    run_poisoned,
+    run_slowly,
+    truth,
+    write_clips,
+)
 from PIL import Image
 
 from llava_video.archive.ledger_view import LedgerView
@@ -122,6 +131,25 @@ def test_killed_at_random_moments(start: Start, tmp_path: Path) -> None:
     ]
     assert contents_in(out) == contents_in(tmp_path / "whole")
     assert not [path for path in (out / "rows").iterdir() if path.name.startswith(".")]
+
+
+def test_what_kills_the_runs_own_process_is_quarantined_in_the_end(
+    clips: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    manifest = poisoned_list(clips, tmp_path / "inputs.jsonl", 8)
+    context = multiprocessing.get_context("forkserver")
+    ends: list[int | None] = []
+    while len(ends) < 10:
+        words = (tiny_folder, manifest, tmp_path / "out")
+        process = context.Process(target=run_poisoned, args=words)
+        process.start()
+        process.join(60)
+        ends.append(process.exitcode)
+        if process.exitcode == 0:
+            break
+    # Killed among others twice, alone twice; then the rest is there, and it is given up.
+    assert ends == [-signal.SIGKILL] * 4 + [0]
+    assert_only_poison_is_quarantined(tmp_path / "out")
 
 
 @pytest.mark.slow

@@ -16,13 +16,14 @@ from archive_runs import QUESTION, contents_in, oracle, rows_in, truth, write_cl
 from chat_server import MODEL, ChatServer, drop, serving, status, truncate
 
 from llava_video.api import LlavaVideo
+from llava_video.archive.ledger_view import STATES, LedgerView
 from llava_video.archive.replay import replay
 from llava_video.archive.retrying import retry_failed
 from llava_video.archive.runner import RunSummary, run_archive
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.verify import verify
 from llava_video.connecting import connect
-from llava_video.errors import ConfigError, ServerRefusedError
+from llava_video.errors import CapacityError, ConfigError, ServerRefusedError
 from llava_video.model.spec import read_spec
 from llava_video.model.tokenizer import Tokenizer
 from llava_video.remote.settings import RemoteSettings
@@ -152,15 +153,18 @@ def test_a_server_that_is_gone_fails_units_which_can_be_tried_again(
     ]
 
 
-def test_a_lost_key_fails_units_at_once(
+def test_a_lost_key_ends_the_run_and_fails_nothing(
     clips: Path, model: LlavaVideo, server: ChatServer, tmp_path: Path
 ) -> None:
     server.key = "sk-changed-meanwhile"
-    assert run(f"{clips}/00*.mp4", tmp_path / "out", model).exit_status == 3
-    assert len(server.bodies) == 10
-    text = contents_in(tmp_path / "out")
-    assert text.count("ServerRefusedError") == 10
-    assert "LLAVA_VIDEO_API_KEY" in text
+    with pytest.raises(CapacityError, match="the server is closed") as caught:
+        run(f"{clips}/00*.mp4", tmp_path / "out", model)
+    assert "LLAVA_VIDEO_API_KEY" in str(caught.value)
+    with LedgerView(tmp_path / "out") as view:
+        assert view.counts() == {**dict.fromkeys(STATES, 0), "waiting": 10}
+    server.key = ""
+    assert run(f"{clips}/00*.mp4", tmp_path / "out", model).exit_status == 0
+    assert [row["run"]["attempts"] for row in rows_in(tmp_path / "out")] == [1] * 10
 
 
 def test_no_row_and_no_file_has_the_key(

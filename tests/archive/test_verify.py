@@ -8,7 +8,8 @@ import pytest
 
 from llava_video.archive.finishing import Finisher
 from llava_video.archive.ledger import Ledger
-from llava_video.archive.shards import shard_path
+from llava_video.archive.run_file import write_facts
+from llava_video.archive.shards import shard_path, twin_path
 from llava_video.archive.unit import Item, Unit
 from llava_video.archive.verify import verify
 from llava_video.errors import LedgerError
@@ -69,3 +70,35 @@ def test_damage_is_told(folder: Path, damage: Callable[[Path], None], fault: str
 def test_a_folder_without_a_ledger(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="holds no archive"):
         verify(tmp_path)
+
+
+def test_twins_are_looked_at(folder: Path) -> None:
+    pytest.importorskip("pyarrow")
+    with Ledger(folder, settings_digest="", error_row=lambda *_: {}, shard_units=2) as ledger:
+        finisher = Finisher(ledger, 2, has_tracks=False, has_parquet=True)
+        assert finisher.unseal_lost() == [0, 1]
+        finisher.seal_ready()
+    assert verify(folder) == []
+    one, other = twin_path(folder, 0), twin_path(folder, 1)
+    one.write_bytes(other.read_bytes())
+    assert verify(folder) == ["00000.parquet has other rows than the ledger."]
+    one.write_bytes(b"PAR1")
+    (fault,) = verify(folder)
+    assert "00000.parquet" in fault
+    one.unlink()
+    (fault,) = verify(folder)
+    assert "00000.parquet is not there" in fault
+
+
+def test_tracks_are_looked_at(folder: Path) -> None:
+    write_facts(folder, {"task": "timeline"}, {})
+    faults = verify(folder)
+    assert len(faults) == 4 * 3  # none is there
+    with Ledger(folder, settings_digest="", error_row=lambda *_: {}, shard_units=2) as ledger:
+        ledger.unseal([0, 1])
+        Finisher(ledger, 2, has_tracks=True).seal_ready()
+    assert verify(folder) == []
+    track = next((folder / "videos").glob("*.vtt"))
+    track.write_text("WEBVTT")
+    (fault,) = verify(folder)
+    assert fault.startswith(track.name)

@@ -119,7 +119,7 @@ def test_what_could_not_be_read_says_why(tiny_model: LlavaVideo, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("interruptions", "sandbox", "read"), [(2, False, False), (3, False, True), (0, True, True)]
+    ("interruptions", "sandbox", "read"), [(1, False, False), (2, False, True), (0, True, True)]
 )
 def test_what_runs_keep_ending_over_is_read_apart(
     tiny_model: LlavaVideo,
