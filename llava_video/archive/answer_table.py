@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from llava_video.archive.finishing import all_rows
 from llava_video.archive.row import plain_text
-from llava_video.archive.shards import EndedRows, iter_rows
 from llava_video.errors import ConfigError, SourceError
 from llava_video.files import replacing
 
@@ -18,7 +18,7 @@ TABLE: Final = "answers.csv"
 _FACTS: Final = ("number", "address", "start_s", "end_s", "status")
 
 
-def write_answer_table(folder: Path, ended: EndedRows | None = None) -> Path:
+def write_answer_table(folder: Path) -> Path:
     """Write `answers.csv` into a run folder; it appears whole or not at all.
 
     A row without answers has its status alone; questions that an input was not asked are empty.
@@ -26,7 +26,6 @@ def write_answer_table(folder: Path, ended: EndedRows | None = None) -> Path:
 
     Args:
         folder: the run folder.
-        ended: knows rows that stand in no shard yet; None for sealed ones alone.
 
     Returns:
         The file, UTF-8.
@@ -37,7 +36,7 @@ def write_answer_table(folder: Path, ended: EndedRows | None = None) -> Path:
     """
     asked: dict[str, None] = {}
     stop = 0
-    for row in iter_rows(folder, ended):
+    for row in all_rows(folder):
         asked |= dict.fromkeys(_cells(row))
         stop = row["number"] + 1
     if not asked:
@@ -50,7 +49,7 @@ def write_answer_table(folder: Path, ended: EndedRows | None = None) -> Path:
         ):
             table = csv.writer(file)
             table.writerow([*_FACTS, *map(plain_text, asked)])
-            for row in iter_rows(folder, ended):
+            for row in all_rows(folder):
                 if row["number"] >= stop:
                     break  # it ended meanwhile, and may have columns of its own
                 cells = dict(_cells(row))

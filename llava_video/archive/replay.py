@@ -12,6 +12,7 @@ from typing import Any, Final
 from llava_video.api import LlavaVideo
 from llava_video.archive.answering import answer_item
 from llava_video.archive.content import content_hash
+from llava_video.archive.finishing import all_rows
 from llava_video.archive.row import (
     Asked,
     Maker,
@@ -22,7 +23,6 @@ from llava_video.archive.row import (
     read_row,
     to_line,
 )
-from llava_video.archive.shards import iter_rows
 from llava_video.archive.unit import Item, Unit, UnitError
 from llava_video.config import from_mapping
 from llava_video.errors import ConfigError, LlavaVideoError
@@ -105,7 +105,7 @@ def find_row(folder: Path, wanted: str) -> Row:
         ConfigError: no row is meant, or several are.
     """
     found: list[Row] = []
-    for row in iter_rows(folder):
+    for row in all_rows(folder):
         if str(row["number"]) == wanted:
             return row
         video = row["video"]

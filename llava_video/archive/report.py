@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from llava_video.archive.finishing import all_rows
 from llava_video.archive.report_page import (
     bars,
     document,
@@ -21,7 +22,6 @@ from llava_video.archive.report_page import (
     shown_row,
 )
 from llava_video.archive.row import Row, plain_text
-from llava_video.archive.shards import EndedRows, iter_rows
 from llava_video.archive.sheets import sheet_path
 from llava_video.errors import ConfigError, SourceError
 from llava_video.files import replacing
@@ -89,12 +89,11 @@ class Totals:
         self.measures["total_s"].append(row["timings"].get("total", 0.0))
 
 
-def write_report(folder: Path, ended: EndedRows | None = None, *, most_rows: int = 200) -> Path:
+def write_report(folder: Path, *, most_rows: int = 200) -> Path:
     """Write `report.html` into a run folder; it appears whole or not at all.
 
     Args:
         folder: the run folder.
-        ended: knows rows that stand in no shard yet; None for sealed ones alone.
         most_rows: videos that are shown with their texts and frames, the first ones; failures are
             counted whole and named up to 100 a class.
 
@@ -108,7 +107,7 @@ def write_report(folder: Path, ended: EndedRows | None = None, *, most_rows: int
     totals = Totals()
     shown: list[str] = []
     budget = _MOST_PICTURE_BYTES
-    for row in iter_rows(folder, ended):
+    for row in all_rows(folder):
         totals.add(row)
         if row["answers"] and len(shown) < most_rows:
             picture = _picture(folder, row, budget)

@@ -14,8 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from llava_video.archive.finishing import all_rows
+from llava_video.archive.ledger_file import NAME
+from llava_video.archive.ledger_view import LedgerView
 from llava_video.archive.row import plain_text
-from llava_video.archive.shards import EndedRows, iter_rows, sealed
+from llava_video.archive.shards import sealed
 from llava_video.archive.sheets import frame_near, sheet_path
 from llava_video.errors import ConfigError, SourceError
 from llava_video.files import replacing
@@ -81,12 +84,11 @@ class Hit:
     frame: str | None = None
 
 
-def build(folder: Path, ended: EndedRows | None = None) -> int:
+def build(folder: Path) -> int:
     """Make the index of a run folder anew; it appears whole or not at all.
 
     Args:
         folder: the run folder.
-        ended: knows rows that stand in no shard yet; None for sealed ones alone.
 
     Returns:
         Texts in the index.
@@ -95,7 +97,7 @@ def build(folder: Path, ended: EndedRows | None = None) -> int:
         ConfigError: a shard is missing or damaged. SourceError: the index cannot be written.
     """
     try:
-        return _build(folder, ended)
+        return _build(folder)
     except (sqlite3.OperationalError, OSError) as cause:
         raise SourceError(
             f"{folder / INDEX} cannot be written: {cause}.",
@@ -103,7 +105,7 @@ def build(folder: Path, ended: EndedRows | None = None) -> int:
         ) from cause
 
 
-def _build(folder: Path, ended: EndedRows | None) -> int:
+def _build(folder: Path) -> int:
     stamp = _stamp(folder)  # before the rows: what is sealed meanwhile makes the index old
     with (
         replacing(folder / INDEX) as unfinished,
@@ -118,7 +120,7 @@ def _build(folder: Path, ended: EndedRows | None) -> int:
         index.executemany(
             "INSERT INTO entries (number, key, name, address, kind, prompt, start_s, end_s, text)"
             f" VALUES ({marks})",
-            _entries(iter_rows(folder, ended)),
+            _entries(all_rows(folder)),
         )
         for table in _TABLES:
             index.execute(f"INSERT INTO {table} ({table}) VALUES ('rebuild')")
@@ -130,7 +132,7 @@ def _build(folder: Path, ended: EndedRows | None) -> int:
 
 
 def is_fresh(folder: Path) -> bool:
-    """Say whether there is an index of all shards as they are now, that this version made."""
+    """Say whether there is an index of all rows as they are now, that this version made."""
     path = folder / INDEX
     if not path.is_file():
         return False
@@ -145,7 +147,7 @@ def is_fresh(folder: Path) -> bool:
 def search(folder: Path, query: str, *, limit: int = 20) -> list[Hit]:
     """Find where all words of a query stand in one text, the best first.
 
-    An index that is missing, damaged or older than the shards is made anew first.
+    An index that is missing, damaged or older than the rows is made anew first.
 
     Args:
         folder: the run folder.
@@ -159,7 +161,7 @@ def search(folder: Path, query: str, *, limit: int = 20) -> list[Hit]:
     if limit < 1:
         raise ConfigError(f"limit = {limit}.", "at least 1.")
     if not is_fresh(folder):
-        if not sealed(folder):
+        if not sealed(folder) and not (folder / NAME).is_file():
             raise ConfigError(f"{folder} holds no rows.", "name the --out folder of an archive.")
         build(folder)
     with _opened(folder / INDEX) as index:
@@ -256,6 +258,10 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _stamp(folder: Path) -> str:
-    """Return what tells one state of the shards from another: names, sizes and dates."""
+    """Return what tells one state of the rows from another: of shards names, sizes and dates."""
     stats = [(path.name, path.stat()) for path in sealed(folder)]
-    return str([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+    known: tuple[int, ...] = ()
+    if (folder / NAME).is_file():
+        with LedgerView(folder) as view:
+            known = view.num_inputs, *view.counts().values()
+    return str([known, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)])

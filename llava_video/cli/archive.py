@@ -5,6 +5,7 @@ import itertools
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from llava_video.archive.settings import ArchiveSettings
 
 TASK, RUN = "The task", "The run"
+_MOST_WARNINGS = 1000  # that are told apart; those that name a place in a video are all different
 _FAULTY = 3
 _LINE_EVERY_S = 30.0
 _MOST_NAMED = 20
@@ -144,8 +146,10 @@ def _run(
             raise
     meter.end(summary.progress)
     if not as_json:
-        click.echo(summary.progress.line + f"; rows in {summary.folder / 'rows'}")
+        rows = summary.folder / "rows"
+        click.echo(f"{summary.progress.line}; rows in {rows if rows.is_dir() else summary.folder}")
     _name_failures(console, summary.folder)
+    _name_warnings(console, summary.folder)
     if summary.interrupted:
         console.warn(["stopped; the same command goes on."])
         return INTERRUPTED
@@ -236,6 +240,22 @@ def _name_failures(console: Console, folder: Path) -> None:
         num_more = sum(1 for _ in failed)
     if num_more:
         console.warn([f"and {num_more} more; `archive report` names them all."])
+
+
+def _name_warnings(console: Console, folder: Path) -> None:
+    """Say how many rows carry warnings, and the commonest one."""
+    from llava_video.archive.finishing import all_rows
+
+    counts: Counter[str] = Counter()
+    num_rows = num_warned = 0
+    for row in all_rows(folder):
+        said = {*row["warnings"], *(w for one in row["answers"] for w in one["warnings"])}
+        counts.update(said if len(counts) < _MOST_WARNINGS else said & counts.keys())
+        num_rows += 1
+        num_warned += bool(said)
+    if num_warned:
+        (warning, number), *_ = counts.most_common(1)
+        console.warn([f"{num_warned:,} of {num_rows:,} rows carry warnings; {number:,}: {warning}"])
 
 
 def _status(console: Console, folder: Path, only: str | None) -> int:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llava_video.archive.ledger import Ledger
 from llava_video.archive.search import INDEX, Hit, build, is_fresh, search
 from llava_video.archive.shards import seal
 from llava_video.archive.sheets import sheet_path
@@ -158,8 +159,21 @@ def test_an_index_follows_the_rows(tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text("no database, and longer than its header would be" * 9)
     assert [hit.number for hit in search(tmp_path, "thing*")] == [0, 1]
 
-    assert build(tmp_path, lambda start: rows[start:]) == 3
-    assert [hit.number for hit in search(tmp_path, "thing2")] == [2]
+
+def test_what_is_in_no_shard_yet_is_found(tmp_path: Path) -> None:
+    rows = [made.caption_row(number, f"thing{number}") for number in range(3)]
+    made.going_run(tmp_path, rows, open_numbers=(1,))
+    assert [hit.number for hit in search(tmp_path, "thing*")] == [0, 2]
+    with Ledger(tmp_path, settings_digest="", error_row=lambda *_: {}) as ledger:
+        (unit,) = ledger.claim(1, "w")
+        ledger.finish(unit.key, rows[1])
+    assert not is_fresh(tmp_path)
+    assert [hit.number for hit in search(tmp_path, "thing*")] == [0, 1, 2]
+
+
+def test_a_run_of_which_nothing_has_ended_has_no_hits(tmp_path: Path) -> None:
+    made.going_run(tmp_path, [made.caption_row(0, "a dog")], open_numbers=(0,))
+    assert search(tmp_path, "dog") == []
 
 
 def test_a_hit_has_the_picture_of_its_frames(tmp_path: Path) -> None:
