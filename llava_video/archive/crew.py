@@ -67,11 +67,13 @@ class Gone(NamedTuple):
         idx: of the worker.
         why: for the middle of a sentence.
         error: why its model could not be loaded; None where that was not it.
+        is_suspect: whether that may be the doing of a unit it worked.
     """
 
     idx: int
     why: str
     error: LlavaVideoError | None = None
+    is_suspect: bool = True
 
 
 class Staff(Protocol):
@@ -238,13 +240,19 @@ class Crew:
         self._back.append(Taken(event.slot, event.outcome))
         if post.waiting is not None and len(post.held) == 1:
             slot, post.waiting = post.waiting, None
-            self._staff.send(event.idx, slot, post.held[slot])
+            if self._is_finishing:  # nothing is begun any more
+                del post.held[slot]
+                post.free.append(slot)
+                self._back.append(Taken(slot, None))
+            else:
+                self._staff.send(event.idx, slot, post.held[slot])
         post.is_alone = post.is_alone and bool(post.held)
 
     def _mourn(self, post: _Post, event: Gone) -> None:
         was_ready = post.is_ready
         for slot in post.held:
-            self._back.append(Taken(slot, None, is_suspect=slot != post.waiting))
+            is_suspect = event.is_suspect and slot != post.waiting
+            self._back.append(Taken(slot, None, is_suspect=is_suspect))
         post.free += post.held
         post.held, post.waiting, post.is_alone, post.is_ready = {}, None, False, False
         if self._is_finishing:

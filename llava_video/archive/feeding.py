@@ -13,10 +13,12 @@ from llava_video.archive.content import content_hash, local_path
 from llava_video.archive.ledger import Ledger
 from llava_video.archive.unit import Item, Unit
 from llava_video.errors import LlavaVideoError
+from llava_video.video.settings import FetchSettings
 
 # The first units are worked as soon as they are known, later ones are stored by the thousand.
 _FIRST_UNITS: Final = 8
 _MOST_UNITS: Final = 1000
+_DEFAULT_FETCH: Final = FetchSettings()
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class Feeder(threading.Thread):
         key_of: (hash, item) → the unit's key.
         tries: how often what has to be fetched is tried.
         wait_s: before the next try.
+        fetch_settings: whom a download may ask, and its limits.
 
     Attributes:
         count: entries that stand in the ledger as they are now; what an earlier run has left behind
@@ -48,10 +51,12 @@ class Feeder(threading.Thread):
         *,
         tries: int = 1,
         wait_s: float = 0.0,
+        fetch_settings: FetchSettings = _DEFAULT_FETCH,
     ) -> None:
         super().__init__(name="llava-video archive inputs", daemon=True)
         self._ledger, self._items, self._key_of = ledger, items, key_of
         self._tries, self._wait_s = tries, wait_s
+        self._fetch_settings = fetch_settings
         self._stopped = threading.Event()
         self.count = 0
         self.is_done = False
@@ -97,7 +102,7 @@ class Feeder(threading.Thread):
     def _hash(self, address: str) -> str:
         for tried in itertools.count(1):
             try:
-                return content_hash(address, self._ledger)
+                return content_hash(address, self._ledger, fetch_settings=self._fetch_settings)
             except LlavaVideoError as error:
                 _LOG.debug("%s has no hash: %s", address, error)
             # Asked of what failed alone: it costs as much as the hash of a file that is known.

@@ -85,12 +85,15 @@ def _on_ray(job: Job, address: str, stack: ExitStack) -> Crew:
     gpus = settings.ray_gpus
     if gpus is None:
         gpus = 1.0 if cluster.get("GPU") else 0.0
+    for name, each in (("GPU", gpus), ("CPU", settings.ray_cpus)):
+        # Ray would wait for a machine that has so many, without a word.
+        if each > cluster[f"most {name}"]:
+            raise ConfigError(
+                f"no machine of the cluster has {each:g} {name}s: at most "
+                f"{cluster[f'most {name}']:g}.",
+                f"a smaller ray_{name.lower()}s.",
+            )
     number = settings.workers or int(cluster.get("GPU", 0) / gpus if gpus else cluster["nodes"])
-    if not number:
-        raise ConfigError(
-            f"the cluster has {cluster.get('GPU', 0)} GPUs, ray_gpus = {gpus!r}.",
-            "a smaller share of a GPU for each, or 0.",
-        )
     return _crew(RayActors(job, gpus=gpus, cpus=settings.ray_cpus), number, settings, stack)
 
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -29,12 +30,15 @@ _START: Final = (
     "from llava_video.archive.worker_process import main; main(words)"
 )
 _REAP_S: Final = 2.0
+# A worker says something every second, whatever its units do.
+SILENT_S: Final = 120.0
 
 
 @dataclass(slots=True)
 class _Process:
     program: "subprocess.Popen[bytes]"
     line: Connection
+    heard_s: float | None = None  # when it said something last; None before its model is loaded
 
 
 class Processes:
@@ -110,6 +114,8 @@ class Processes:
             has_ended = process.program.poll() is not None
             if has_ended or process.line in heard:
                 yield from self._listen(idx, process, has_ended=has_ended)
+            elif process.heard_s and time.monotonic() - process.heard_s > SILENT_S:
+                yield self._bury(idx, process, "says nothing any more")
 
     def finish(self) -> None:
         """See `Staff`."""
@@ -136,18 +142,24 @@ class Processes:
         with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
             while gone is None and process.line.poll():
                 event = _event_of(idx, process.line.recv())
+                process.heard_s = time.monotonic()
                 if isinstance(event, Gone):
                     gone = event
-                else:
+                elif event is not None:
                     yield event
             if gone is None and not has_ended:
                 return
+        buried = self._bury(idx, process)
+        yield gone or buried
+
+    def _bury(self, idx: int, process: _Process, why: str = "") -> Gone:
+        """End a process; return how it ended, where nothing else is known."""
         del self._processes[idx]
         process.line.close()
         process.program.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.program.wait(_REAP_S)
-        yield gone or Gone(idx, _last_words(process.program.returncode))
+        return Gone(idx, why or _last_words(process.program.returncode))
 
 
 def _num_cores() -> int:
@@ -157,8 +169,10 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _event_of(idx: int, message: tuple[object, ...]) -> Ready | Done | Gone:
+def _event_of(idx: int, message: tuple[object, ...]) -> Ready | Done | Gone | None:
     kind, *fields = message
+    if kind == "alive":
+        return None
     makers = {"ready": Ready, "done": Done, "gone": Gone}
     return makers[str(kind)](idx, *fields)  # type: ignore[no-any-return]  # fields by kind
 

@@ -25,6 +25,7 @@ from llava_video.errors import ConfigError
 # Beside the units: what tells that it is to finish.
 _MORE_CALLS: Final = 2
 _KNOCK_S: Final = 5.0
+_SHARED: Final = ("CPU", "GPU")
 
 
 class RayWorker:
@@ -126,10 +127,11 @@ class RayActors:
         errors = self._ray.exceptions
         try:
             value = self._ray.get(call)
-        except errors.RayTaskError:
-            raise  # a fault of this program, such as a machine with another version of it
+        except errors.RayTaskError as error:  # such as a machine with another version of this
+            return Gone(idx, f"has failed ({error})", None if slot else as_ours(error))
         except errors.RayError as error:
-            return Gone(idx, f"is lost ({type(error).__name__})")
+            words = f"is lost ({type(error).__name__})"
+            return Gone(idx, words, is_suspect=not _is_of_node(error))
         if slot:
             return Done(idx, slot, *value)
         kind, *fields = value
@@ -142,6 +144,11 @@ class RayActors:
         self._calls = {call: place for call, place in self._calls.items() if place[0] != idx}
 
 
+def _is_of_node(error: Exception) -> bool:
+    """Say whether an actor is lost with its machine, which is no unit's doing."""
+    return bool(getattr(error, "preempted", False)) or "node has died" in str(error)
+
+
 @contextlib.contextmanager
 def connected(address: str) -> Any:
     """Be the driver of a cluster for a while; one that a program has begun is used as it is.
@@ -151,7 +158,8 @@ def connected(address: str) -> Any:
             or, where there is none, one of this machine alone.
 
     Yields:
-        What the cluster has: "CPU", "GPU" and "nodes" → how many.
+        What the cluster has: "CPU", "GPU" and "nodes" → how many, and of the machine with the most
+        "most CPU" and "most GPU".
 
     Raises:
         BackendMissingError: without Ray.
@@ -163,8 +171,9 @@ def connected(address: str) -> Any:
         with _own_signals():
             _connect(ray, address)
     try:
-        nodes = sum(1 for node in ray.nodes() if node["Alive"])
-        yield {**ray.cluster_resources(), "nodes": nodes}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        most = {f"most {n}": max((own.get(n, 0) for own in nodes), default=0) for n in _SHARED}
+        yield {**ray.cluster_resources(), **most, "nodes": len(nodes)}
     finally:
         if own:
             ray.shutdown()

@@ -33,6 +33,7 @@ from llava_video.archive.sheets import write_frames, write_sheet
 from llava_video.archive.unit import Unit, UnitError, unit_key
 from llava_video.archive.work import CRASH, Outcome, asked_of, settled
 from llava_video.backends import require
+from llava_video.lock import RunLock
 from llava_video.options import Options, settings_of
 from llava_video.preview import DEFAULT_MODEL
 
@@ -109,16 +110,32 @@ def run_archive(
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     entries = Entries([str(entry) for entry in given], settings, columns)
     entries.check()
+    folder = _folder_of(Path(out), settings)
+    _look_at(folder, settings, options)
     with ExitStack() as stack:
         stopping = stopping or threading.Event()
         hands = hands_for(model, settings, options, stack, stopping)
-        run = _Run(entries, _folder_of(Path(out), settings), settings, hands, options)
+        run = _Run(entries, folder, settings, hands, options)
         return run.go(on_progress or (lambda _: None), stopping)
 
 
 def _folder_of(out: Path, settings: ArchiveSettings) -> Path:
     own, of = settings.shard_of()
     return out if settings.shard is None else out / f"shard-{own}-of-{of}"
+
+
+def _look_at(folder: Path, settings: ArchiveSettings, options: Mapping[str, Any]) -> None:
+    """See that a folder is free and of this run, as far as that is known without its model.
+
+    Raises:
+        ConfigError, LedgerBusyError: it is not.
+    """
+    before = read_facts(folder)
+    if before is None:
+        return
+    RunLock(folder).release()
+    wanted = {"schema": SCHEMA_VERSION, **settings.facts(options, {})}
+    check_same(folder, *({**facts, "model": None} for facts in (before["same"], wanted)))
 
 
 class _Run:
@@ -189,6 +206,7 @@ class _Run:
             lambda content, item: unit_key(content, item, digest, self._revision),
             tries=self._settings.attempts,
             wait_s=self._settings.retry_wait_s,
+            fetch_settings=settings_of(self._options).fetch,
         )
 
     def _loop(self, feeder: Feeder, on_progress: OnProgress, stop: threading.Event) -> bool:

@@ -28,6 +28,7 @@ from llava_video.errors import (
     ServerRefusedError,
     SourceError,
 )
+from llava_video.options import settings_of
 from llava_video.timeline import Patience, Timeline
 from llava_video.values import Description
 from llava_video.video.sandbox_process import WorkerEndedError
@@ -89,6 +90,7 @@ class Worker:
         self._model, self._settings = model, settings
         self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
         self._made_by = maker
+        self._fetch_settings = settings_of(options).fetch
         self.asked = asked_of(settings, options)
 
     def work(self, unit: Unit) -> Outcome:
@@ -130,7 +132,7 @@ class Worker:
     def _check_read(self, unit: Unit) -> None:
         """See that a unit's file could be read when its key was made; if not, say why."""
         if not unit.content_hash:
-            content_hash(unit.item.address)
+            content_hash(unit.item.address, fetch_settings=self._fetch_settings)
             raise ChangedFileError(
                 f"{unit.item.address} could not be read before, and can be now.",
                 "run the archive again.",

@@ -43,6 +43,7 @@ def main(words: Mapping[str, Any]) -> None:
         while True:
             found = threads.get(_TICK_S)
             if found is None:
+                line.send(("alive",))
                 continue
             outcome = found[1]
             if outcome.of_place == "device" and outcome.error is not None:

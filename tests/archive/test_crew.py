@@ -197,6 +197,26 @@ def test_nobody_is_hired_for_a_run_that_stops() -> None:
     assert script.is_closed
 
 
+def test_a_suspect_that_waits_is_not_begun_when_the_run_stops() -> None:
+    script = Script()
+    crew = begun(script, number=1)
+    mate = give(crew, unit_of(0))
+    waits = give(crew, suspect(1))
+    crew.finish()
+    done(script, mate, unit_of(0))
+    assert [(one.slot, one.is_suspect) for one in taken(crew)] == [(mate, False), (waits, False)]
+    assert [number for _, _, number in script.sent] == [0]
+    assert crew.num_held == 0
+
+
+def test_who_is_lost_with_a_machine_blames_nobody() -> None:
+    script = Script()
+    crew = begun(script, number=1)
+    slots = [give(crew, unit_of(number)) for number in range(2)]
+    script.heard.append(Gone(0, "is lost", is_suspect=False))
+    assert [(one.slot, one.is_suspect) for one in taken(crew)] == [(s, False) for s in slots]
+
+
 def test_a_wait_can_be_given_up() -> None:
     class Silent(Script):
         def hire(self, idx: int) -> None:

@@ -56,7 +56,7 @@ def test_what_is_fetched_is_tried_again(
 ) -> None:
     tried: list[str] = []
 
-    def fail(address: str, _: object) -> str:
+    def fail(address: str, *_: object, **__: object) -> str:
         tried.append(address)
         raise ManifestError("no.")
 

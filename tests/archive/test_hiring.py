@@ -71,7 +71,9 @@ def test_who_only_hires_imports_no_torch() -> None:
         ({}, {"nodes": 2}, 0.0, 2),
         ({"ray_gpus": 0.0}, {"GPU": 3.0, "nodes": 2}, 0.0, 2),
         ({"workers": 5}, {"GPU": 3.0, "nodes": 2}, 1.0, 5),
-        ({"ray_gpus": 4.0}, {"GPU": 3.0, "nodes": 2}, 4.0, None),
+        ({"ray_gpus": 4.0}, {"GPU": 6.0, "nodes": 2}, 4.0, None),
+        ({"ray_gpus": 0.5}, {"nodes": 2}, 0.5, None),
+        ({"ray_cpus": 99.0}, {"GPU": 3.0, "nodes": 2}, 1.0, None),
     ],
 )
 def test_a_cluster_gets_an_actor_per_gpu(
@@ -84,12 +86,13 @@ def test_a_cluster_gets_an_actor_per_gpu(
 ) -> None:
     taken: list[float] = []
     hired_ones: list[int] = []
-    monkeypatch.setattr(on_ray, "connected", lambda _: nullcontext(cluster))
+    most = {"most GPU": cluster.get("GPU", 0) / 2, "most CPU": 8}
+    monkeypatch.setattr(on_ray, "connected", lambda _: nullcontext({**cluster, **most}))
     monkeypatch.setattr(on_ray, "RayActors", lambda _, *, gpus, cpus: taken.append(gpus))
     monkeypatch.setattr(hiring, "_crew", lambda _, number, *more: Counted(hired_ones, number))
     with ExitStack() as stack:
         if number is None:
-            with pytest.raises(ConfigError, match="a smaller share"):
+            with pytest.raises(ConfigError, match=r"no machine of the cluster.*a smaller ray_"):
                 hired(tiny_folder, stack, ray="auto", **settings)
             return
         hired(tiny_folder, stack, ray="auto", **settings)

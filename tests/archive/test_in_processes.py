@@ -229,6 +229,24 @@ def test_a_worker_that_lost_its_device_is_replaced_and_costs_no_unit(
     assert (summary.exit_status, summary.progress.done) == (0, NUM_CLIPS)
 
 
+def test_a_worker_that_says_nothing_is_replaced(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llava_video.archive.in_processes.SILENT_S", 5.0)
+    job = Job(settings=TWO, options={}, model=partial(slow_model, tiny_folder, 0.0))
+    staff = Processes(job, 1)
+    try:
+        staff.hire(0)
+        (ready,) = wait_for(staff)
+        assert isinstance(ready, Ready)
+        pid = staff._processes[0].program.pid
+        os.kill(pid, signal.SIGSTOP)
+        assert wait_for(staff) == [Gone(0, "says nothing any more")]
+        assert not cmdline_of(pid)
+    finally:
+        staff.close()
+
+
 def test_a_worker_ends_with_its_parent_while_it_loads() -> None:
     staff = Processes(Job(settings=TWO, options={}, model=endless_model), 1)
     try:

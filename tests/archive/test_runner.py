@@ -50,9 +50,13 @@ def model(tiny_model: LlavaVideo) -> LlavaVideo:
 
 
 def run(
-    inputs: Any, out: Path, model: LlavaVideo, settings: ArchiveSettings = ASK, **more: Any
+    inputs: Any, out: Path, model: Any, settings: ArchiveSettings = ASK, **more: Any
 ) -> RunSummary:
     return run_archive(inputs, out, settings=settings, model=model, max_new_tokens=64, **more)
+
+
+def never_loaded() -> LlavaVideo:
+    raise AssertionError("a model was loaded")
 
 
 def test_every_row_has_its_own_answer(clips: Path, model: LlavaVideo, tmp_path: Path) -> None:
@@ -240,7 +244,7 @@ def test_the_folder_of_another_run_is_refused(
     run(clips / "000.mp4", tmp_path / "out", model)
     other = dataclasses.replace(ASK, **settings)
     with pytest.raises(ConfigError, match=difference):
-        run(clips / "000.mp4", tmp_path / "out", model, other, **options)
+        run(clips / "000.mp4", tmp_path / "out", never_loaded, other, **options)
 
 
 def test_what_makes_no_work_is_refused(clips: Path, model: LlavaVideo, tmp_path: Path) -> None:
@@ -258,7 +262,7 @@ def test_two_runs_at_once_are_refused(clips: Path, model: LlavaVideo, tmp_path: 
     def again(_: ArchiveProgress) -> None:
         if not refused:
             with pytest.raises(LedgerBusyError, match=str(os.getpid())) as caught:
-                run(clips, tmp_path / "out", model)
+                run(clips, tmp_path / "out", never_loaded)
             refused.append(caught.value)
 
     run([clips / f"{n:03d}.mp4" for n in range(8)], tmp_path / "out", slow, on_progress=again)

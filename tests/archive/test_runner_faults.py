@@ -26,6 +26,7 @@ from archive_runs import (
     write_clips,
 )
 from other_user import as_nobody
+from stream_servers import FileServer
 
 from llava_video.api import LlavaVideo
 from llava_video.archive import content, row
@@ -284,3 +285,14 @@ def test_what_fails_whatever_it_is_given_ends_the_run(
         assert view.counts()["failed"] == 10
     retry_failed(tmp_path / "out", "TypeError")
     assert run(clips, tmp_path / "out", model).exit_status == 0
+
+
+def test_what_a_download_may_ask_holds_for_hashes_too(
+    clips: Path, model: LlavaVideo, tmp_path: Path
+) -> None:
+    with FileServer(clips) as server:
+        url = f"{server.url}/003.mp4"
+        assert run(url, tmp_path / "refused", model).exit_status == 3
+        assert run(url, tmp_path / "out", model, allow_private=True).exit_status == 0
+    (row,) = rows_in(tmp_path / "out")
+    assert row["answers"][0]["text"] == truth(3)
