@@ -95,6 +95,11 @@ class ArchiveSettings:
         1.0, "Wait before such an error's next try, doubled for each further one.", unit="s",
         at_least=0,
     )  # fmt: skip
+    pictures: bool = setting(
+        True,
+        "Whether small pictures of what was seen are left in sheets/ and frames/, for reports and "
+        "hits: two files and more of each video.",
+    )
     sandbox: bool = setting(
         True,
         "Whether videos are decoded in processes that a broken file can kill without harm; off, "

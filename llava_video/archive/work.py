@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,6 +78,7 @@ class Worker:
         settings: the run's.
         options: of every request, with the run's way of reading (`sandbox`).
         maker: what rows say of the model.
+        pause: waits so many seconds; less, where nobody wants to wait any more.
     """
 
     def __init__(
@@ -86,8 +87,9 @@ class Worker:
         settings: ArchiveSettings,
         options: Mapping[str, Any],
         maker: Maker,
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
-        self._model, self._settings = model, settings
+        self._model, self._settings, self._pause = model, settings, pause
         self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
         self._made_by = maker
         self._fetch_settings = settings_of(options).fetch
@@ -100,7 +102,9 @@ class Worker:
             reading, patience = self._reading_of(unit), self._patience_with(unit)
             results = answer_item(self._model, unit.item, self.asked, reading, patience)
             row = make_row(unit, results, self.asked, self._maker(unit))
-            sheet, frames = sheet_of(results), frames_of(results)
+            has_pictures = self._settings.pictures
+            sheet = sheet_of(results) if has_pictures else None
+            frames = frames_of(results) if has_pictures else {}
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
             return Outcome(
                 unit=unit,
@@ -124,7 +128,7 @@ class Worker:
         def wait(tries: int) -> bool:
             has_more = tries < self._settings.attempts
             if has_more:
-                time.sleep(self._settings.retry_wait_s * 2 ** (tries - 1))
+                self._pause(self._settings.retry_wait_s * 2 ** (tries - 1))
             return has_more
 
         return Patience(may_pass=lambda error: may_pass(error, unit), wait=wait)
