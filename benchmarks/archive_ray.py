@@ -31,6 +31,7 @@ from llava_video.archive.hands import NamedModel
 from llava_video.archive.runner import run_archive
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.shards import iter_rows
+from llava_video.cores import num_cores
 from llava_video.engine.request import Event, Request
 from llava_video.model.packaged import demo_folder
 from llava_video.model.spec import read_spec
@@ -112,7 +113,7 @@ def measured(folder: Path, asked: Any) -> dict[str, Any]:
         own = ArchiveSettings(in_flight=_IN_FLIGHT)
         plain.append(runs.pace(clips, own, NamedModel("demo", {"device": "cpu"}), _CLIP_OPTIONS))
         begun_s = time.perf_counter()
-        cores = len(os.sched_getaffinity(0))  # an actor has as many threads as cores, as here
+        cores = num_cores()  # an actor has as many threads as cores, as here
         with cluster(1, num_cpus=cores):
             there = ArchiveSettings(in_flight=_IN_FLIGHT, ray="auto", workers=1, ray_cpus=cores)
             demo = NamedModel("demo", {"device": "cpu"})
