@@ -6,6 +6,7 @@ of a Ray cluster. Knows none of them, no ledger and no model.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -99,6 +100,15 @@ class Job:
     settings: ArchiveSettings
     options: Mapping[str, Any]
     model: "Callable[[], LlavaVideo]"
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a server answers for the model (a partial `connect`): nobody needs a GPU."""
+        if not isinstance(self.model, partial):
+            return False
+        from llava_video.connecting import connect
+
+        return self.model.func is connect
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def _on_ray(job: Job, address: str, stack: ExitStack) -> Crew:
     cluster = stack.enter_context(connected(address))
     gpus = settings.ray_gpus
     if gpus is None:
-        gpus = 1.0 if cluster.get("GPU") else 0.0
+        gpus = 1.0 if cluster.get("GPU") and not job.is_served else 0.0
     for name, each in (("GPU", gpus), ("CPU", settings.ray_cpus)):
         # Ray would wait for a machine that has so many, without a word.
         if each > cluster[f"most {name}"]:

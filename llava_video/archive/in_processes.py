@@ -69,6 +69,7 @@ class Processes:
                 f"what the workers are told cannot be sent to them: {cause}.",
                 "options of plain values; a model by its name.",
             ) from cause
+        self._is_served = job.is_served
         threads = max(num_cores() // number, 1)
         self._environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
         self._processes: dict[int, _Process] = {}
@@ -82,7 +83,8 @@ class Processes:
         ours, theirs = socket.socketpair()
         # An empty entry means the folder a program runs in.
         path = [entry or str(Path.cwd()) for entry in sys.path]
-        words = {"path": path, "line": theirs.fileno(), "number": idx}
+        gpu = None if self._is_served else idx
+        words = {"path": path, "line": theirs.fileno(), "gpu": gpu}
         try:
             program = subprocess.Popen(
                 [sys.executable, "-I", "-c", _START, json.dumps(words)],

@@ -23,10 +23,12 @@ def main(words: Mapping[str, Any]) -> None:
     """Work until the parent is gone.
 
     Args:
-        words: "line", the descriptor of the socket to the parent, and "number", of the worker.
+        words: "line", the descriptor of the socket to the parent, and "gpu", whose turn it is; None
+            where no model is loaded, nor torch.
     """
     line = Connection(words["line"])
-    take_own_gpu(words["number"])
+    if words["gpu"] is not None:
+        take_own_gpu(words["gpu"])
     with ExitStack() as stack:
         try:
             job: Job = pickle.loads(line.recv_bytes())

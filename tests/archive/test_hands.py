@@ -1,12 +1,15 @@
 """A model by its name is loaded where it is called, and errors can be raised anywhere."""
 
 import pickle
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from llava_video.api import load
 from llava_video.archive.hands import Busy, Job, NamedModel, as_ours
 from llava_video.archive.settings import ArchiveSettings
+from llava_video.connecting import connect
 from llava_video.errors import CapacityError, CheckpointError
 
 
@@ -32,3 +35,12 @@ def test_errors_of_other_packages_become_ours() -> None:
 
 def test_nothing_is_known_of_a_device_at_first() -> None:
     assert Busy() == (0.0, None)
+
+
+def test_a_served_model_is_known_as_one_wherever_it_travels(tiny_folder: Path) -> None:
+    served = partial(connect, "http://localhost:8000/v1", "name", plan_as=tiny_folder)
+    others = (NamedModel(tiny_folder), partial(load, tiny_folder))
+    for model, is_served in ((served, True), *((other, False) for other in others)):
+        job = Job(settings=ArchiveSettings(), options={}, model=model)
+        assert job.is_served is is_served
+        assert pickle.loads(pickle.dumps(job)).is_served is is_served

@@ -18,6 +18,7 @@ from llava_video.archive.hiring import hands_for
 from llava_video.archive.in_threads import ThreadHands
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.backends import BACKENDS
+from llava_video.connecting import connect
 from llava_video.errors import BackendMissingError, ConfigError
 
 
@@ -97,6 +98,18 @@ def test_a_cluster_gets_an_actor_per_gpu(
             return
         hired(tiny_folder, stack, ray="auto", **settings)
     assert (taken, hired_ones) == ([gpus], [number])
+
+
+def test_actors_of_a_served_model_take_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[float] = []
+    hired_ones: list[int] = []
+    has = {"GPU": 3.0, "nodes": 2, "most GPU": 2.0, "most CPU": 8}
+    monkeypatch.setattr(on_ray, "connected", lambda _: nullcontext(has))
+    monkeypatch.setattr(on_ray, "RayActors", lambda _, *, gpus, cpus: taken.append(gpus))
+    monkeypatch.setattr(hiring, "_crew", lambda _, number, *more: Counted(hired_ones, number))
+    with ExitStack() as stack:
+        hired(partial(connect, "http://localhost:8000/v1", "name"), stack, ray="auto")
+    assert (taken, hired_ones) == ([0.0], [2])
 
 
 class Counted:

@@ -22,9 +22,12 @@ from archive_runs import (
     rows_in,
     sick_model,
     slow_model,
+    truth,
     write_clips,
 )
+from chat_server import MODEL, serving
 
+from llava_video.archive.content import content_hash
 from llava_video.archive.crew import Gone, Ready
 from llava_video.archive.hands import Job, NamedModel
 from llava_video.archive.in_processes import Processes
@@ -32,8 +35,11 @@ from llava_video.archive.progress import ArchiveProgress
 from llava_video.archive.retrying import retry_failed
 from llava_video.archive.runner import run_archive
 from llava_video.archive.settings import ArchiveSettings
+from llava_video.archive.unit import Item, Unit
 from llava_video.archive.verify import verify
+from llava_video.connecting import connect
 from llava_video.errors import CapacityError, CheckpointError, ConfigError
+from llava_video.model.tokenizer import Tokenizer
 
 NUM_CLIPS = 40
 ALONE = ArchiveSettings(task="ask", prompts=(QUESTION,), sandbox=False, in_flight=4, shard_units=16)
@@ -200,6 +206,34 @@ def test_a_worker_that_dies_is_told_with_its_signal(tiny_folder: Path) -> None:
         assert wait_for(staff) == [Gone(0, "was ended by SIGSEGV")]
     finally:
         staff.close()
+
+
+def test_a_worker_whose_model_is_served_loads_no_torch(clips: Path, tiny_folder: Path) -> None:
+    import torch
+
+    assert torch.__name__ in libraries_of(os.getpid())
+    unit = Unit(
+        key="k", number=0, item=Item(number=0, address=str(clips / "000.mp4")),
+        content_hash=content_hash(str(clips / "000.mp4")),
+    )  # fmt: skip
+    with serving(Tokenizer(tiny_folder)) as server:
+        model = partial(connect, server.url, MODEL, plan_as=tiny_folder)
+        staff = Processes(Job(settings=TWO, options={"max_new_tokens": 64}, model=model), 1)
+        try:
+            staff.hire(0)
+            assert isinstance(wait_for(staff)[0], Ready)
+            staff.send(0, "slot", unit)
+            (done,) = wait_for(staff)
+            assert done.outcome.row["answers"][0]["text"] == truth(0)
+            assert "torch" not in libraries_of(staff._processes[0].program.pid)
+        finally:
+            staff.close()
+
+
+def libraries_of(pid: int) -> str:
+    """Return the names of the shared libraries that a process has loaded."""
+    lines = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()
+    return " ".join({Path(line.split(maxsplit=5)[-1]).name for line in lines})
 
 
 def wait_for(staff: Processes) -> list[Any]:
