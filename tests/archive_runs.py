@@ -119,6 +119,29 @@ def sick_model(checkpoint: Path, healed: Path) -> LlavaVideo:
     return LlavaVideo(spec, Sick(spec, healed))
 
 
+class Joint(Slow):
+    """The slow oracle, which answers nothing before several processes have loaded it."""
+
+    def __init__(self, spec: ModelSpec, seconds: float, loaded: Path, number: int) -> None:
+        super().__init__(spec, seconds)
+        self._loaded, self._number = loaded, number
+        (loaded / str(os.getpid())).touch()
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Event]:
+        """See `Engine`."""
+        until_s = time.monotonic() + 60
+        while len(list(self._loaded.iterdir())) < self._number:
+            assert time.monotonic() < until_s, "alone"
+            time.sleep(0.02)
+        yield from super().run(requests)
+
+
+def joint_model(checkpoint: Path, seconds: float, loaded: Path, number: int) -> LlavaVideo:
+    """Load the oracle that waits for the same in other processes, which a folder tells of."""
+    spec = read_spec(checkpoint)
+    return LlavaVideo(spec, Joint(spec, seconds, loaded, number))
+
+
 def endless_model() -> LlavaVideo:
     """Load for a minute, as a large model does."""
     time.sleep(60)

@@ -130,8 +130,10 @@ class RayActors:
         except errors.RayTaskError as error:  # such as a machine with another version of this
             return Gone(idx, f"has failed ({error})", None if slot else as_ours(error))
         except errors.RayError as error:
+            # Where an actor's process died alone, its machine lives to tell of it.
+            is_cut_off = isinstance(error, errors.ActorUnavailableError)
             words = f"is lost ({type(error).__name__})"
-            return Gone(idx, words, is_suspect=not _is_of_node(error))
+            return Gone(idx, words, is_suspect=not (is_cut_off or _is_of_node(error)))
         if slot:
             return Done(idx, slot, *value)
         kind, *fields = value
