@@ -6,7 +6,7 @@ Knows neither the ledger's tables nor what a row says.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +18,6 @@ ROWS: Final = "rows"
 _NAME: Final = re.compile(r"\d{5,}\.jsonl")
 # As `files.replacing` makes it, and SQLite beside it.
 _UNFINISHED: Final = re.compile(r"\.[0-9a-f]{16}(\.[\w-]+)?")
-
-
-# The number of a row → the rows from it on that have ended, by number: what the ledger knows.
-EndedRows = Callable[[int], Iterable[Row]]
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -110,25 +106,16 @@ def sweep(folder: Path) -> int:
     return len(left)
 
 
-def iter_rows(folder: Path, ended: EndedRows | None = None) -> Iterator[Row]:
-    """Yield the rows of a run by number: those of sealed shards, then what has ended since.
-
-    Args:
-        folder: the run folder.
-        ended: knows rows that stand in no shard; None for sealed ones alone.
+def iter_rows(folder: Path) -> Iterator[Row]:
+    """Yield the rows of sealed shards by number.
 
     Raises:
         ConfigError: a shard is missing or damaged; with its line.
     """
-    stop = 0
     for path in sealed(folder):
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                row = read_row(line, f"{path}, line {number}")
-                stop = row["number"] + 1
-                yield row
-    if ended is not None:
-        yield from ended(stop)
+                yield read_row(line, f"{path}, line {number}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llava_video.archive.ledger import Ledger
 from llava_video.archive.search import INDEX, Hit, build, is_fresh, search
 from llava_video.archive.shards import seal
 from llava_video.archive.sheets import sheet_path
@@ -158,8 +159,27 @@ def test_an_index_follows_the_rows(tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text("no database, and longer than its header would be" * 9)
     assert [hit.number for hit in search(tmp_path, "thing*")] == [0, 1]
 
-    assert build(tmp_path, lambda start: rows[start:]) == 3
-    assert [hit.number for hit in search(tmp_path, "thing2")] == [2]
+
+def test_an_index_follows_the_ledger_before_a_shard_is_sealed(ledger: Ledger) -> None:
+    folder, units = ledger.folder, [made.unit(number) for number in range(3)]
+    ledger.add(units)
+    ledger.claim(3, "w")
+    with pytest.raises(ConfigError, match="holds no rows"):
+        search(folder, "thing*")
+    for number in (2, 0):
+        ledger.finish(units[number].key, made.caption_row(number, f"thing{number}"))
+        assert units[number].number in {hit.number for hit in search(folder, "thing*")}
+    assert is_fresh(folder)
+    assert [hit.number for hit in search(folder, "thing*")] == [0, 2]
+
+
+def test_shards_of_machines_are_one(tmp_path: Path) -> None:
+    for shard, texts in enumerate((["a dog", "a cat"], ["a dog and a dog and a dog", "a hen"])):
+        rows = [made.caption_row(number, text) for number, text in enumerate(texts)]
+        made.sealed_run(tmp_path / f"shard-{shard}-of-2", rows)
+    texts = [hit.text for hit in search(tmp_path, "dog")]
+    assert texts == ["a dog and a dog and a dog", "a dog"]
+    assert [hit.text for hit in search(tmp_path, "dog", limit=1)] == texts[:1]
 
 
 def test_a_hit_has_the_picture_of_its_frames(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Shards appear whole and in order, and what stands in them reads back."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import archive_rows as made
@@ -16,31 +16,15 @@ def rows(start: int, stop: int) -> list[Row]:
     return [made.caption_row(number, f"text {number}") for number in range(start, stop)]
 
 
-class Ended:
-    """A ledger that knows these rows."""
-
-    def __init__(self, known: list[Row]) -> None:
-        self.known, self.asked = known, list[int]()
-
-    def __call__(self, start: int) -> Iterable[Row]:
-        self.asked.append(start)
-        return (row for row in self.known if row["number"] >= start)
-
-
-def test_rows_come_back_in_order_from_shards_and_then_from_the_ledger(tmp_path: Path) -> None:
+def test_rows_come_back_in_order(tmp_path: Path) -> None:
     whole = rows(0, 7)
     made.sealed_run(tmp_path, whole[:4])
     assert sealed(tmp_path) == [shard_path(tmp_path, 0), shard_path(tmp_path, 1)]
     assert list(iter_rows(tmp_path)) == whole[:4]
-    ledger = Ended([whole[1], whole[4], whole[6]])
-    assert list(iter_rows(tmp_path, ledger)) == [*whole[:5], whole[6]]
-    assert ledger.asked == [4]
 
 
 def test_a_run_that_has_ended_nothing_has_no_rows(tmp_path: Path) -> None:
     assert list(iter_rows(tmp_path)) == []
-    known = rows(0, 1)
-    assert list(iter_rows(tmp_path, Ended(known))) == known
     assert sweep(tmp_path) == 0
 
 
