@@ -128,10 +128,9 @@ def _run(
     *,
     as_json: bool,
 ) -> int:
-    from llava_video.archive.entries import Entries
-    from llava_video.archive.runner import run_archive
+    from llava_video.archive.runner import check_archive, run_archive
 
-    Entries(inputs, settings, columns).check()  # before gigabytes are loaded
+    check_archive(inputs, out, settings, columns, keywords)  # before gigabytes are loaded
     meter = _Teller(console, as_json=as_json)
     named = {**named, "max_running": settings.in_flight}
     with _model(console, named, settings) as model, stopping(console) as stop:

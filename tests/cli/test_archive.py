@@ -18,6 +18,7 @@ from chat_server import MODEL, serving
 from llava_video.archive.ledger_view import LedgerView
 from llava_video.archive.row import make_row
 from llava_video.errors import LedgerError
+from llava_video.lock import RunLock
 from llava_video.model.tokenizer import Tokenizer
 
 NUM_CLIPS = 12
@@ -127,6 +128,18 @@ def test_what_makes_no_sense_is_refused(
     refused, clips: Path, asked: list[str], arguments: list[str], hint: str
 ) -> None:
     assert hint in refused("archive", clips, *asked, *arguments)
+
+
+def test_a_folder_that_is_not_free_is_told_before_a_model_is_loaded(
+    run, refused, clips: Path, asked: list[str], tmp_path: Path
+) -> None:
+    one, out = clips / "001.mp4", tmp_path / "out"
+    run("archive", one, *asked, "--no-sandbox")
+    asked[3] = str(tmp_path / "no-model")
+    assert "num_frames = 2, not 3" in refused("archive", one, *asked, "--num-frames", "3")
+    with RunLock(out):
+        assert "is worked on by" in refused("archive", one, *asked)
+    assert "no-model" in refused("archive", one, *asked)
 
 
 def test_inputs_and_an_output_are_needed(run, refused, clips: Path, tmp_path: Path) -> None:
