@@ -12,7 +12,6 @@ from typing import Any, Final
 from llava_video.api import LlavaVideo
 from llava_video.archive.answering import answer_item
 from llava_video.archive.content import content_hash
-from llava_video.archive.finishing import all_rows
 from llava_video.archive.row import (
     Asked,
     Maker,
@@ -23,6 +22,7 @@ from llava_video.archive.row import (
     read_row,
     to_line,
 )
+from llava_video.archive.run_rows import one_run, run_rows
 from llava_video.archive.unit import Item, Unit, UnitError
 from llava_video.config import from_mapping
 from llava_video.errors import ConfigError, LlavaVideoError
@@ -102,10 +102,10 @@ def find_row(folder: Path, wanted: str) -> Row:
         wanted: "17", eight digits of a key or more, an address or a name.
 
     Raises:
-        ConfigError: no row is meant, or several are.
+        ConfigError: no row is meant, or several are, or the folder holds several runs.
     """
     found: list[Row] = []
-    for row in all_rows(folder):
+    for row in run_rows(one_run(folder)):
         if str(row["number"]) == wanted:
             return row
         video = row["video"]
