@@ -27,6 +27,7 @@ from llava_video.errors import (
     ServerRefusedError,
     SourceError,
 )
+from llava_video.options import settings_of
 from llava_video.timeline import Patience, Timeline
 from llava_video.values import Description
 from llava_video.video.sandbox_process import WorkerEndedError
@@ -84,6 +85,7 @@ class Worker:
     ) -> None:
         self._model, self._settings = model, settings
         self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
+        self._fetch = settings_of(options).fetch
         self._made_by = maker
         self.asked = asked_of(settings, options)
 
@@ -93,6 +95,7 @@ class Worker:
             self._check_read(unit)
             reading, patience = self._reading_of(unit), self._patience_with(unit)
             results = answer_item(self._model, unit.item, self.asked, reading, patience)
+            _check_same_bytes(unit, results)
             row = make_row(unit, results, self.asked, self._maker(unit))
             sheet, frames = sheet_of(results), frames_of(results)
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
@@ -121,7 +124,7 @@ class Worker:
     def _check_read(self, unit: Unit) -> None:
         """See that a unit's file could be read when its key was made; if not, say why."""
         if not unit.content_hash:
-            content_hash(unit.item.address)
+            content_hash(unit.item.address, fetch_settings=self._fetch)
             raise ChangedFileError(
                 f"{unit.item.address} could not be read before, and can be now.",
                 "run the archive again.",
@@ -129,6 +132,30 @@ class Worker:
 
     def _maker(self, unit: Unit) -> Maker:
         return replace(self._made_by, worker=str(os.getpid()), attempts=unit.attempts + 1)
+
+
+def _check_same_bytes(unit: Unit, results: list[Description] | Timeline) -> None:
+    """See that what was fetched to be decoded is what was fetched to be hashed.
+
+    Raises:
+        ChangedFileError: the address gave other bytes.
+    """
+    if local_path(unit.item.address) is not None:
+        return  # a file is asked for its stamp, where the hashes are kept
+    if isinstance(results, Timeline):
+        answers = [caption.description for caption in results.captions]
+    else:
+        answers = results
+    videos = [video for answer in answers for video in answer.provenance.get("videos", ())]
+    if any(video["identity"] != unit.content_hash for video in videos):
+        raise _changed(unit)
+
+
+def _changed(unit: Unit) -> ChangedFileError:
+    return ChangedFileError(
+        f"{unit.item.address} became another file while it was worked.",
+        "run the archive again when nobody writes to it.",
+    )
 
 
 def settled(outcome: Outcome, hashes: HashStore) -> Outcome:
@@ -143,11 +170,7 @@ def settled(outcome: Outcome, hashes: HashStore) -> Outcome:
     unit = outcome.unit
     if outcome.row is None or is_unchanged(unit.item.address, unit.content_hash, hashes):
         return outcome
-    changed = ChangedFileError(
-        f"{unit.item.address} became another file while it was worked.",
-        "run the archive again when nobody writes to it.",
-    )
-    return Outcome(unit=unit, error=error_of(changed))
+    return Outcome(unit=unit, error=error_of(_changed(unit)))
 
 
 def asked_of(settings: ArchiveSettings, options: Mapping[str, Any]) -> Asked:
