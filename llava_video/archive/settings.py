@@ -47,6 +47,10 @@ class ArchiveSettings:
     parquet: bool = setting(
         False, "Whether each file of rows has a Parquet twin beside it; needs the extra `archive`."
     )
+    pictures: bool = setting(
+        True,
+        "Whether small pictures of what was seen are kept, for reports and hits; some 40 KB each.",
+    )
     shard: str | None = setting(
         None,
         "I/N works every Nth entry from the Ith on, counted from 0, in a folder of its own under "

@@ -6,7 +6,7 @@ Every error becomes a record here. Knows no ledger and no other unit.
 import errno
 import logging
 import os
-import time
+import threading
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -74,6 +74,7 @@ class Worker:
         settings: the run's.
         options: of every request, with the run's way of reading (`sandbox`).
         maker: what rows say of the model.
+        finishing: set when a run is to end; None where it ends by itself.
     """
 
     def __init__(
@@ -82,11 +83,12 @@ class Worker:
         settings: ArchiveSettings,
         options: Mapping[str, Any],
         maker: Maker,
+        finishing: threading.Event | None = None,
     ) -> None:
         self._model, self._settings = model, settings
         self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
         self._fetch = settings_of(options).fetch
-        self._made_by = maker
+        self._made_by, self._finishing = maker, finishing or threading.Event()
         self.asked = asked_of(settings, options)
 
     def work(self, unit: Unit) -> Outcome:
@@ -97,12 +99,20 @@ class Worker:
             results = answer_item(self._model, unit.item, self.asked, reading, patience)
             _check_same_bytes(unit, results)
             row = make_row(unit, results, self.asked, self._maker(unit))
-            sheet, frames = sheet_of(results), frames_of(results)
+            sheet, frames = self._pictures_of(results)
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
             return Outcome(unit=unit, error=error_of(error), may_pass=may_pass(error, unit))
         return Outcome(
             unit=unit, row=row, footage_s=_footage_s(results), sheet=sheet, frames=frames
         )
+
+    def _pictures_of(
+        self, results: list[Description] | Timeline
+    ) -> tuple[bytes | None, Mapping[int, bytes]]:
+        """Return the sheet and the frames of spans, where pictures are wanted."""
+        if not self._settings.pictures:
+            return None, {}
+        return sheet_of(results), frames_of(results)
 
     def _reading_of(self, unit: Unit) -> dict[str, Any]:
         """Return how a video is read: what whole runs keep ending over, in a process of its own."""
@@ -115,8 +125,11 @@ class Worker:
 
         def wait(tries: int) -> bool:
             has_more = tries < self._settings.attempts
-            if has_more:
-                time.sleep(self._settings.retry_wait_s * 2 ** (tries - 1))
+            wait_s = self._settings.retry_wait_s * 2 ** (tries - 1)
+            has_next = unit.attempts + 1 < self._settings.attempts
+            if has_more and self._finishing.wait(wait_s) and has_next:
+                # As its last try it goes on: it would end for good without having failed.
+                raise CapacityError("the run ended before a window was tried again.", "go on.")
             return has_more
 
         return Patience(may_pass=lambda error: may_pass(error, unit), wait=wait)
