@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "backends",
         "plan_table",
         "contact_sheet",
+        "cores",
         "files",
         "lock",
         "sqlite_file",

@@ -22,6 +22,7 @@ from typing import Final
 from llava_video.archive.crew import Done, Gone, Ready
 from llava_video.archive.hands import Job
 from llava_video.archive.unit import Unit
+from llava_video.cores import num_cores
 from llava_video.errors import BackendMissingError, CapacityError, ConfigError
 
 # The user's script is not run again, and a module is found where the parent finds it.
@@ -68,7 +69,7 @@ class Processes:
                 f"what the workers are told cannot be sent to them: {cause}.",
                 "options of plain values; a model by its name.",
             ) from cause
-        threads = max(_num_cores() // number, 1)
+        threads = max(num_cores() // number, 1)
         self._environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
         self._processes: dict[int, _Process] = {}
 
@@ -160,13 +161,6 @@ class Processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.program.wait(_REAP_S)
         return Gone(idx, why or _last_words(process.program.returncode))
-
-
-def _num_cores() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _event_of(idx: int, message: tuple[object, ...]) -> Ready | Done | Gone | None:

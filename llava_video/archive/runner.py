@@ -217,7 +217,7 @@ class _Run:
             lambda content, item: unit_key(content, item, digest, self._revision),
             tries=self._settings.attempts,
             wait_s=self._settings.retry_wait_s,
-            fetch_settings=settings_of(self._options).fetch,
+            fetch=settings_of(self._options).fetch,
         )
 
     def _loop(self, feeder: Feeder, on_progress: OnProgress, stop: threading.Event) -> bool:

@@ -70,6 +70,8 @@ _MOST_NAMED = 20
         help="Every Nth entry from the Ith, from 0; a folder each under --out.")  # fmt: skip
 @option("--parquet/--no-parquet", section=RUN, default=None,
         help="A Parquet twin of each file of rows.  [default: off]")  # fmt: skip
+@option("--pictures/--no-pictures", section=RUN, default=None,
+        help="Small pictures of what was seen, for reports and hits.  [default: on]")  # fmt: skip
 @option("--in-flight", section=RUN, type=click.IntRange(1), metavar="N",
         help="Videos under way at once, of each worker.  [default: 8]")  # fmt: skip
 @option("--workers", section=RUN, type=click.IntRange(0), metavar="N",
@@ -183,7 +185,7 @@ def _settings(
         raise ConfigError("--set without --config.", "--config configs/archive.yaml")
     settings = read_yaml(ArchiveSettings, config, changes) if config else ArchiveSettings()
     names = ("task", "prompts", "window_s", "overlap_s", "summary", "shard", "in_flight", "parquet",
-             "workers", "ray")  # fmt: skip
+             "pictures", "workers", "ray")  # fmt: skip
     own = {name: given.pop(name) for name in names}
     own = {name: value for name, value in own.items() if value not in (None, ())}
     if given.get("sandbox") is not None:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from llava_video import __version__, backends
 from llava_video.backends import BACKENDS, Backend
+from llava_video.cores import num_cores
 from llava_video.errors import BackendMissingError, CheckpointError, LlavaVideoError
 from llava_video.model.packaged import demo_folder
 from llava_video.ops.native import native_words
@@ -186,8 +187,7 @@ def _check_machine() -> Iterator[Finding]:
 
 
 def _cpu_words() -> str:
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    words = f"{num_cores} cores"
+    words = f"{num_cores()} cores"
     names = getattr(os, "sysconf_names", {})
     if "SC_PHYS_PAGES" in names:
         memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -3,7 +3,6 @@
 Knows how to speak to `csrc/` and nothing of fits: that is `ops/tiles.py`.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -107,10 +106,3 @@ def whole_rows(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     pixel_bytes, channel_bytes = frames.strides[2:]
     is_whole = channel_bytes == 1 and (pixel_bytes == 3 or frames.shape[2] == 1)
     return frames if is_whole else np.ascontiguousarray(frames)
-
-
-def num_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from llava_video.cores import num_cores
 from llava_video.ops.levels import STORED, Dtype, Pixels, Rgb, tables_of
 from llava_video.ops.native import native
-from llava_video.ops.native_tiles import Field, Levels, Picture, make_tiler, num_cores, whole_rows
+from llava_video.ops.native_tiles import Field, Levels, Picture, make_tiler, whole_rows
 from llava_video.ops.resample import Filter, taps
 from llava_video.ops.thin_frames import thin_tile
 from llava_video.values import Fit, Grid

@@ -11,7 +11,6 @@ Knows nothing of sampling; which files it reads is `decoder.py`'s decision.
 import bisect
 import contextlib
 import logging
-import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import Self
 import av.error
 from av.video.frame import VideoFrame
 
+from llava_video.cores import num_cores
 from llava_video.errors import DecodeError
 from llava_video.video.clips import Frame
 from llava_video.video.container import open_container
@@ -97,7 +97,7 @@ class PyavReader:
             num_keys = len(self._info.keyframe_idxs)
             return plan_runs(self._info, idxs, join_packets=sys.maxsize, keys_back=num_keys), 1
         runs = plan_runs(self._info, idxs)
-        num_workers = min(_num_cores(), len(runs), _MOST_WORKERS)
+        num_workers = min(num_cores(), len(runs), _MOST_WORKERS)
         # The first run's reader hands over as it reads; the others' frames have to wait.
         num_waiting = len(idxs) / max(1, len(runs)) * (num_workers - 1)
         if num_workers > 1 and num_waiting <= max_items:
@@ -174,9 +174,3 @@ class _Worker:
 
 def _after(last: int, idxs: Sequence[int]) -> Sequence[int]:
     return idxs[bisect.bisect_right(idxs, last) :]
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

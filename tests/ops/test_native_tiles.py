@@ -17,7 +17,7 @@ from tile_cases import CLIP_MEAN, CLIP_STD, HALF, mutants
 from llava_video.errors import BackendMissingError
 from llava_video.ops import native_tiles
 from llava_video.ops.native import native
-from llava_video.ops.native_tiles import num_cores, whole_rows
+from llava_video.ops.native_tiles import whole_rows
 from llava_video.ops.resample import Filter
 from llava_video.ops.tiles import Tiling, clip_tiles, clip_tiles_native, clip_tiles_reference
 from llava_video.values import Fit, Grid
@@ -356,9 +356,3 @@ def test_without_the_native_part_it_cannot_be_insisted_on(monkeypatch: pytest.Mo
     monkeypatch.setattr(native_tiles, "native", lambda: None)
     with pytest.raises(BackendMissingError, match="native part"):
         clip_tiles_native(noise(1, 9, 11), SQUEEZE._replace(tile_px=3))
-
-
-def test_the_cores_are_those_of_this_process():
-    import os
-
-    assert 1 <= num_cores() <= (os.cpu_count() or 1)

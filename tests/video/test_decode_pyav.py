@@ -58,7 +58,7 @@ def _passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def _cores(monkeypatch: pytest.MonkeyPatch, num_cores: int) -> None:
-    monkeypatch.setattr(decode_pyav, "_num_cores", lambda: num_cores)
+    monkeypatch.setattr(decode_pyav, "num_cores", lambda: num_cores)
 
 
 @pytest.mark.parametrize(("suffix", "encoder"), KINDS)
