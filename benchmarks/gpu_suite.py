@@ -28,6 +28,7 @@ from typing import Any
 # Before CUDA starts: pieces that grow, so that the memory fraction is not lost to fragments.
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
+import gpu_archive
 import gpu_capacity
 import gpu_decode
 import gpu_latency
@@ -44,6 +45,7 @@ SECTIONS: dict[str, Section] = {
     **gpu_vision.SECTIONS,
     **gpu_ops.SECTIONS,
     **gpu_decode.SECTIONS,
+    **gpu_archive.SECTIONS,
 }
 NO_GPU = "not measured: torch finds no CUDA device"
 

@@ -368,8 +368,8 @@ def _is_picture(source: Source) -> bool:
 
 def _fingerprint(source: Source) -> str:
     """Name a source's content for cache keys, without reading a whole film when a file will do."""
-    if source.kind != "path" or source.path is None:
-        return source.identity()
+    if source.kind != "path" or source.path is None or source.spool is not None:
+        return source.identity()  # a download's file has another name and date each time
     status = source.path.stat()
     return f"{source.path.resolve()} {status.st_size} bytes, modified {status.st_mtime_ns} ns"
 

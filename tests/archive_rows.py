@@ -125,25 +125,3 @@ def sealed_run(folder: Path, rows: list[Row], *, size: int = 2) -> Path:
     for shard, first in enumerate(range(0, len(rows), size)):
         seal(folder, shard, rows[first : first + size], first=first)
     return folder
-
-
-def going_run(folder: Path, rows: list[Row], *, open_numbers: tuple[int, ...] = ()) -> Path:
-    """Write a run folder of which nothing is sealed yet, as its ledger has it.
-
-    Args:
-        folder: of the run.
-        rows: of the units, by number.
-        open_numbers: of units that have not ended.
-    """
-    from llava_video.archive.ledger import Ledger
-    from llava_video.archive.unit import Item, Unit
-
-    with Ledger(folder, settings_digest="", error_row=lambda *_: {}) as ledger:
-        for number, row in enumerate(rows):
-            item = Item(number=number, address=row["video"]["address"])
-            content = row["video"]["sha256"]
-            ledger.add([Unit(key=row["key"], number=number, item=item, content_hash=content)])
-        for unit in ledger.claim(len(rows), "w"):
-            if unit.number not in open_numbers:
-                ledger.finish(unit.key, rows[unit.number])
-    return folder

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from llava_video.archive.finishing import all_rows
 from llava_video.archive.row import plain_text
+from llava_video.archive.run_rows import run_rows
 from llava_video.errors import ConfigError, SourceError
 from llava_video.files import replacing
 
@@ -31,14 +31,12 @@ def write_answer_table(folder: Path) -> Path:
         The file, UTF-8.
 
     Raises:
-        ConfigError: no row answers a question, or a shard is missing or damaged.
+        ConfigError: no row answers a question. LedgerError: rows cannot be read.
         SourceError: it cannot be written.
     """
     asked: dict[str, None] = {}
-    stop = 0
-    for row in all_rows(folder):
+    for row in run_rows(folder):
         asked |= dict.fromkeys(_cells(row))
-        stop = row["number"] + 1
     if not asked:
         raise ConfigError(f"{folder} holds no answers.", "name the --out folder of an archive.")
     path = folder / TABLE
@@ -49,10 +47,10 @@ def write_answer_table(folder: Path) -> Path:
         ):
             table = csv.writer(file)
             table.writerow([*_FACTS, *map(plain_text, asked)])
-            for row in all_rows(folder):
-                if row["number"] >= stop:
-                    break  # it ended meanwhile, and may have columns of its own
-                cells = dict(_cells(row))
+            for row in run_rows(folder):
+                cells = _cells(row)
+                if not cells.keys() <= asked.keys():
+                    continue  # it ended meanwhile, and has columns of its own
                 table.writerow([*_facts(row), *(cells.get(name, "") for name in asked)])
     except OSError as cause:
         reason = cause.strerror or str(cause)

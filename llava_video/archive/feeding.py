@@ -1,4 +1,4 @@
-"""Entries of the inputs → units in the ledger, by a thread of its own, while others are worked.
+"""Entries of the inputs → units in the ledger, by threads of its own, while others are worked.
 
 Hashing a large archive takes as long as reading it; nobody waits for it. Knows no model.
 """
@@ -6,7 +6,10 @@ Hashing a large archive takes as long as reading it; nobody waits for it. Knows 
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Final
 
 from llava_video.archive.content import content_hash, local_path
@@ -18,7 +21,12 @@ from llava_video.video.settings import FetchSettings
 # The first units are worked as soon as they are known, later ones are stored by the thousand.
 _FIRST_UNITS: Final = 8
 _MOST_UNITS: Final = 1000
+# A download or a disk far away leaves one thread waiting most of the time.
+_HASHERS: Final = 4
+_MOST_AHEAD: Final = 8
 _DEFAULT_FETCH: Final = FetchSettings()
+
+_Task = tuple[Item, "Future[Unit]"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,7 +42,7 @@ class Feeder(threading.Thread):
         key_of: (hash, item) → the unit's key.
         tries: how often what has to be fetched is tried.
         wait_s: before the next try.
-        fetch_settings: whom a download may ask, and its limits.
+        fetch: whom a download may ask, and its limits.
 
     Attributes:
         count: entries that stand in the ledger as they are now; what an earlier run has left behind
@@ -51,12 +59,11 @@ class Feeder(threading.Thread):
         *,
         tries: int = 1,
         wait_s: float = 0.0,
-        fetch_settings: FetchSettings = _DEFAULT_FETCH,
+        fetch: FetchSettings = _DEFAULT_FETCH,
     ) -> None:
         super().__init__(name="llava-video archive inputs", daemon=True)
         self._ledger, self._items, self._key_of = ledger, items, key_of
-        self._tries, self._wait_s = tries, wait_s
-        self._fetch_settings = fetch_settings
+        self._tries, self._wait_s, self._fetch = tries, wait_s, fetch
         self._stopped = threading.Event()
         self.count = 0
         self.is_done = False
@@ -78,16 +85,46 @@ class Feeder(threading.Thread):
     def _feed(self) -> None:
         batch: list[Unit] = []
         size = _FIRST_UNITS
-        for item in self._items:
+        for unit in self._units():
             if self._stopped.is_set():
                 return
-            batch.append(self._unit(item))
+            batch.append(unit)
             if len(batch) >= size:
                 self._add(batch)
                 batch, size = [], min(2 * size, _MOST_UNITS)
         self._add(batch)
         self._ledger.close_inputs(self.count)
         self.is_done = True
+
+    def _units(self) -> Iterator[Unit]:
+        """Yield the units of all entries, in order, hashed a little ahead by several threads."""
+        tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        for _ in range(_HASHERS):
+            # Daemons, unlike a pool's: a slow download must not keep a program from ending.
+            threading.Thread(target=self._hash_all, args=(tasks,), daemon=True).start()
+        ahead: deque[Future[Unit]] = deque()
+        try:
+            for item in self._items:
+                ahead.append(Future())
+                tasks.put((item, ahead[-1]))
+                if len(ahead) >= _MOST_AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for _ in range(_HASHERS):
+                tasks.put(None)
+
+    def _hash_all(self, tasks: "SimpleQueue[_Task | None]") -> None:
+        while (task := tasks.get()) is not None:
+            item, future = task
+            if self._stopped.is_set():
+                future.cancel()
+                continue
+            try:
+                future.set_result(self._unit(item))
+            except Exception as error:  # noqa: BLE001 - a thread's border: the feeder raises it
+                future.set_exception(error)
 
     def _add(self, batch: list[Unit]) -> None:
         self._ledger.add(batch)
@@ -102,7 +139,7 @@ class Feeder(threading.Thread):
     def _hash(self, address: str) -> str:
         for tried in itertools.count(1):
             try:
-                return content_hash(address, self._ledger, fetch_settings=self._fetch_settings)
+                return content_hash(address, self._ledger, fetch_settings=self._fetch)
             except LlavaVideoError as error:
                 _LOG.debug("%s has no hash: %s", address, error)
             # Asked of what failed alone: it costs as much as the hash of a file that is known.

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llava_video.archive.ledger import Ledger
-from llava_video.archive.ledger_file import NAME
 from llava_video.archive.ledger_view import Ended, LedgerView
 from llava_video.archive.parquet import write_parquet
 from llava_video.archive.row import Asked, Row, duplicate_row
-from llava_video.archive.shards import iter_rows, num_whole, seal, shard_path, twin_path
+from llava_video.archive.shards import num_whole, seal, shard_path, twin_path
 from llava_video.archive.tracks import remove_tracks, write_tracks
 from llava_video.archive.unit import Unit
 
@@ -41,24 +40,6 @@ def row_of(ended: Ended) -> Row:
 def rows_of(view: LedgerView, start: int = 0, stop: int | None = None) -> Iterator[Row]:
     """Yield the rows of entries [start, stop) that have ended, in their order."""
     return map(row_of, view.ended(start, stop))
-
-
-def all_rows(folder: Path) -> Iterator[Row]:
-    """Yield the rows of a run folder by number: of sealed shards, then of what has ended since.
-
-    Args:
-        folder: the run folder; without a ledger its shards are all there is.
-
-    Raises:
-        ConfigError: a shard is missing or damaged; with its line. LedgerError: so is the ledger.
-    """
-    stop = 0
-    for row in iter_rows(folder):
-        stop = row["number"] + 1
-        yield row
-    if (folder / NAME).is_file():
-        with LedgerView(folder) as view:
-            yield from rows_of(view, stop)
 
 
 class Finisher:

@@ -12,7 +12,6 @@ from typing import Any, Final
 from llava_video.api import LlavaVideo
 from llava_video.archive.answering import answer_item
 from llava_video.archive.content import content_hash
-from llava_video.archive.finishing import all_rows
 from llava_video.archive.row import (
     Asked,
     Maker,
@@ -23,9 +22,11 @@ from llava_video.archive.row import (
     read_row,
     to_line,
 )
+from llava_video.archive.run_rows import one_run, run_rows
 from llava_video.archive.unit import Item, Unit, UnitError
 from llava_video.config import from_mapping
 from llava_video.errors import ConfigError, LlavaVideoError
+from llava_video.options import settings_of
 
 # Where a file stands and how long things took says nothing of what was answered.
 _LEFT_OUT: Final = ("timings", "run", "key", "number", "duplicate_of", "schema")
@@ -69,7 +70,11 @@ class Difference:
 
 
 def replay(
-    row: Mapping[str, Any], model: LlavaVideo, *, address: str | None = None
+    row: Mapping[str, Any],
+    model: LlavaVideo,
+    *,
+    address: str | None = None,
+    allow_private: bool = False,
 ) -> list[Difference]:
     """Ask a model again what a row says it was asked.
 
@@ -77,6 +82,7 @@ def replay(
         row: of any status but "duplicate".
         model: answers; loaded as for the run.
         address: where the video is now; None where it was.
+        allow_private: whether an address of the own network may be asked for it.
 
     Returns:
         What differs; [] when everything is the same, text, frames, plan and versions.
@@ -89,7 +95,7 @@ def replay(
         raise ConfigError(
             "this row holds no work of its own.", f"replay row {row['duplicate_of']}."
         )
-    again = _again(row, model, address)
+    again = _again(row, model, address, {"allow_private": allow_private})
     found = _differences(_compared(row), _compared(again), "")
     return sorted(found, key=lambda one: _rank(one.field))
 
@@ -102,10 +108,10 @@ def find_row(folder: Path, wanted: str) -> Row:
         wanted: "17", eight digits of a key or more, an address or a name.
 
     Raises:
-        ConfigError: no row is meant, or several are.
+        ConfigError: no row is meant, or several are, or the folder holds several runs.
     """
     found: list[Row] = []
-    for row in all_rows(folder):
+    for row in run_rows(one_run(folder)):
         if str(row["number"]) == wanted:
             return row
         video = row["video"]
@@ -121,7 +127,7 @@ def find_row(folder: Path, wanted: str) -> Row:
     return found[0]
 
 
-def _again(row: Row, model: LlavaVideo, address: str | None) -> Row:
+def _again(row: Row, model: LlavaVideo, address: str | None, reading: Mapping[str, Any]) -> Row:
     video, facts = row["video"], row["asked"]
     item = Item(
         number=row["number"],
@@ -139,9 +145,11 @@ def _again(row: Row, model: LlavaVideo, address: str | None) -> Row:
     unit = Unit(key=row["key"], number=row["number"], item=item, content_hash=video["sha256"])
     try:
         if video["sha256"]:
-            found = content_hash(item.address)
+            found = content_hash(
+                item.address, fetch_settings=settings_of({**asked.options, **reading}).fetch
+            )
             unit = Unit(key=row["key"], number=row["number"], item=item, content_hash=found)
-        return make_row(unit, answer_item(model, item, asked), asked, maker)
+        return make_row(unit, answer_item(model, item, asked, reading), asked, maker)
     except LlavaVideoError as error:
         return error_row(unit, UnitError.of(error), asked, maker)
 

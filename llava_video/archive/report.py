@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from llava_video.archive.finishing import all_rows
 from llava_video.archive.report_page import (
     bars,
     document,
@@ -22,7 +21,9 @@ from llava_video.archive.report_page import (
     shown_row,
 )
 from llava_video.archive.row import Row, plain_text
+from llava_video.archive.run_rows import run_rows
 from llava_video.archive.sheets import sheet_path
+from llava_video.archive.warned import Warned
 from llava_video.errors import ConfigError, SourceError
 from llava_video.files import replacing
 
@@ -49,6 +50,7 @@ class Totals:
         failures: class → rows.
         named: class → the first rows of it.
         models: "name, revision" → rows.
+        warned: the warnings of rows.
         first_at: the earliest end of a row; "" without any.
         last_at: the latest.
     """
@@ -60,12 +62,14 @@ class Totals:
     failures: Counter[str] = field(default_factory=Counter)
     named: dict[str, list[Row]] = field(default_factory=dict)
     models: Counter[str] = field(default_factory=Counter)
+    warned: Warned = field(default_factory=Warned)
     first_at: str = ""
     last_at: str = ""
 
     def add(self, row: Row) -> None:
         """Count a row."""
         self.statuses[row["status"]] += 1
+        self.warned.add(row)
         ended_at = row["run"]["finished_at"]
         self.first_at = min(filter(None, (self.first_at, ended_at)), default="")
         self.last_at = max(self.last_at, ended_at)
@@ -101,13 +105,13 @@ def write_report(folder: Path, *, most_rows: int = 200) -> Path:
         The file.
 
     Raises:
-        ConfigError: there are no rows, or a shard is missing or damaged.
+        ConfigError: there are no rows. LedgerError: they cannot be read.
         SourceError: it cannot be written.
     """
     totals = Totals()
     shown: list[str] = []
     budget = _MOST_PICTURE_BYTES
-    for row in all_rows(folder):
+    for row in run_rows(folder):
         totals.add(row)
         if row["answers"] and len(shown) < most_rows:
             picture = _picture(folder, row, budget)
@@ -151,6 +155,7 @@ def _facts(totals: Totals) -> Mapping[str, str]:
     hours = sum(totals.measures["length_s"]) / 3600
     facts: dict[str, Any] = {"inputs": f"{totals.statuses.total():,}"}
     facts |= {status: f"{number:,}" for status, number in sorted(totals.statuses.items())}
+    facts["warnings"] = totals.warned.line
     facts["footage that was answered about"] = f"{hours:,.2f} hours"
     facts["tokens"] = (
         f"{sum(totals.measures['visual_tokens']):,.0f} visual, "

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from llava_video.archive.ledger import Ledger
 from llava_video.archive.ledger_view import LedgerView
+from llava_video.archive.run_rows import run_folders
 from llava_video.errors import ConfigError
 
 
@@ -15,22 +16,30 @@ def retry_failed(folder: Path, kind: str | None = None) -> int:
     """Let what failed or was quarantined be tried again, as if it never had been.
 
     Args:
-        folder: of the run.
+        folder: of the run, or of its shards.
         kind: only this class of error; None for all.
 
     Returns:
-        How many units wait again.
+        How many units wait again; 0 where nothing had failed.
 
     Raises:
-        ConfigError: nothing ended with this class; the hint names those that are there.
+        ConfigError: units failed, none with this class; the hint names those that are there.
         LedgerError: there is no ledger. LedgerBusyError: a run is working on it.
     """
+    folders = run_folders(folder)
+    kinds = dict[str, int]()
+    for one in folders:
+        with LedgerView(one) as view:
+            kinds |= view.failures()
+    if kind is not None and kinds and kind not in kinds:
+        found = f"there are: {', '.join(kinds)}."
+        raise ConfigError(f"nothing in {folder} ended with {kind!r}.", found)
+    return sum(_retry(one, kind) for one in folders)
+
+
+def _retry(folder: Path, kind: str | None) -> int:
     with LedgerView(folder) as view:
         digest, shard_units = view.fact("settings"), view.fact("shard_units")
-        kinds = view.failures()
-    if kind is not None and kind not in kinds:
-        found = f"there are: {', '.join(kinds)}." if kinds else "there are no failures."
-        raise ConfigError(f"nothing in {folder} ended with {kind!r}.", found)
     with Ledger(
         folder,
         settings_digest=digest or "",

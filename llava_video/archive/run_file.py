@@ -1,6 +1,6 @@
 """What a run folder was begun with ↔ its `run.json`; another run's is refused with the difference.
 
-Knows no ledger: the file is for people, and for the next run's first look.
+Knows no ledger and no model: the file is for people, and for the next run's first look.
 """
 
 import json
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from llava_video import lock
 from llava_video.errors import ConfigError
 from llava_video.files import replacing
 
@@ -30,6 +31,25 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     if not isinstance(facts, dict) or not isinstance(facts.get("same"), dict):
         raise ConfigError(f"{path} is none of ours.", "name another folder.")
     return facts
+
+
+def check_begun(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """See, before there is a model, that a folder is free and of no other run.
+
+    Args:
+        folder: of the run; it may not be there yet.
+        wanted: what has to stay the same, the model aside.
+
+    Raises:
+        ConfigError: it holds another run; with every difference.
+        LedgerBusyError: another process works on it.
+    """
+    before = read_facts(folder)
+    if before is not None:
+        found = {name: value for name, value in before["same"].items() if name != "model"}
+        check_same(folder, found, wanted)
+    if (folder / lock.NAME).exists():
+        lock.RunLock(folder).release()
 
 
 def check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -26,14 +26,13 @@ from llava_video.archive.model_facts import digest_of
 from llava_video.archive.progress import ArchiveProgress, Meter
 from llava_video.archive.row import Row, error_row
 from llava_video.archive.row_schema import SCHEMA_VERSION
-from llava_video.archive.run_file import check_same, read_facts, write_facts
+from llava_video.archive.run_file import check_begun, check_same, read_facts, write_facts
 from llava_video.archive.settings import ArchiveSettings
 from llava_video.archive.shards import shard_path, sweep
 from llava_video.archive.sheets import write_frames, write_sheet
 from llava_video.archive.unit import Unit, UnitError, unit_key
 from llava_video.archive.work import CRASH, Outcome, asked_of, settled
 from llava_video.backends import require
-from llava_video.lock import RunLock
 from llava_video.options import Options, settings_of
 from llava_video.preview import DEFAULT_MODEL
 
@@ -104,38 +103,50 @@ def run_archive(
         LlavaVideoError: as `load`. TypeError: an option is unknown.
     """
     settings = settings or ArchiveSettings()
+    entries = check_archive(inputs, out, settings, columns, options)
+    with ExitStack() as stack:
+        stopping = stopping or threading.Event()
+        hands = hands_for(model, settings, options, stack, stopping)
+        run = _Run(entries, _folder_of(Path(out), settings), settings, hands, options)
+        return run.go(on_progress or (lambda _: None), stopping)
+
+
+def check_archive(
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    settings: ArchiveSettings,
+    columns: Mapping[str, str] | None,
+    options: Mapping[str, Any],
+) -> Entries:
+    """See that a run may begin, as far as that can be told without its model.
+
+    Args:
+        inputs: as of `run_archive`.
+        out: the run folder, or of its shards.
+        settings: the run's.
+        columns: as of `run_archive`.
+        options: of every request.
+
+    Returns:
+        The entries.
+
+    Raises:
+        LlavaVideoError: as `run_archive`, of inputs, settings and folder. TypeError: alike.
+    """
     settings_of(options)
     if settings.parquet:
         require("pyarrow")
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     entries = Entries([str(entry) for entry in given], settings, columns)
     entries.check()
-    folder = _folder_of(Path(out), settings)
-    _look_at(folder, settings, options)
-    with ExitStack() as stack:
-        stopping = stopping or threading.Event()
-        hands = hands_for(model, settings, options, stack, stopping)
-        run = _Run(entries, folder, settings, hands, options)
-        return run.go(on_progress or (lambda _: None), stopping)
+    same = {"schema": SCHEMA_VERSION, **settings.facts(options, {})}
+    check_begun(_folder_of(Path(out), settings), same)
+    return entries
 
 
 def _folder_of(out: Path, settings: ArchiveSettings) -> Path:
     own, of = settings.shard_of()
     return out if settings.shard is None else out / f"shard-{own}-of-{of}"
-
-
-def _look_at(folder: Path, settings: ArchiveSettings, options: Mapping[str, Any]) -> None:
-    """See that a folder is free and of this run, as far as that is known without its model.
-
-    Raises:
-        ConfigError, LedgerBusyError: it is not.
-    """
-    before = read_facts(folder)
-    if before is None:
-        return
-    RunLock(folder).release()
-    wanted = {"schema": SCHEMA_VERSION, **settings.facts(options, {})}
-    check_same(folder, *({**facts, "model": None} for facts in (before["same"], wanted)))
 
 
 class _Run:
@@ -206,7 +217,7 @@ class _Run:
             lambda content, item: unit_key(content, item, digest, self._revision),
             tries=self._settings.attempts,
             wait_s=self._settings.retry_wait_s,
-            fetch_settings=settings_of(self._options).fetch,
+            fetch=settings_of(self._options).fetch,
         )
 
     def _loop(self, feeder: Feeder, on_progress: OnProgress, stop: threading.Event) -> bool:

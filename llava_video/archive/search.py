@@ -14,17 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from llava_video.archive.finishing import all_rows
-from llava_video.archive.ledger_file import NAME
-from llava_video.archive.ledger_view import LedgerView
 from llava_video.archive.row import plain_text
-from llava_video.archive.shards import sealed
+from llava_video.archive.run_rows import run_folders, run_rows, state_of_rows
 from llava_video.archive.sheets import frame_near, sheet_path
 from llava_video.errors import ConfigError, SourceError
 from llava_video.files import replacing
 
 INDEX: Final = "search.sqlite"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _TOKENS: Final = "unicode61 remove_diacritics 2"
 # The same text twice: as it stands, and by the stems of its words, so that "truck reversing" finds
 # "trucks reverse". Stems would spoil the beginnings of words, and whoever quotes means the words.
@@ -94,7 +91,7 @@ def build(folder: Path) -> int:
         Texts in the index.
 
     Raises:
-        ConfigError: a shard is missing or damaged. SourceError: the index cannot be written.
+        ConfigError, LedgerError: rows cannot be read. SourceError: the index cannot be written.
     """
     try:
         return _build(folder)
@@ -106,7 +103,7 @@ def build(folder: Path) -> int:
 
 
 def _build(folder: Path) -> int:
-    stamp = _stamp(folder)  # before the rows: what is sealed meanwhile makes the index old
+    stamp = state_of_rows(folder)  # before the rows: what ends meanwhile makes the index old
     with (
         replacing(folder / INDEX) as unfinished,
         contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as index,
@@ -120,12 +117,12 @@ def _build(folder: Path) -> int:
         index.executemany(
             "INSERT INTO entries (number, key, name, address, kind, prompt, start_s, end_s, text)"
             f" VALUES ({marks})",
-            _entries(all_rows(folder)),
+            _entries(run_rows(folder)),
         )
         for table in _TABLES:
             index.execute(f"INSERT INTO {table} ({table}) VALUES ('rebuild')")
             index.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
-        facts = {"version": str(_VERSION), "shards": stamp}
+        facts = {"version": str(_VERSION), "rows": stamp}
         index.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
         index.execute("COMMIT")
         return int(index.execute("SELECT count(*) FROM entries").fetchone()[0])
@@ -141,7 +138,7 @@ def is_fresh(folder: Path) -> bool:
             facts = dict(index.execute("SELECT name, value FROM facts"))
     except sqlite3.DatabaseError:
         return False
-    return facts == {"version": str(_VERSION), "shards": _stamp(folder)}
+    return facts == {"version": str(_VERSION), "rows": state_of_rows(folder)}
 
 
 def search(folder: Path, query: str, *, limit: int = 20) -> list[Hit]:
@@ -150,7 +147,7 @@ def search(folder: Path, query: str, *, limit: int = 20) -> list[Hit]:
     An index that is missing, damaged or older than the rows is made anew first.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or one of shards.
         query: words, "phrases" and beginnings* of words.
         limit: most hits; >= 1.
 
@@ -160,19 +157,28 @@ def search(folder: Path, query: str, *, limit: int = 20) -> list[Hit]:
     table, match = _parsed(query)
     if limit < 1:
         raise ConfigError(f"limit = {limit}.", "at least 1.")
+    found = [hit for one in run_folders(folder) for hit in _found(one, table, match, limit)]
+    # Runs of one list hold every Nth of its entries each, so that their scores compare.
+    return [hit for _, hit in sorted(found, key=lambda pair: pair[0])[:limit]]
+
+
+def _found(folder: Path, table: str, match: str, limit: int) -> Iterator[tuple[float, Hit]]:
+    """Yield the best hits of one run with their scores, the lowest first."""
     if not is_fresh(folder):
-        if not sealed(folder) and not (folder / NAME).is_file():
+        if next(run_rows(folder), None) is None:
             raise ConfigError(f"{folder} holds no rows.", "name the --out folder of an archive.")
         build(folder)
     with _opened(folder / INDEX) as index:
         found = index.execute(
-            "SELECT number, key, name, address, kind, prompt, start_s, end_s,"
+            f"SELECT round(bm25({table}), 9) AS score,"
+            " number, key, name, address, kind, prompt, start_s, end_s,"
             f" snippet({table}, 0, ?, ?, '…', ?), entries.text"
             f" FROM {table} JOIN entries ON entries.id = {table}.rowid"
-            f" WHERE {table} MATCH ? ORDER BY round(bm25({table}), 9), entries.id LIMIT ?",
+            f" WHERE {table} MATCH ? ORDER BY score, entries.id LIMIT ?",
             (*_MARKS, _SNIPPET_WORDS, match, limit),
         ).fetchall()
-    return [_shown(folder, _hit(*values)) for values in found]
+    for score, *values in found:
+        yield score, _shown(folder, _hit(*values))
 
 
 def _parsed(query: str) -> tuple[str, str]:
@@ -255,13 +261,3 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     address = f"{path.absolute().as_uri()}?mode=ro"
     with contextlib.closing(sqlite3.connect(address, uri=True)) as index:
         yield index
-
-
-def _stamp(folder: Path) -> str:
-    """Return what tells one state of the rows from another: of shards names, sizes and dates."""
-    stats = [(path.name, path.stat()) for path in sealed(folder)]
-    known: tuple[int, ...] = ()
-    if (folder / NAME).is_file():
-        with LedgerView(folder) as view:
-            known = view.num_inputs, *view.counts().values()
-    return str([known, *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)])

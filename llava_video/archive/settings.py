@@ -47,6 +47,10 @@ class ArchiveSettings:
     parquet: bool = setting(
         False, "Whether each file of rows has a Parquet twin beside it; needs the extra `archive`."
     )
+    pictures: bool = setting(
+        True,
+        "Whether small pictures of what was seen are kept, for reports and hits; some 40 KB each.",
+    )
     shard: str | None = setting(
         None,
         "I/N works every Nth entry from the Ith on, counted from 0, in a folder of its own under "
@@ -95,11 +99,6 @@ class ArchiveSettings:
         1.0, "Wait before such an error's next try, doubled for each further one.", unit="s",
         at_least=0,
     )  # fmt: skip
-    pictures: bool = setting(
-        True,
-        "Whether small pictures of what was seen are left in sheets/ and frames/, for reports and "
-        "hits: two files and more of each video.",
-    )
     sandbox: bool = setting(
         True,
         "Whether videos are decoded in processes that a broken file can kill without harm; off, "

@@ -6,9 +6,9 @@ Every error becomes a record here. Knows no ledger and no other unit.
 import errno
 import logging
 import os
-import time
+import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -78,7 +78,7 @@ class Worker:
         settings: the run's.
         options: of every request, with the run's way of reading (`sandbox`).
         maker: what rows say of the model.
-        pause: waits so many seconds; less, where nobody wants to wait any more.
+        finishing: set when a run is to end; None where it ends by itself.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Worker:
         settings: ArchiveSettings,
         options: Mapping[str, Any],
         maker: Maker,
-        pause: Callable[[float], object] = time.sleep,
+        finishing: threading.Event | None = None,
     ) -> None:
-        self._model, self._settings, self._pause = model, settings, pause
+        self._model, self._settings = model, settings
         self._reading = {name: options[name] for name in options if name in OPTIONS_OF_PLACE}
-        self._made_by = maker
-        self._fetch_settings = settings_of(options).fetch
+        self._fetch = settings_of(options).fetch
+        self._made_by, self._finishing = maker, finishing or threading.Event()
         self.asked = asked_of(settings, options)
 
     def work(self, unit: Unit) -> Outcome:
@@ -101,10 +101,9 @@ class Worker:
             self._check_read(unit)
             reading, patience = self._reading_of(unit), self._patience_with(unit)
             results = answer_item(self._model, unit.item, self.asked, reading, patience)
+            _check_same_bytes(unit, results)
             row = make_row(unit, results, self.asked, self._maker(unit))
-            has_pictures = self._settings.pictures
-            sheet = sheet_of(results) if has_pictures else None
-            frames = frames_of(results) if has_pictures else {}
+            sheet, frames = self._pictures_of(results)
         except Exception as error:  # noqa: BLE001 - a worker's border: it becomes the unit's record
             return Outcome(
                 unit=unit,
@@ -115,6 +114,14 @@ class Worker:
         return Outcome(
             unit=unit, row=row, footage_s=_footage_s(results), sheet=sheet, frames=frames
         )
+
+    def _pictures_of(
+        self, results: list[Description] | Timeline
+    ) -> tuple[bytes | None, Mapping[int, bytes]]:
+        """Return the sheet and the frames of spans, where pictures are wanted."""
+        if not self._settings.pictures:
+            return None, {}
+        return sheet_of(results), frames_of(results)
 
     def _reading_of(self, unit: Unit) -> dict[str, Any]:
         """Return how a video is read: what whole runs keep ending over, in a process of its own."""
@@ -127,8 +134,11 @@ class Worker:
 
         def wait(tries: int) -> bool:
             has_more = tries < self._settings.attempts
-            if has_more:
-                self._pause(self._settings.retry_wait_s * 2 ** (tries - 1))
+            wait_s = self._settings.retry_wait_s * 2 ** (tries - 1)
+            has_next = unit.attempts + 1 < self._settings.attempts
+            if has_more and self._finishing.wait(wait_s) and has_next:
+                # As its last try it goes on: it would end for good without having failed.
+                raise CapacityError("the run ended before a window was tried again.", "go on.")
             return has_more
 
         return Patience(may_pass=lambda error: may_pass(error, unit), wait=wait)
@@ -136,7 +146,7 @@ class Worker:
     def _check_read(self, unit: Unit) -> None:
         """See that a unit's file could be read when its key was made; if not, say why."""
         if not unit.content_hash:
-            content_hash(unit.item.address, fetch_settings=self._fetch_settings)
+            content_hash(unit.item.address, fetch_settings=self._fetch)
             raise ChangedFileError(
                 f"{unit.item.address} could not be read before, and can be now.",
                 "run the archive again.",
@@ -144,6 +154,30 @@ class Worker:
 
     def _maker(self, unit: Unit) -> Maker:
         return replace(self._made_by, worker=str(os.getpid()), attempts=unit.attempts + 1)
+
+
+def _check_same_bytes(unit: Unit, results: list[Description] | Timeline) -> None:
+    """See that what was fetched to be decoded is what was fetched to be hashed.
+
+    Raises:
+        ChangedFileError: the address gave other bytes.
+    """
+    if local_path(unit.item.address) is not None:
+        return  # a file is asked for its stamp, where the hashes are kept
+    if isinstance(results, Timeline):
+        answers = [caption.description for caption in results.captions]
+    else:
+        answers = results
+    videos = [video for answer in answers for video in answer.provenance.get("videos", ())]
+    if any(video["identity"] != unit.content_hash for video in videos):
+        raise _changed(unit)
+
+
+def _changed(unit: Unit) -> ChangedFileError:
+    return ChangedFileError(
+        f"{unit.item.address} became another file while it was worked.",
+        "run the archive again when nobody writes to it.",
+    )
 
 
 def settled(outcome: Outcome, hashes: HashStore) -> Outcome:
@@ -158,11 +192,7 @@ def settled(outcome: Outcome, hashes: HashStore) -> Outcome:
     unit = outcome.unit
     if outcome.row is None or is_unchanged(unit.item.address, unit.content_hash, hashes):
         return outcome
-    changed = ChangedFileError(
-        f"{unit.item.address} became another file while it was worked.",
-        "run the archive again when nobody writes to it.",
-    )
-    return Outcome(unit=unit, error=error_of(changed))
+    return Outcome(unit=unit, error=error_of(_changed(unit)))
 
 
 def asked_of(settings: ArchiveSettings, options: Mapping[str, Any]) -> Asked:

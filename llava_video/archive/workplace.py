@@ -44,9 +44,8 @@ class Workplace:
         self._engine = RoomyEngine(model.engine, Room(settings.ahead_bytes))
         self._device = DeviceUse()
         own = LlavaVideo(model.spec, self._engine, on_event=model.on_event)
-        self._worker = Worker(
-            own, settings, self._read(options), self.maker, pause=self._finishing.wait
-        )
+        reading = self._read(options)
+        self._worker = Worker(own, settings, reading, self.maker, self._finishing)
 
     def work(self, unit: Unit) -> Outcome:
         """Try a unit; where another try may succeed, wait before telling."""

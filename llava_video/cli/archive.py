@@ -5,7 +5,6 @@ import itertools
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,10 +30,11 @@ from llava_video.errors import CapacityError, ConfigError
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
     from llava_video.archive.progress import ArchiveProgress
+    from llava_video.archive.runner import RunSummary
     from llava_video.archive.settings import ArchiveSettings
+    from llava_video.archive.warned import Warned
 
 TASK, RUN = "The task", "The run"
-_MOST_WARNINGS = 1000  # that are told apart; those that name a place in a video are all different
 _FAULTY = 3
 _LINE_EVERY_S = 30.0
 _MOST_NAMED = 20
@@ -70,6 +70,8 @@ _MOST_NAMED = 20
         help="Every Nth entry from the Ith, from 0; a folder each under --out.")  # fmt: skip
 @option("--parquet/--no-parquet", section=RUN, default=None,
         help="A Parquet twin of each file of rows.  [default: off]")  # fmt: skip
+@option("--pictures/--no-pictures", section=RUN, default=None,
+        help="Small pictures of what was seen, for reports and hits.  [default: on]")  # fmt: skip
 @option("--in-flight", section=RUN, type=click.IntRange(1), metavar="N",
         help="Videos under way at once, of each worker.  [default: 8]")  # fmt: skip
 @option("--workers", section=RUN, type=click.IntRange(0), metavar="N",
@@ -106,8 +108,8 @@ def archive(
     DIR` writes a page of it and `table DIR` its answers as CSV. Status 0: every video has a result;
     3: some have none, each named with its reason.
     """  # fmt: skip
-    if inputs[0] in _ACTIONS and len(inputs) == 2 and out is None:
-        return _ACTIONS[inputs[0]](console, Path(inputs[1]), only)
+    if inputs[0] in {*_ACTIONS, "retry"} and len(inputs) == 2 and out is None:
+        return _act(console, inputs[0], Path(inputs[1]), only)
     if out is None:
         raise ConfigError("--out is missing.", "name a folder for the rows.")
     settings = _settings(given, config, changes)
@@ -128,10 +130,9 @@ def _run(
     *,
     as_json: bool,
 ) -> int:
-    from llava_video.archive.entries import Entries
-    from llava_video.archive.runner import run_archive
+    from llava_video.archive.runner import check_archive, run_archive
 
-    Entries(inputs, settings, columns).check()  # before gigabytes are loaded
+    check_archive(inputs, out, settings, columns, keywords)  # before gigabytes are loaded
     meter = _Teller(console, as_json=as_json)
     named = {**named, "max_running": settings.in_flight}
     with _model(console, named, settings) as model, stopping(console) as stop:
@@ -144,12 +145,11 @@ def _run(
             if stop.is_set():  # before a worker had its model
                 return INTERRUPTED
             raise
-    meter.end(summary.progress)
+    warned = _warned(summary.folder)
+    meter.end(summary.progress, warned.num_rows)
     if not as_json:
-        rows = summary.folder / "rows"
-        click.echo(f"{summary.progress.line}; rows in {rows if rows.is_dir() else summary.folder}")
+        _tell_end(summary, warned)
     _name_failures(console, summary.folder)
-    _name_warnings(console, summary.folder)
     if summary.interrupted:
         console.warn(["stopped; the same command goes on."])
         return INTERRUPTED
@@ -185,7 +185,7 @@ def _settings(
         raise ConfigError("--set without --config.", "--config configs/archive.yaml")
     settings = read_yaml(ArchiveSettings, config, changes) if config else ArchiveSettings()
     names = ("task", "prompts", "window_s", "overlap_s", "summary", "shard", "in_flight", "parquet",
-             "workers", "ray")  # fmt: skip
+             "pictures", "workers", "ray")  # fmt: skip
     own = {name: given.pop(name) for name in names}
     own = {name: value for name, value in own.items() if value not in (None, ())}
     if given.get("sandbox") is not None:
@@ -219,12 +219,34 @@ class _Teller:
             self._told_s = time.monotonic()
             click.echo(progress.line, err=True)
 
-    def end(self, progress: "ArchiveProgress") -> None:
+    def end(self, progress: "ArchiveProgress", num_warned: int) -> None:
         """Take the line away, or tell the last one."""
         if self._as_json:
-            click.echo(json.dumps({"event": "end", **progress.to_mapping()}))
+            more = {"with_warnings": num_warned}
+            click.echo(json.dumps({"event": "end", **progress.to_mapping(), **more}))
         elif self._is_live:
             click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def _warned(folder: Path) -> "Warned":
+    """Count the warnings of all rows, those of earlier runs too."""
+    from llava_video.archive.run_rows import run_rows
+    from llava_video.archive.warned import Warned
+
+    warned = Warned()
+    for row in run_rows(folder):
+        warned.add(row)
+    return warned
+
+
+def _tell_end(summary: "RunSummary", warned: "Warned") -> None:
+    """Say how far it came, where the rows are, and what is to be known before they are believed."""
+    from llava_video.archive.shards import ROWS
+
+    rows = summary.folder / ROWS
+    # Before the first shard has ended whole, they stand in the ledger alone.
+    place = rows if rows.is_dir() else summary.folder
+    click.echo("; ".join(filter(None, (summary.progress.line, f"rows in {place}", warned.line))))
 
 
 def _name_failures(console: Console, folder: Path) -> None:
@@ -242,24 +264,22 @@ def _name_failures(console: Console, folder: Path) -> None:
         console.warn([f"and {num_more} more; `archive report` names them all."])
 
 
-def _name_warnings(console: Console, folder: Path) -> None:
-    """Say how many rows carry warnings, and the commonest one."""
-    from llava_video.archive.finishing import all_rows
+def _act(console: Console, action: str, folder: Path, only: str | None) -> int:
+    """Do one of the actions with a run folder, or with each of a folder of shards."""
+    from llava_video.archive.run_rows import run_folders
 
-    counts: Counter[str] = Counter()
-    num_rows = num_warned = 0
-    for row in all_rows(folder):
-        said = {*row["warnings"], *(w for one in row["answers"] for w in one["warnings"])}
-        counts.update(said if len(counts) < _MOST_WARNINGS else said & counts.keys())
-        num_rows += 1
-        num_warned += bool(said)
-    if num_warned:
-        (warning, number), *_ = counts.most_common(1)
-        console.warn([f"{num_warned:,} of {num_rows:,} rows carry warnings; {number:,}: {warning}"])
+    if action == "retry":
+        return _retry(folder, only)
+    folders, status = run_folders(folder), 0
+    for one in folders:
+        if len(folders) > 1:
+            click.echo(f"{one.name}:")
+        status = max(status, _ACTIONS[action](console, one))
+    return status
 
 
-def _status(console: Console, folder: Path, only: str | None) -> int:
-    del console, only
+def _status(console: Console, folder: Path) -> int:
+    del console
     from llava_video.archive.ledger_view import LedgerView
 
     with LedgerView(folder) as view:
@@ -273,8 +293,7 @@ def _status(console: Console, folder: Path, only: str | None) -> int:
     return 0
 
 
-def _retry(console: Console, folder: Path, only: str | None) -> int:
-    del console
+def _retry(folder: Path, only: str | None) -> int:
     from llava_video.archive.retrying import retry_failed
 
     count = retry_failed(folder, only)
@@ -282,8 +301,7 @@ def _retry(console: Console, folder: Path, only: str | None) -> int:
     return 0
 
 
-def _verify(console: Console, folder: Path, only: str | None) -> int:
-    del only
+def _verify(console: Console, folder: Path) -> int:
     from llava_video.archive.verify import verify
 
     faults = verify(folder)
@@ -292,16 +310,16 @@ def _verify(console: Console, folder: Path, only: str | None) -> int:
     return _FAULTY if faults else 0
 
 
-def _report(console: Console, folder: Path, only: str | None) -> int:
-    del console, only
+def _report(console: Console, folder: Path) -> int:
+    del console
     from llava_video.archive.report import write_report
 
     click.echo(str(write_report(folder)))
     return 0
 
 
-def _table(console: Console, folder: Path, only: str | None) -> int:
-    del console, only
+def _table(console: Console, folder: Path) -> int:
+    del console
     from llava_video.archive.answer_table import write_answer_table
 
     click.echo(str(write_answer_table(folder)))
@@ -310,7 +328,6 @@ def _table(console: Console, folder: Path, only: str | None) -> int:
 
 _ACTIONS = {
     "status": _status,
-    "retry": _retry,
     "verify": _verify,
     "report": _report,
     "table": _table,

@@ -18,6 +18,7 @@ from llava_video.errors import ConfigError
 @click.argument("folder", metavar="DIR")
 @click.argument("row", metavar="ROW")
 @option("--video", metavar="FILE", help="Where the video is now, if it was moved.")
+@option("--allow-private", is_flag=True, help="Let its URL lead to a private address.")
 @option("--json", "as_json", is_flag=True, help="One line of JSON a difference.")
 @progress_option()
 @model_options(with_weights=True)
@@ -28,6 +29,7 @@ def replay(
     folder: str,
     row: str,
     video: str | None,
+    allow_private: bool,
     as_json: bool,
     **given: Any,
 ) -> int:
@@ -49,7 +51,7 @@ def replay(
         named["model"] = made_by["model"] or named["model"]
         _check_engine(made_by["server"], named)
     with load_model(console, named) as model:
-        differences = run_again(found, model, address=video)
+        differences = run_again(found, model, address=video, allow_private=allow_private)
     console.progress.close()
     for one in differences:
         values = asdict(one)

@@ -37,11 +37,13 @@ def search(
     status 3 when nothing is found.
     """
     # What rows are made of costs a second that `--help` need not pay.
+    from llava_video.archive.run_rows import run_folders
     from llava_video.archive.search import build
     from llava_video.archive.search import search as find
 
     if rebuild:
-        build(Path(folder))
+        for run in run_folders(Path(folder)):
+            build(run)
     hits = find(Path(folder), " ".join(query), limit=limit)
     for hit in hits:
         click.echo(json.dumps(asdict(hit), ensure_ascii=False) if as_json else _lines(hit))

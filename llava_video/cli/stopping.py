@@ -21,19 +21,29 @@ def stopping(console: Console) -> Iterator[threading.Event]:
     Raises:
         KeyboardInterrupt: inside, at the second signal.
     """
-    stop = threading.Event()
+    stop, woken = threading.Event(), threading.Event()
 
     def on_signal(number: int, frame: object) -> None:
         del number, frame
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        console.warn(["finishing what is under way; once more stops at once."])
+        woken.set()
 
+    def tell() -> None:
+        woken.wait()
+        if stop.is_set():
+            console.warn(["finishing what is under way; once more stops at once."])
+
+    # A handler may interrupt this very thread in the midst of a line, and must not write then.
+    teller = threading.Thread(target=tell, name="llava-video stopping", daemon=True)
+    teller.start()
     handled = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, on_signal) for number in handled}
     try:
         yield stop
     finally:
+        woken.set()
+        teller.join()
         for number, handler in before.items():
             signal.signal(number, handler)

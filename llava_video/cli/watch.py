@@ -88,9 +88,9 @@ def watch(
     SOURCE is an address or a file in place of those of the rules' cameras: NAME=ADDRESS, or the
     address alone where there is one camera. Ctrl-C finishes what is under way, a second one stops
     at once; the same command goes on where it was. Every window and rule leaves a line in
-    DIR/why.jsonl. Status: 0; 3 when some cameras ended with an error, 1 when all did; 130 when it
-    was stopped, by Ctrl-C or SIGTERM. Of a rehearsal: 0 when precision and recall reach --least,
-    else 3. Of --check: 1 when a watch would not work.
+    DIR/why.jsonl. Status: 0; 3 when some cameras ended with an error or alerts found no room on the
+    disk, 1 when all cameras did; 130 when it was stopped, by Ctrl-C or SIGTERM. Of a rehearsal: 0
+    when precision and recall reach --least, else 3. Of --check: 1 when a watch would not work.
     """
     from llava_video.monitor.settings import read_rules
 
@@ -157,6 +157,8 @@ def _watch(
     click.echo(words, err=True)
     for sink, number in summary.waiting.items():
         console.warn([f"{number:,} messages wait; the next watch delivers them."], about=sink)
+    if summary.held:
+        console.warn([f"{summary.held:,} messages found no room on the disk and are lost."])
     for camera, error in summary.errors.items():
         console.warn([error], about=camera)
     return INTERRUPTED if summary.is_stopped else summary.exit_status

@@ -43,6 +43,10 @@ class AlertDesk:
         settings: rules, sinks and retention.
         on_put: called after something was stored, to wake who delivers.
         clock: wall clock, s since 1970.
+
+    Attributes:
+        problem: why something waits in memory, from its first failure until the room that is held
+            back is there again; "" otherwise.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class AlertDesk:
         self._settled: dict[StateKey, str | None] = {}
         self._held: list[Batch] = []
         self._guard = threading.RLock()
+        self.problem = ""
 
     def state(self, rule: Rule, camera: str) -> RuleState:
         """Return the state a rule goes on with; a new one where there is none that can be read."""
@@ -166,6 +171,8 @@ class AlertDesk:
                 if had_held:
                     self._on_put()
                 self.evidence.tend(now_s)
+                if self.evidence.has_reserve:  # less is room that the next alert takes
+                    self.problem = ""
                 self._spool.prune(now_s - self._settings.retention.days * _DAY_S)
                 self._spool.bound(self._settings.retention.most_waiting)
             except LedgerError:
@@ -215,7 +222,8 @@ class AlertDesk:
         """Store what can be stored; return whether nothing is left."""
         try:
             self._flush()
-        except LedgerError:
+        except LedgerError as error:
+            self.problem = self.problem or error.message
             return False
         return True
 

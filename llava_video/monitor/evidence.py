@@ -39,6 +39,9 @@ class EvidenceStore:
 
     Takes the spool's `free` over.
 
+    Attributes:
+        was_full: whether room had to be made.
+
     Args:
         spool: names what is kept; evidence lies in a folder beside it.
         settings: ages and bytes.
@@ -49,6 +52,7 @@ class EvidenceStore:
         self.folder = spool.folder / FOLDER
         self._reserve = spool.folder / RESERVE
         self._gone: set[str] = set()
+        self.was_full = False
         self._guard = threading.RLock()
         try:
             self.folder.mkdir(exist_ok=True)
@@ -183,6 +187,14 @@ class EvidenceStore:
         return len(going)
 
     @property
+    def has_reserve(self) -> bool:
+        """Whether the room for alerts is held."""
+        try:
+            return self._reserve.stat().st_size == self._settings.reserve_bytes
+        except FileNotFoundError:
+            return False
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of all that is kept."""
         return sum(one.num_bytes for one in self.files())
@@ -192,7 +204,7 @@ class EvidenceStore:
         return [one for one in self._spool.files() if one.name not in self._gone]
 
     def _free_evidence(self) -> bool:
-        freed_bytes = 0
+        freed_bytes, self.was_full = 0, True
         with self._guard:
             while freed_bytes < _FREED_BYTES:
                 going = first_to_go(self.files())
@@ -229,12 +241,11 @@ class EvidenceStore:
 
     def _hold_reserve(self) -> None:
         """Hold room for alerts, where there is some."""
-        wanted = self._settings.reserve_bytes
+        if self.has_reserve:
+            return
         try:
-            if self._reserve.exists() and self._reserve.stat().st_size == wanted:
-                return
             with replacing(self._reserve) as unfinished:
-                unfinished.write_bytes(bytes(wanted))
+                unfinished.write_bytes(bytes(self._settings.reserve_bytes))
                 _flush(unfinished)
         except OSError as error:
             if not is_disk_full(error):

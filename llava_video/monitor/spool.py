@@ -281,13 +281,21 @@ class Spool(GuardedFile):
 
     def _write(self, change: Callable[[Callable[..., sqlite3.Cursor]], Any]) -> Any:
         """Do something in one transaction; where the disk is full, after making room."""
+        may_shrink = True
         while True:
             try:
                 with self._changing() as run:
                     return change(run)
             except LedgerError as error:
+                if not is_disk_full(error):
+                    raise
+                # Once: what was just tried lies in the log too, and would be given back for ever.
+                if may_shrink and self._shrink_log():
+                    may_shrink = False
                 # Without the guard: making room may want to read.
-                if not is_disk_full(error) or not (self._shrink_log() or self.free()):
+                elif self.free():
+                    may_shrink = True
+                else:
                     raise
 
     def _shrink_log(self) -> bool:

@@ -70,6 +70,7 @@ class WatchSummary:
         windows: how many of each kind, see `Judged.kind`.
         alerts: how many were raised.
         waiting: messages that sinks have not taken yet, by sink; they stay in the spool.
+        held: messages that no disk had room for to the end; they are lost.
         errors: why cameras ended, of those that ended with an error.
         num_cameras: of the watch.
         is_stopped: whether somebody stopped it.
@@ -78,15 +79,16 @@ class WatchSummary:
     windows: Mapping[str, int]
     alerts: int
     waiting: Mapping[str, int]
+    held: int
     errors: Mapping[str, str]
     num_cameras: int
     is_stopped: bool
 
     @property
     def exit_status(self) -> int:
-        """0, 3 when some cameras ended with an error, 1 when all did."""
+        """0, 3 when some cameras ended with an error or alerts are lost, 1 when all cameras did."""
         if not self.errors:
-            return 0
+            return 3 if self.held else 0
         return 1 if len(self.errors) == self.num_cameras else 3
 
 
@@ -227,6 +229,7 @@ class _Watch:
             more=self._facts, messages=self._messages,
         )  # fmt: skip
         self.counts = _Counts()
+        self._said = set[str]()
         self._error: BaseException | None = None
         self._worker = threading.Thread(target=self._work, name="model", daemon=True)
         self._known: tuple[float, Mapping[str, Any]] = (-_FACTS_S, {})
@@ -262,6 +265,7 @@ class _Watch:
             windows=dict(self.counts.windows),
             alerts=self.counts.alerts,
             waiting=self._waiting(),
+            held=self.desk.num_held,
             errors={name: str(error) for name, error in self.streams.errors().items()},
             num_cameras=len(self.settings.cameras),
             is_stopped=is_stopped,
@@ -277,6 +281,20 @@ class _Watch:
             if time.monotonic() >= next_tend_s:
                 self.desk.tend()
                 next_tend_s = time.monotonic() + self.loop.tend_every_s
+            self._tell_of_disk()
+
+    def _tell_of_disk(self) -> None:
+        """Say once that pictures go for want of room, that alerts wait, and that there is room."""
+        if self.desk.evidence.was_full and "pictures" not in self._said:
+            self._said.add("pictures")
+            self.on_note("", "the disk is full: the oldest pictures go.")
+        problem = self.desk.problem
+        if problem and "alerts" not in self._said:
+            self._said.add("alerts")
+            self.on_note("", f"{problem} What is to be told waits in memory until there is room.")
+        elif not problem and "alerts" in self._said:
+            self._said.remove("alerts")
+            self.on_note("", "there is room again, and what waited for it is stored.")
 
     def _take(self, camera: str, event: StreamFrame | Mark) -> None:
         self.board.saw(camera, event)
@@ -300,6 +318,10 @@ class _Watch:
         self.desk.tend()
         self.couriers.wake()
         until_s = time.monotonic() + self.loop.stop_s
+        while self.desk.num_held and time.monotonic() < until_s:
+            time.sleep(_LOOK_S)
+            self.desk.tend()
+        self._tell_of_disk()
         while not is_stopped and self._waiting():
             if time.monotonic() >= until_s or self.stopping.wait(0.02):
                 return

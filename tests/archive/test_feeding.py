@@ -10,6 +10,7 @@ from llava_video.archive.feeding import Feeder
 from llava_video.archive.ledger import Ledger
 from llava_video.archive.unit import Item
 from llava_video.errors import ManifestError
+from llava_video.video.settings import FetchSettings
 
 
 @pytest.fixture
@@ -56,14 +57,36 @@ def test_what_is_fetched_is_tried_again(
 ) -> None:
     tried: list[str] = []
 
-    def fail(address: str, *_: object, **__: object) -> str:
+    def fail(address: str, _: object, **__: object) -> str:
         tried.append(address)
         raise ManifestError("no.")
 
     monkeypatch.setattr("llava_video.archive.feeding.content_hash", fail)
     entries = [Item(number=0, address="http://x/a.mp4"), Item(number=1, address="b.mp4")]
     Feeder(ledger, entries, lambda _, item: item.address, tries=3).run()
-    assert tried == ["http://x/a.mp4"] * 3 + ["b.mp4"]
+    assert sorted(tried) == ["b.mp4"] + ["http://x/a.mp4"] * 3
+
+
+def test_a_slow_one_holds_up_nobody_and_keeps_its_place(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_ended, asked = threading.Event(), list[FetchSettings]()
+
+    def slow(address: str, _: object, fetch_settings: FetchSettings) -> str:
+        asked.append(fetch_settings)
+        if address == "0.mp4":
+            assert has_ended.wait(30)  # hashed one after the other, nobody would ever set it
+        else:
+            has_ended.set()
+        return address
+
+    monkeypatch.setattr("llava_video.archive.feeding.content_hash", slow)
+    entries = [Item(number=number, address=f"{number}.mp4") for number in range(40)]
+    fetch = FetchSettings(max_bytes=7)
+    feeder = Feeder(ledger, entries, lambda content, _: content, fetch=fetch)
+    feeder.run()
+    assert [unit.content_hash for unit in ledger.claim(99, "w")] == [i.address for i in entries]
+    assert asked == [fetch] * 40
 
 
 def test_it_stops_when_told(ledger: Ledger, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import archive_rows as made
 import pytest
 
-from llava_video.archive.finishing import Finisher, all_rows, row_of, rows_of
+from llava_video.archive.finishing import Finisher, row_of, rows_of
 from llava_video.archive.ledger import Ledger
 from llava_video.archive.parquet import read_parquet
 from llava_video.archive.shards import sealed
@@ -165,14 +165,3 @@ def test_tracks_of_what_nobody_asks_for_go(tmp_path: Path) -> None:
     names = sorted(path.name.rpartition("-")[2] for path in (tmp_path / "videos").iterdir())
     wanted = [f"{key}.{kind}" for key in (keys[0], keys[2]) for kind in ("md", "srt", "vtt")]
     assert names == sorted([*wanted, "bbbbbbbb.txt"])
-
-
-def test_all_rows_are_those_of_shards_and_then_of_the_ledger(tmp_path: Path) -> None:
-    with opened(tmp_path) as ledger:
-        put(ledger, "abcde")
-        ledger.claim(9, "w")
-        end(ledger, *"abe")
-        Finisher(ledger, 2, has_tracks=False).seal_ready()
-        assert [row["number"] for row in all_rows(tmp_path)] == [0, 1, 4]
-    (tmp_path / "ledger.sqlite").unlink()  # what somebody copied
-    assert [row["number"] for row in all_rows(tmp_path)] == [0, 1]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from llava_video.archive import report
+from llava_video.archive.ledger import Ledger
 from llava_video.archive.report import write_report
 from llava_video.archive.row import Asked, duplicate_row
 from llava_video.archive.sheets import sheet_of, sheet_path, write_sheet
@@ -96,11 +97,15 @@ def test_what_is_too_much_is_counted_and_left_out(
     assert "A truck." not in text
 
 
-def test_rows_that_stand_in_no_shard_yet_are_counted(tmp_path: Path) -> None:
-    made.going_run(tmp_path, [made.caption_row(n, f"Late {n}.") for n in range(3)])
-    text = write_report(tmp_path).read_text()
-    assert "<tr><th>inputs</th><td>3</td></tr>" in text
-    assert "Late 2." in text
+def test_rows_that_stand_in_no_shard_yet_are_counted(ledger: Ledger) -> None:
+    ledger.add([made.unit(0)])
+    row = made.caption_row(0, "Late.")
+    row["answers"][0]["warnings"] = ["dark & odd."]
+    ledger.finish(row["key"], row)
+    text = write_report(ledger.folder).read_text(encoding="utf-8")
+    assert "<tr><th>inputs</th><td>1</td></tr>" in text
+    assert "Late." in text
+    assert "1 carry warnings, 1 of them: dark &amp; odd." in text
 
 
 def test_a_picture_that_is_gone_is_left_out(folder: Path) -> None:

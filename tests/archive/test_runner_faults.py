@@ -3,15 +3,18 @@
 import dataclasses
 import datetime
 import errno
+import http.server
 import itertools
 import multiprocessing
 import os
 import random
 import shutil
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from archive_runs import (
@@ -32,6 +35,7 @@ from llava_video.api import LlavaVideo
 from llava_video.archive import content, row
 from llava_video.archive.ledger_view import LedgerView
 from llava_video.archive.progress import ArchiveProgress
+from llava_video.archive.replay import replay
 from llava_video.archive.retrying import retry_failed
 from llava_video.archive.runner import RunSummary, run_archive
 from llava_video.archive.settings import ArchiveSettings
@@ -235,6 +239,58 @@ def test_a_file_that_grows_while_it_is_hashed_fails_alone(
     shutil.copy(clips / growing.name, growing)
     assert run(inputs, tmp_path / "out", model).exit_status == 0
     assert_whole(tmp_path / "out")
+
+
+class Serving(http.server.BaseHTTPRequestHandler):
+    """Gives the bodies it was told, one after the other, the last one for ever."""
+
+    bodies: ClassVar[list[bytes]] = []
+
+    def do_GET(self) -> None:
+        body = self.bodies.pop(0) if len(self.bodies) > 1 else self.bodies[0]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Serving]]]:
+    """Return the address of a clip on this machine, and what is served there."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    handler = type("Handler", (Serving,), {})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/a.mp4", handler
+        server.shutdown()
+
+
+def test_an_address_of_the_own_network_is_worked_where_it_is_allowed(
+    clips: Path, model: LlavaVideo, tmp_path: Path, serving: tuple[str, type[Serving]]
+) -> None:
+    url, handler = serving
+    handler.bodies = [(clips / "003.mp4").read_bytes()]
+    assert run(url, tmp_path / "no", model).progress.failures == {"SourceError": 1}
+    assert run(url, tmp_path / "out", model, allow_private=True).exit_status == 0
+    (found,) = rows_in(tmp_path / "out")
+    assert found["answers"][0]["text"] == truth(3)
+    assert replay(found, model, allow_private=True) == []
+    assert "status" in [one.field for one in replay(found, model)]
+
+
+def test_other_bytes_than_were_hashed_have_no_row(
+    clips: Path, model: LlavaVideo, tmp_path: Path, serving: tuple[str, type[Serving]]
+) -> None:
+    url, handler = serving
+    handler.bodies = [(clips / f"{number:03d}.mp4").read_bytes() for number in (3, 4)]
+    summary = run(url, tmp_path / "out", model, allow_private=True)
+    assert summary.progress.failures == {"ChangedFileError": 1}
+    # Now it stays as it is: another unit, with an answer of its own.
+    assert run(url, tmp_path / "out", model, allow_private=True).exit_status == 0
+    assert rows_in(tmp_path / "out")[0]["answers"][0]["text"] == truth(4)
 
 
 class Counting:

@@ -160,20 +160,26 @@ def test_an_index_follows_the_rows(tmp_path: Path) -> None:
     assert [hit.number for hit in search(tmp_path, "thing*")] == [0, 1]
 
 
-def test_what_is_in_no_shard_yet_is_found(tmp_path: Path) -> None:
-    rows = [made.caption_row(number, f"thing{number}") for number in range(3)]
-    made.going_run(tmp_path, rows, open_numbers=(1,))
-    assert [hit.number for hit in search(tmp_path, "thing*")] == [0, 2]
-    with Ledger(tmp_path, settings_digest="", error_row=lambda *_: {}) as ledger:
-        (unit,) = ledger.claim(1, "w")
-        ledger.finish(unit.key, rows[1])
-    assert not is_fresh(tmp_path)
-    assert [hit.number for hit in search(tmp_path, "thing*")] == [0, 1, 2]
+def test_an_index_follows_the_ledger_before_a_shard_is_sealed(ledger: Ledger) -> None:
+    folder, units = ledger.folder, [made.unit(number) for number in range(3)]
+    ledger.add(units)
+    ledger.claim(3, "w")
+    with pytest.raises(ConfigError, match="holds no rows"):
+        search(folder, "thing*")
+    for number in (2, 0):
+        ledger.finish(units[number].key, made.caption_row(number, f"thing{number}"))
+        assert units[number].number in {hit.number for hit in search(folder, "thing*")}
+    assert is_fresh(folder)
+    assert [hit.number for hit in search(folder, "thing*")] == [0, 2]
 
 
-def test_a_run_of_which_nothing_has_ended_has_no_hits(tmp_path: Path) -> None:
-    made.going_run(tmp_path, [made.caption_row(0, "a dog")], open_numbers=(0,))
-    assert search(tmp_path, "dog") == []
+def test_shards_of_machines_are_one(tmp_path: Path) -> None:
+    for shard, texts in enumerate((["a dog", "a cat"], ["a dog and a dog and a dog", "a hen"])):
+        rows = [made.caption_row(number, text) for number, text in enumerate(texts)]
+        made.sealed_run(tmp_path / f"shard-{shard}-of-2", rows)
+    texts = [hit.text for hit in search(tmp_path, "dog")]
+    assert texts == ["a dog and a dog and a dog", "a dog"]
+    assert [hit.text for hit in search(tmp_path, "dog", limit=1)] == texts[:1]
 
 
 def test_a_hit_has_the_picture_of_its_frames(tmp_path: Path) -> None:

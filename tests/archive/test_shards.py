@@ -16,11 +16,11 @@ def rows(start: int, stop: int) -> list[Row]:
     return [made.caption_row(number, f"text {number}") for number in range(start, stop)]
 
 
-def test_rows_come_back_in_order_from_shards(tmp_path: Path) -> None:
-    whole = rows(0, 4)
-    made.sealed_run(tmp_path, whole)
+def test_rows_come_back_in_order(tmp_path: Path) -> None:
+    whole = rows(0, 7)
+    made.sealed_run(tmp_path, whole[:4])
     assert sealed(tmp_path) == [shard_path(tmp_path, 0), shard_path(tmp_path, 1)]
-    assert list(iter_rows(tmp_path)) == whole
+    assert list(iter_rows(tmp_path)) == whole[:4]
 
 
 def test_a_run_that_has_ended_nothing_has_no_rows(tmp_path: Path) -> None:

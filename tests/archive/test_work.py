@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -190,7 +191,8 @@ def test_a_window_without_room_is_tried_as_often_as_a_unit(
 ) -> None:
     (path,) = write_clips(tmp_path / "clips", 1)
     waits: list[float] = []
-    monkeypatch.setattr("llava_video.archive.work.time.sleep", waits.append)
+    finishing = threading.Event()
+    monkeypatch.setattr(finishing, "wait", waits.append)
     engine = Crowded(tiny_model.spec, times)
     settings = ArchiveSettings(
         task="timeline", prompts=(QUESTION,), window_s=2.0, summary=False, retry_wait_s=0.5
@@ -199,9 +201,33 @@ def test_a_window_without_room_is_tried_as_often_as_a_unit(
         item = Item(number=0, address=str(path))
         unit = Unit(key="k", number=0, item=item, content_hash=content_hash(str(path), ledger))
         model = LlavaVideo(tiny_model.spec, engine)
-        row = Worker(model, settings, {"max_new_tokens": 64}, Maker()).work(unit).row
+        row = Worker(model, settings, {"max_new_tokens": 64}, Maker(), finishing).work(unit).row
     assert row is not None
     assert [answer["text"] for answer in row["answers"]] == ["0, 1", "2, 3"][: 1 + is_told]
     assert [warning[:16] for warning in row["warnings"]] == ["2.00 s to 4.00 s"] * (not is_told)
-    waited = [seconds for seconds in waits if seconds]  # the engine's own are none
-    assert (waited, engine.num_asked) == ([0.5, 1.0], num_asked)
+    assert (waits, engine.num_asked) == ([0.5, 1.0], num_asked)
+
+
+@pytest.mark.parametrize(("attempts", "has_row"), [(0, False), (2, True)])
+def test_a_window_does_not_wait_when_the_run_ends(
+    tiny_model: LlavaVideo, tmp_path: Path, attempts: int, has_row: bool
+) -> None:
+    (path,) = write_clips(tmp_path / "clips", 1)
+    finishing = threading.Event()
+    finishing.set()
+    settings = ArchiveSettings(
+        task="timeline", prompts=(QUESTION,), window_s=2.0, summary=False, retry_wait_s=600.0
+    )
+    unit = Unit(key="k", number=0, item=Item(number=0, address=str(path)), content_hash="c",
+                attempts=attempts)  # fmt: skip
+    model = LlavaVideo(tiny_model.spec, Crowded(tiny_model.spec, 1))
+    outcome = Worker(model, settings, {"max_new_tokens": 64}, Maker(), finishing).work(unit)
+    # Its last try has its answer; an earlier one leaves the unit to the next run.
+    assert (outcome.row is not None, outcome.may_pass) == (has_row, not has_row)
+
+
+def test_pictures_can_be_left_out(asks, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, _ = asks
+    assert (work().sheet is None, len(work().frames)) == (False, 1)
+    without = work(pictures=False)
+    assert (without.sheet, without.frames) == (None, {})

@@ -54,7 +54,7 @@ def test_how_videos_are_read(
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(
-        "llava_video.archive.workplace.Worker", lambda *given: seen.append(given[2]["sandbox"])
+        "llava_video.archive.workplace.Worker", lambda *given, **_: seen.append(given[2]["sandbox"])
     )
     place_of(tiny_folder, options, **settings).close()
     assert isinstance(seen[0], kind)

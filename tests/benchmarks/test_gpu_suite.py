@@ -38,6 +38,11 @@ PROMISED = {
     },
     "second": {"share": (1.5, 0.1, True)},
     "ttft": {"share_of_hf": (0.6, None, True)},
+    "archive": {
+        "clips_per_h": (5000, None, False),
+        "times_hf": (5, None, False),
+        "busy": (85, 100, False),
+    },
     "quantprefill": {},
     "tiles": {},
 }

@@ -9,13 +9,16 @@ import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archive_runs import QUESTION, command_slowly, contents_in, rows_in, truth, write_clips
 from chat_server import MODEL, serving
 
 from llava_video.archive.ledger_view import LedgerView
+from llava_video.archive.row import make_row
 from llava_video.errors import LedgerError
+from llava_video.lock import RunLock
 from llava_video.model.tokenizer import Tokenizer
 
 NUM_CLIPS = 12
@@ -73,6 +76,33 @@ def test_machines_get_a_line_a_second(run, clips: Path, asked: list[str]) -> Non
     assert (lines[-1]["done"], lines[-1]["total"], lines[-1]["failures"]) == (1, 1, {})
 
 
+def test_what_is_told_of_rows_and_of_their_warnings(
+    run, clips: Path, asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warn(*arguments: Any) -> Any:
+        row = make_row(*arguments)
+        return row | {"warnings": ["3 of 4 frames are dark."]}
+
+    monkeypatch.setattr("llava_video.archive.work.make_row", warn)
+    said = run("archive", clips / "001.mp4", *asked, "--no-sandbox").out
+    told = f"; rows in {tmp_path / 'out' / 'rows'}; 1 carry warnings, 1 of them: 3 of 4 frames"
+    assert told in said
+    line = run("archive", clips / "001.mp4", *asked, "--no-sandbox", "--json-progress").out
+    assert json.loads(line.splitlines()[-1])["with_warnings"] == 1
+
+
+def test_shards_are_looked_at_together(run, clips: Path, asked: list[str], tmp_path: Path) -> None:
+    for shard in ("0/2", "1/2"):
+        run("archive", clips / "001.mp4", clips / "002.mp4", *asked, "--no-sandbox",
+            "--shard", shard)  # fmt: skip
+    for action, said in (("status", "done"), ("verify", "agree"), ("table", ".csv")):
+        outcome = run("archive", action, tmp_path / "out")
+        assert (outcome.status, outcome.out.count(said)) == (0, 2)
+        assert outcome.out.startswith("shard-0-of-2:\n")
+    assert run("archive", "retry", tmp_path / "out").out.startswith("0 wait again")
+    assert "shard-0-of-2, shard-1-of-2" in run("replay", tmp_path / "out", "0").err
+
+
 def test_damage_is_found(run, clips: Path, asked: list[str], tmp_path: Path) -> None:
     run("archive", clips, *asked, "--no-sandbox")
     path = tmp_path / "out" / "rows" / "00000.jsonl"
@@ -98,6 +128,18 @@ def test_what_makes_no_sense_is_refused(
     refused, clips: Path, asked: list[str], arguments: list[str], hint: str
 ) -> None:
     assert hint in refused("archive", clips, *asked, *arguments)
+
+
+def test_a_folder_that_is_not_free_is_told_before_a_model_is_loaded(
+    run, refused, clips: Path, asked: list[str], tmp_path: Path
+) -> None:
+    one, out = clips / "001.mp4", tmp_path / "out"
+    run("archive", one, *asked, "--no-sandbox")
+    asked[3] = str(tmp_path / "no-model")
+    assert "num_frames = 2, not 3" in refused("archive", one, *asked, "--num-frames", "3")
+    with RunLock(out):
+        assert "is worked on by" in refused("archive", one, *asked)
+    assert "no-model" in refused("archive", one, *asked)
 
 
 def test_inputs_and_an_output_are_needed(run, refused, clips: Path, tmp_path: Path) -> None:
@@ -129,7 +171,9 @@ def started(clips: Path, tiny_folder: Path, out: Path, seconds: float) -> BasePr
     return process
 
 
-def test_ctrl_c_finishes_what_is_under_way(clips: Path, tiny_folder: Path, tmp_path: Path) -> None:
+def test_ctrl_c_finishes_what_is_under_way(
+    run, clips: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
     process = started(clips, tiny_folder, tmp_path / "out", 0.3)
     os.kill(process.pid or 0, signal.SIGINT)
     process.join(10)
@@ -137,6 +181,10 @@ def test_ctrl_c_finishes_what_is_under_way(clips: Path, tiny_folder: Path, tmp_p
     with LedgerView(tmp_path / "out") as view:
         counts = view.counts()
     assert (counts["done"], counts["running"]) == (2, 0)
+    said = run("archive", "table", tmp_path / "out")
+    assert (said.status, said.err) == (0, "")
+    assert run("search", tmp_path / "out", truth(0)).status == 0
+    assert run("archive", "report", tmp_path / "out").status == 0
 
     process = started(clips, tiny_folder, tmp_path / "out", 0.0)
     process.join(60)

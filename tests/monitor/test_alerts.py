@@ -169,9 +169,10 @@ def test_what_no_disk_has_room_for_is_held_and_stored_later_in_order(
             ids += [message.id, told.id]
     desk.tend()
     assert (desk.num_held, desk.facts()["held"], woken) == (4, 4, [])
+    assert desk.problem == "full."
     is_full[0] = False
     desk.tend()
-    assert desk.num_held == 0
+    assert (desk.num_held, desk.problem) == (0, "")
     assert woken == [True]
     assert [one.id for one in reversed(spool.messages(9))] == ids
     assert desk.state(rule, "gate") == state

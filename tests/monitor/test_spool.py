@@ -217,6 +217,26 @@ def test_a_full_disk_asks_for_room_until_there_is_none(tmp_path: Path) -> None:
         assert spool.message(message_of(2).id) is None
 
 
+def test_a_log_that_is_always_worth_shrinking_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrunk = []
+
+    def shrink() -> bool:  # what was tried and taken back lay in it
+        shrunk.append(True)
+        assert len(shrunk) < 10
+        return True
+
+    with Spool(tmp_path) as spool:
+        pages = spool._connection.execute("PRAGMA page_count").fetchone()[0]
+        spool._connection.execute(f"PRAGMA max_page_count = {pages}")
+        monkeypatch.setattr(spool, "_shrink_log", shrink)
+        spool.free = iter([True, False]).__next__
+        with pytest.raises(LedgerError, match="make room"):
+            put(spool, message_of(1, description="x" * 20_000))
+        assert len(shrunk) == 2  # at first, and after room was made
+
+
 def test_another_fault_than_a_full_disk_asks_for_no_room(tmp_path: Path) -> None:
     with Spool(tmp_path, free=lambda: pytest.fail("asked for room")) as spool:
         other = sqlite3.connect(tmp_path / NAME)

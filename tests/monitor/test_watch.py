@@ -13,7 +13,7 @@ import pytest
 from watch_footage import START_S, Day, FakeStreams, oracle_of, picture_of, settings_of
 
 from llava_video.api import LlavaVideo
-from llava_video.errors import AccessRefusedError, ConfigError
+from llava_video.errors import AccessRefusedError, ConfigError, LedgerError
 from llava_video.monitor.loop_settings import LoopSettings
 from llava_video.monitor.questions import WindowAnswers, WindowFrames
 from llava_video.monitor.rules import Observation, Rule
@@ -206,6 +206,22 @@ def test_what_breaks_the_models_thread_breaks_the_watch(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="broken"):
         watched(tmp_path, settings(tmp_path), streams, Asker(ask=breaks))
     assert streams.is_closed
+
+
+def test_what_found_no_room_to_the_end_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Spool, batch: object) -> int:
+        raise LedgerError("no room.")
+
+    monkeypatch.setattr(Spool, "put", full)
+    notes = list[str]()
+    summary = watched(
+        tmp_path, settings(tmp_path), FakeStreams({"gate": frames([0] * 4 + [1] * 8)}),
+        loop=LoopSettings(stop_s=0), on_note=lambda camera, text: notes.append(text),
+    )  # fmt: skip
+    assert (summary.alerts, summary.held, summary.exit_status) == (1, 2, 3)
+    assert notes == ["no room. What is to be told waits in memory until there is room."]
 
 
 def test_terminals_are_told_and_sinks_that_are_gone_are_named(tmp_path: Path) -> None:
