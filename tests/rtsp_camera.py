@@ -5,8 +5,8 @@
 FEED holds encoded pictures, each behind its length (4 bytes, big endian). They are sent at 25 a
 second from number FIRST on, whether or not anybody looks, as a camera does. Each line of stdout is
 the number of a connection and of a picture that was handed to it. Lines on stdin: "cut" ends all
-connections, "hush" and "speak" stop and go on sending, "slow" sends ten times slower. Knows nothing
-of the library that it tests.
+connections, "hush" and "speak" stop and go on sending, "slow" sends ten times slower; "cut 75"
+waits until picture 75 is due. Knows nothing of the library that it tests.
 """
 
 import struct
@@ -45,6 +45,7 @@ class Camera:
         self.source, self.connection = None, 0
         self.is_hushed, self.slowness = False, 1
         self.begun = threading.Event()
+        self.due, self.cut = {}, None
 
     def configure(self, factory, media):
         """Take a new connection's source."""
@@ -70,12 +71,20 @@ class Camera:
         while self.next < len(self.pieces):
             due_s += self.slowness / RATE_HZ
             time.sleep(max(0.0, due_s - time.monotonic()))
+            self.obey(self.due.pop(self.next, ""))
             source, connection = self.source, self.connection
             if not self.is_hushed and source is not None:
                 buffer = Gst.Buffer.new_wrapped(self.pieces[self.next])
                 if source.emit("push-buffer", buffer) == Gst.FlowReturn.OK:
                     print(connection, self.next, flush=True)
             self.next += not self.is_hushed
+
+    def obey(self, word):
+        """Do what a word says."""
+        if word == "cut":
+            self.cut()
+        self.slowness = 10 if word == "slow" else self.slowness
+        self.is_hushed = {"hush": True, "speak": False}.get(word, self.is_hushed)
 
 
 def main():
@@ -105,19 +114,23 @@ def main():
     if server.attach(None) == 0:
         sys.exit(f"port {port} is taken")
     loop = GLib.MainLoop()
+    camera.cut = lambda: GLib.idle_add(
+        server.client_filter, lambda *_: GstRtspServer.RTSPFilterResult.REMOVE
+    )
     threading.Thread(target=camera.run, daemon=True).start()
-    threading.Thread(target=obey, args=(server, camera, loop), daemon=True).start()
+    threading.Thread(target=listen, args=(camera, loop), daemon=True).start()
     print("ready", flush=True)
     loop.run()
 
 
-def obey(server, camera, loop):
+def listen(camera, loop):
     """Do what stdin says, until it ends."""
     for line in sys.stdin:
-        if line.strip() == "cut":
-            GLib.idle_add(server.client_filter, lambda *_: GstRtspServer.RTSPFilterResult.REMOVE)
-        camera.slowness = 10 if line.strip() == "slow" else camera.slowness
-        camera.is_hushed = {"hush": True, "speak": False}.get(line.strip(), camera.is_hushed)
+        word, *number = line.split()
+        if number:
+            camera.due[int(number[0])] = word
+        else:
+            camera.obey(word)
     loop.quit()
 
 

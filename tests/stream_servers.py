@@ -200,15 +200,28 @@ class FileServer:
         self.close()
 
 
-def write_playlist(folder: Path, first: int, last: int, *, is_over: bool) -> None:
+def _ten(number: int) -> bytes:
+    return b"".join(numbered(number * 10, number * 10 + 10))
+
+
+def write_playlist(
+    folder: Path,
+    first: int,
+    last: int,
+    *,
+    is_over: bool,
+    segment: Callable[[int], bytes] = _ten,
+) -> None:
     """Write a playlist of segments of ten pictures, numbers first..last."""
     lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1"]
     lines.append(f"#EXT-X-MEDIA-SEQUENCE:{first}")
     for number in range(first, last + 1):
         name = f"s{number}.ts"
-        (folder / name).write_bytes(b"".join(numbered(number * 10, number * 10 + 10)))
+        (folder / name).write_bytes(segment(number))
         lines += ["#EXTINF:0.4,", name]
-    (folder / "a.m3u8").write_text("\n".join([*lines, *["#EXT-X-ENDLIST"] * is_over]))
+    whole = folder / "a.m3u8.new"  # whoever reads it meanwhile has the one before
+    whole.write_text("\n".join([*lines, *["#EXT-X-ENDLIST"] * is_over]))
+    whole.replace(folder / "a.m3u8")
 
 
 def take(

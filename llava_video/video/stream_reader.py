@@ -169,7 +169,10 @@ class StreamReader:
         if news.kind == "ended":
             return self._ended(news.values, watch)
         if news.kind == "opened":
+            was_live = not self._is_finite and self._teller.num_taken > 0
             self._opened(news.values)
+            if was_live and self._is_finite:  # from its beginning it was never watched
+                return Outcome("end", "it was live, and is over", was_open=True)
         if news.kind in ("frame", "pulse") and watch.is_resumed():
             text = f"pictures come again, after {watch.stalled_s:.1f} s."
             self._teller.mark("resumed", self._now_wall_s(), text, seconds=watch.stalled_s)

@@ -30,6 +30,8 @@ from llava_video.video.stream_rate import RateSampler
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
+Picture = npt.NDArray[np.uint8]
+
 _PULSE_S = 0.25
 # The longest sleep of a recording that is read at its own speed: orders are looked for after it.
 _NAP_S = 0.05
@@ -48,16 +50,27 @@ def main(words: Mapping[str, Any]) -> None:
     end_with(int(words["lifeline"]))
     channel = Channel(socket.socket(fileno=int(words["line"])), takes_descriptors=True)
     channel.send({"is": "ready"})
-    remembered = Remembered()
+    remembered, last = Remembered(), None
     with contextlib.suppress(EOFError, OSError):
         while True:
             message = channel.receive()
             if message is not None and message.values.get("do") == "open":
-                serve(channel, message, remembered)
+                last = serve(channel, message, remembered, last)
 
 
-def serve(channel: Channel, message: Message, remembered: Remembered) -> None:
+def serve(
+    channel: Channel, message: Message, remembered: Remembered, last: Picture | None = None
+) -> Picture | None:
     """Open what an order names, and send what comes until it is over.
+
+    Args:
+        channel: to the parent.
+        message: the order.
+        remembered: of earlier connections.
+        last: the last picture sent of these, (H, W, 3) uint8: one that is frozen stays frozen.
+
+    Returns:
+        The last picture sent by now.
 
     Raises:
         EOFError, OSError: the parent has gone.
@@ -69,10 +82,11 @@ def serve(channel: Channel, message: Message, remembered: Remembered) -> None:
     except StreamFaultError as error:
         kind, text = error.fault
         channel.send({"is": "ended", "why": kind, "text": text, "was_open": False})
-        return
-    visit = _Visit(channel, address, settings, connection)
+        return last
+    visit = _Visit(channel, address, settings, connection, last)
     try:
         visit.run()
+        return visit.last
     finally:
         visit.close()
 
@@ -86,6 +100,7 @@ class _Visit:
         address: StreamAddress,
         settings: StreamSettings,
         connection: Connection,
+        last: Picture | None,
     ) -> None:
         self._channel, self._settings, self._connection = channel, settings, connection
         self._is_file = address.kind == "file"
@@ -101,7 +116,7 @@ class _Visit:
         self._slots: npt.NDArray[np.uint8] = np.empty((0, 0, 0, 3), dtype=np.uint8)
         self._ring: mmap.mmap | None = None
         self._num_free = self._next = self._num_unroomed = 0
-        self._last: npt.NDArray[np.uint8] | None = None
+        self.last = last
         self._odd: list[tuple[str, float]] = []
         self._begun_s = time.monotonic()
         self._pulse_s = 0.0
@@ -143,7 +158,6 @@ class _Visit:
         self._connection.close()
         gc.collect()  # PyAV's containers hold themselves: half a megabyte a connection
         self._slots = np.empty((0, 0, 0, 3), dtype=np.uint8)
-        self._last = None
         self._let_ring_go()
 
     def _send(self, frame: "VideoFrame", placed: Placed) -> None:
@@ -161,9 +175,9 @@ class _Visit:
             self._num_unroomed += self._is_wanted
             return
         slot = self._next % len(self._slots)
-        is_same = self._last is not None and np.array_equal(self._last, picture)
+        is_same = self.last is not None and np.array_equal(self.last, picture)
         np.copyto(self._slots[slot], picture)
-        self._last = picture
+        self.last = picture
         self._next, self._num_free = self._next + 1, self._num_free - 1
         odd, self._odd = self._odd, []
         self._channel.send(
@@ -214,7 +228,7 @@ class _Visit:
     def _renew_ring(self, height_px: int, width_px: int) -> None:
         """Ask the parent for memory that fits; slots that are under way are the parent's still."""
         self._slots = np.empty((0, 0, 0, 3), dtype=np.uint8)
-        self._num_free, self._last = 0, None
+        self._num_free = 0
         self._channel.send({"is": "size", "height_px": height_px, "width_px": width_px})
         until_s = time.monotonic() + _RING_TIMEOUT_S
         while not len(self._slots) and self._is_wanted and time.monotonic() < until_s:

@@ -254,6 +254,16 @@ def test_a_finished_playlist_ends_but_a_camera_goes_on() -> None:
     assert process.num_opened == 2  # RTSP
 
 
+def test_what_was_live_and_is_over_is_not_read_from_its_beginning() -> None:
+    over = News(kind="opened", values={**OPENED.values, "duration_s": 60.0})
+    live = [OPENED, frame(0.0), ended("end")]
+    found, _, process = run([*live, over, frame(0.0), ended("end")], "http://host/a.m3u8")
+    assert (found, process.num_opened) == (["opened", "0", "lost", "ended"], 2)
+    # One that was over when it was found goes on where it was cut.
+    found, *_ = run([over, frame(0.0), ended("cut"), over, frame(1.0)], "http://host/a.m3u8")
+    assert found == ["opened", "0", "lost", "reconnected", "1", "ended"]
+
+
 @pytest.mark.usefixtures("ticking")
 def test_a_file_that_grows_may_be_silent(file: Path) -> None:
     follow = StreamSettings(pace="follow", stall_timeout_s=0.1, open_timeout_s=0.1)

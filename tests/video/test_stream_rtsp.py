@@ -1,20 +1,18 @@
 """A real RTSP server on the loopback address: what it handed over is what comes, in order.
 
-Where GStreamer's server is not installed (Debian: gir1.2-gst-rtsp-server-1.0 and python3-gi), these
-skip; `test_stream.py` proves the same of MPEG-TS without it.
+Where GStreamer's server is not installed (see `rtsp_server.py`), these skip; `test_stream.py`
+proves the same of MPEG-TS without it.
 """
 
 import functools
 import itertools
 import random
-import socket
-import struct
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rtsp_server import Camera, needs_server
 from stream_servers import encode, is_gone, kinds, numbers, painted, take
 
 from llava_video.errors import AccessRefusedError
@@ -22,68 +20,10 @@ from llava_video.video.settings import StreamSettings
 from llava_video.video.stream import Stream
 from llava_video.world.bars import paint_index
 
-PYTHON = "/usr/bin/python3"
-SCRIPT = Path(__file__).resolve().parents[1] / "rtsp_camera.py"
-ASKED = (
-    "import gi; gi.require_version('Gst', '1.0'); gi.require_version('GstRtspServer', '1.0'); "
-    "from gi.repository import Gst, GstRtspServer; Gst.init(None); "
-    "assert Gst.ElementFactory.find('rtph264pay') and Gst.ElementFactory.find('appsrc')"
-)
-
-
-@functools.cache
-def has_server() -> bool:
-    """Say whether the system's Python has GStreamer's RTSP server."""
-    if not Path(PYTHON).exists():
-        return False
-    return not subprocess.run([PYTHON, "-c", ASKED], capture_output=True, check=False).returncode
-
 
 @pytest.fixture(autouse=True)
 def _needs_server() -> None:
-    if not has_server():
-        pytest.skip("needs gir1.2-gst-rtsp-server-1.0 and python3-gi for /usr/bin/python3")
-
-
-class Camera:
-    """The server in a process, which can be killed and started again where it would be by now."""
-
-    def __init__(self, folder: Path, pieces: list[bytes], *secrets: str) -> None:
-        self._feed = folder / "feed.bin"
-        self._feed.write_bytes(b"".join(struct.pack("!I", len(p)) + p for p in pieces))
-        self._secrets = secrets
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"rtsp://127.0.0.1:{self.port}/ch1"
-        self.handed: list[tuple[int, int, int]] = []  # start, connection, number
-        self._process: subprocess.Popen[str] | None = None
-        self._starts = 0
-
-    def start(self, first: int) -> None:
-        """Serve from a number on."""
-        words = [PYTHON, str(SCRIPT), str(self.port), str(self._feed), str(first), *self._secrets]
-        pipe = subprocess.PIPE
-        self._starts += 1
-        self._process = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
-
-    def tell(self, word: str) -> None:
-        """Have it do something."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{word}\n")
-        self._process.stdin.flush()
-
-    def kill(self) -> None:
-        """End it at once, and keep what it had handed over."""
-        if self._process is not None:
-            self._process.kill()
-            out, _ = self._process.communicate()
-            pairs = (line.split() for line in out.splitlines())
-            self.handed += [(self._starts, int(connection), int(idx)) for connection, idx in pairs]
-            self._process = None
+    needs_server()
 
 
 @pytest.fixture

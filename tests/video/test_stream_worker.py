@@ -23,7 +23,8 @@ from llava_video.video.stream_worker import serve
 class Parent:
     """The other end of the line."""
 
-    def __init__(self, path: Path, settings: StreamSettings) -> None:
+    def __init__(self, path: Path, settings: StreamSettings, last: Any = None) -> None:
+        self.last = last
         ours, theirs = socket.socketpair()
         self.channel = Channel(ours)
         self._theirs = Channel(theirs, takes_descriptors=True)
@@ -40,7 +41,7 @@ class Parent:
     def _serve(self) -> None:
         message = self._theirs.receive()
         assert message is not None
-        serve(self._theirs, message, Remembered())
+        self.last = serve(self._theirs, message, Remembered(), self.last)
 
     def until_end(self, on_frame: Callable[[int], bool], timeout_s: float = 30) -> list[Any]:
         """Return all messages; `on_frame` says whether a frame's slot is freed."""
@@ -129,5 +130,9 @@ def test_equal_pictures_are_told(parent, tmp_path: Path) -> None:
     found = one.until_end(lambda _: True)
     one.close()
     assert [values["is_same"] for values in frames(found)] == [False] + [True] * 19
+    again = Parent(tmp_path / "still.mp4", StreamSettings(pace="fast", fps=None), one.last)
+    found = again.until_end(lambda _: True)  # a new connection of a frozen camera
+    again.close()
+    assert all(values["is_same"] for values in frames(found))
     moving = parent(pace="fast", fps=None).until_end(lambda _: True)
     assert not any(values["is_same"] for values in frames(moving))
