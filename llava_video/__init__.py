@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llava_video.errors import ConfigError as ConfigError
     from llava_video.errors import DecodeError as DecodeError
     from llava_video.errors import LlavaVideoError as LlavaVideoError
+    from llava_video.errors import ServerClosedError as ServerClosedError
     from llava_video.errors import ServerError as ServerError
     from llava_video.errors import ServerRefusedError as ServerRefusedError
     from llava_video.errors import SourceError as SourceError
@@ -70,6 +71,7 @@ _DEFINED_IN = {
     "Sampler": "llava_video.planning.settings",
     "SandboxSettings": "llava_video.video.settings",
     "ServerError": "llava_video.errors",
+    "ServerClosedError": "llava_video.errors",
     "ServerRefusedError": "llava_video.errors",
     "SourceError": "llava_video.errors",
     "Turn": "llava_video.model.prompt",
@@ -107,6 +109,7 @@ __all__ = [
     "RunSummary",
     "Sampler",
     "SandboxSettings",
+    "ServerClosedError",
     "ServerError",
     "ServerRefusedError",
     "SourceError",

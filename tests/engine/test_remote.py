@@ -16,8 +16,8 @@ from llava_video.errors import (
     CapacityError,
     ConfigError,
     ServerBusyError,
+    ServerClosedError,
     ServerError,
-    ServerRefusedError,
 )
 from llava_video.model.prompt import Turn
 from llava_video.remote.address import Address
@@ -168,8 +168,8 @@ def test_a_break_in_the_midst_is_not_told_twice(connected, asking, server: ChatS
 @pytest.mark.parametrize(
     ("fault", "cls"),
     [
-        (status(401), ServerRefusedError),
-        (status(404), ServerRefusedError),
+        (status(401), ServerClosedError),
+        (status(404), ServerClosedError),
         (status(413), BudgetError),
         (status(400, {"message": "maximum context length is 10 tokens, not 20"}), BudgetError),
         (status(500), ServerError),
