@@ -21,7 +21,8 @@ from llava_video.monitor.schedule import Span, check_zone
 from llava_video.monitor.secret import filled, names_in, refuse_written_out
 from llava_video.monitor.sink_settings import Severity, SinkSettings
 
-# Where a rule says nothing: every answer of a yes-or-no question reaches it.
+# Where a rule says nothing: every answer of a yes-or-no question reaches it, and it is the best
+# point of the demo model's curve (docs/monitoring.md).
 DEFAULT_CONFIDENCE: Final = 0.5
 MOST_HITS_OF: Final = 64
 
