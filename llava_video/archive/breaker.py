@@ -8,7 +8,7 @@ from typing import Final
 
 from llava_video.archive.unit import UnitError
 from llava_video.archive.work import CRASH, Place
-from llava_video.errors import BudgetError, CapacityError, DecodeError, SourceError
+from llava_video.errors import BudgetError, CapacityError, ConfigError, DecodeError, SourceError
 
 # So many in a row, alike and without a result between them, are no fault of single videos.
 MOST_ALIKE: Final = 30
@@ -46,7 +46,8 @@ class Breaker:
             folder: of the run, for the hint.
 
         Raises:
-            CapacityError: it is the last of too many alike. Broken videos are never too many.
+            CapacityError: it is the last of too many alike. Broken videos, and spans or questions
+                that do not suit theirs, are never too many.
         """
         if error.kind in _OF_MEDIA:
             return
@@ -64,4 +65,6 @@ def _names(kind: type[BaseException]) -> set[str]:
     return {kind.__name__}.union(*map(_names, kind.__subclasses__()))
 
 
-_OF_MEDIA: Final = frozenset({CRASH}.union(*map(_names, (SourceError, DecodeError, BudgetError))))
+_OF_MEDIA: Final = frozenset(
+    {CRASH}.union(*map(_names, (SourceError, DecodeError, BudgetError, ConfigError)))
+)

@@ -30,6 +30,10 @@ _TELL_EVERY_S: Final = 60.0
 _LOG = logging.getLogger(__name__)
 
 
+class NotBegunError(CapacityError):
+    """A run was stopped before anybody had a model."""
+
+
 class Ready(NamedTuple):
     """A worker has loaded its model.
 
@@ -147,13 +151,13 @@ class Crew:
 
         Raises:
             LlavaVideoError: it cannot be loaded, or nobody can be had.
-            CapacityError: it was stopped meanwhile.
+            NotBegunError: it was stopped meanwhile.
         """
         for idx in range(len(self._posts)):
             self._staff.hire(idx)
         while not any(post.is_ready for post in self._posts):
             if stopping.is_set():
-                raise CapacityError("stopped before a model was loaded.", "start it again.")
+                raise NotBegunError("stopped before a model was loaded.", "start it again.")
             self._hear(_LOOK_S)
 
     @property

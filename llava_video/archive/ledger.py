@@ -55,7 +55,7 @@ class Ledger(LedgerView):
     Args:
         folder: of the run; made when it is not there.
         settings_digest: of the settings that a run folder keeps for good.
-        error_row: makes the row of a unit that ends without a result.
+        error_row: makes the row of a unit that ends without a result; None where none may end.
         shard_units: entries of the inputs per shard.
 
     Raises:
@@ -69,7 +69,7 @@ class Ledger(LedgerView):
         folder: str | Path,
         *,
         settings_digest: str,
-        error_row: ErrorRow,
+        error_row: ErrorRow | None,
         shard_units: int = 1000,
     ) -> None:
         self._error_row = error_row
@@ -182,7 +182,7 @@ class Ledger(LedgerView):
         """
         with self._changing() as run:
             attempts = 1 + _standing(run, key)[1]
-            if final:
+            if final and self._error_row is not None:
                 row = self._error_row(self._known(key), error, attempts, "failed")
                 return self._end(run, key, "failed", row, error, 1)
             changed = run(
@@ -295,7 +295,7 @@ class Ledger(LedgerView):
         self, run: Run, key: str, attempts: int, crashes: int, *, is_blamed: bool
     ) -> bool:
         """Let a unit wait again; return whether it has killed too often for that."""
-        if is_blamed and crashes + 1 >= MAX_CRASHES:
+        if is_blamed and crashes + 1 >= MAX_CRASHES and self._error_row is not None:
             run("UPDATE units SET crashes = crashes + 1 WHERE key = ?", (key,))
             row = self._error_row(self._known(key), _CRASH, attempts + 1, "quarantined")
             self._end(run, key, "quarantined", row, _CRASH, 1)

@@ -133,8 +133,16 @@ class LedgerView(GuardedFile):
             at = page[-1][0] + 1
 
     def forgotten(self) -> Iterator[str]:
-        """Yield the keys of units that the inputs asked for once, and do no more."""
-        for (key,) in self._select("SELECT key FROM units WHERE first IS NULL"):
+        """Yield the keys of units that the inputs asked for once, and do no more.
+
+        Those whose first eight digits a unit has that is asked for are left out: names of files
+        have no more of a key.
+        """
+        for (key,) in self._select(
+            "SELECT key FROM units u WHERE first IS NULL AND NOT EXISTS (SELECT 1 FROM units v "
+            "WHERE v.key >= substr(u.key, 1, 8) AND v.key < substr(u.key, 1, 8) || 'g' "
+            "AND v.first IS NOT NULL)"
+        ):
             yield str(key)
 
     def sealed(self) -> list[int]:

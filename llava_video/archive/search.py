@@ -157,7 +157,10 @@ def search(folder: Path, query: str, *, limit: int = 20) -> list[Hit]:
     table, match = _parsed(query)
     if limit < 1:
         raise ConfigError(f"limit = {limit}.", "at least 1.")
-    found = [hit for one in run_folders(folder) for hit in _found(one, table, match, limit)]
+    runs = [one for one in run_folders(folder) if next(run_rows(one), None) is not None]
+    if not runs:
+        raise ConfigError(f"{folder} holds no rows.", "name the --out folder of an archive.")
+    found = [hit for one in runs for hit in _found(one, table, match, limit)]
     # Runs of one list hold every Nth of its entries each, so that their scores compare.
     return [hit for _, hit in sorted(found, key=lambda pair: pair[0])[:limit]]
 
@@ -165,8 +168,6 @@ def search(folder: Path, query: str, *, limit: int = 20) -> list[Hit]:
 def _found(folder: Path, table: str, match: str, limit: int) -> Iterator[tuple[float, Hit]]:
     """Yield the best hits of one run with their scores, the lowest first."""
     if not is_fresh(folder):
-        if next(run_rows(folder), None) is None:
-            raise ConfigError(f"{folder} holds no rows.", "name the --out folder of an archive.")
         build(folder)
     with _opened(folder / INDEX) as index:
         found = index.execute(

@@ -239,7 +239,8 @@ def of_place(error: BaseException | None) -> Place | None:
         if isinstance(error, ServerClosedError):
             return "server"
         is_cuda = isinstance(error, RuntimeError) and str(error).startswith("CUDA error")
-        if is_cuda or type(error).__name__ == "AcceleratorError":  # torch's, since 2.8
+        is_cuda = is_cuda or type(error).__name__ == "AcceleratorError"  # torch's, since 2.8
+        if is_cuda and "out of memory" not in str(error):  # which spoils nothing
             return "device"
         error = error.__cause__
     return None

@@ -25,7 +25,7 @@ from llava_video.cli.loading import (
 )
 from llava_video.cli.options import keywords_of, model_options, request_options
 from llava_video.cli.stopping import INTERRUPTED, stopping
-from llava_video.errors import CapacityError, ConfigError
+from llava_video.errors import ConfigError
 
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
@@ -130,6 +130,7 @@ def _run(
     *,
     as_json: bool,
 ) -> int:
+    from llava_video.archive.crew import NotBegunError
     from llava_video.archive.runner import check_archive, run_archive
 
     check_archive(inputs, out, settings, columns, keywords)  # before gigabytes are loaded
@@ -141,10 +142,8 @@ def _run(
                 inputs, out, settings=settings, model=model, columns=columns,
                 on_progress=meter.tell, stopping=stop, **keywords,
             )  # fmt: skip
-        except CapacityError:
-            if stop.is_set():  # before a worker had its model
-                return INTERRUPTED
-            raise
+        except NotBegunError:
+            return INTERRUPTED
     warned = _warned(summary.folder)
     meter.end(summary.progress, warned.num_rows)
     if not as_json:

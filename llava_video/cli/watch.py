@@ -161,7 +161,7 @@ def _watch(
         console.warn([f"{summary.held:,} messages found no room on the disk and are lost."])
     for camera, error in summary.errors.items():
         console.warn([error], about=camera)
-    return INTERRUPTED if summary.is_stopped else summary.exit_status
+    return INTERRUPTED if summary.is_stopped and not summary.held else summary.exit_status
 
 
 def _rehearse(

@@ -95,7 +95,7 @@ def fault_of_status(
         return Fault(_key_error(status, address))
     if status == 413 or (status in (400, 422) and _TOO_LONG.search(f"{said} {code}")):
         return Fault(_too_long(status, said, answered))
-    is_closed = status == 404 or code == "insufficient_quota"
+    is_closed = status == 402 or code == "insufficient_quota"
     refusal = ServerClosedError if is_closed else ServerRefusedError
     return Fault(refusal(answered, _hint_of(status, said, headers)))
 
@@ -155,14 +155,16 @@ def _cut(text: str) -> str:
     return words if len(words) <= _MOST_CHARS else words[:_MOST_CHARS] + " …"
 
 
-def _key_error(status: int, address: Address) -> ServerClosedError:
+def _key_error(status: int, address: Address) -> ServerRefusedError:
+    # 403 may be about one request, such as a picture that a filter refuses.
+    refusal = ServerClosedError if status == 401 else ServerRefusedError
     # What the server says here may quote the key, or most of it.
     variable = address.key_variable
     if address.key:
         message = f"{address.base_url} does not accept the key in {variable} ({status})."
-        return ServerClosedError(message, f"put a key of this server into {variable}.")
+        return refusal(message, f"put a key of this server into {variable}.")
     message = f"{address.base_url} wants a key ({status}), and {variable} is not set."
-    return ServerClosedError(message, f"export {variable}=... with a key of this server.")
+    return refusal(message, f"export {variable}=... with a key of this server.")
 
 
 def _too_long(status: int, said: str, answered: str) -> BudgetError:

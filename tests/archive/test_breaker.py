@@ -33,7 +33,8 @@ def test_a_result_or_another_class_begins_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["SourceError", "ChangedFileError", "AccessRefusedError", "DecodeError", CRASH]
+    "kind",
+    ["ConfigError", "SourceError", "ChangedFileError", "AccessRefusedError", "DecodeError", CRASH],
 )
 def test_broken_videos_are_never_too_many(kind: str) -> None:
     breaker = Breaker()

@@ -11,6 +11,7 @@ from archive_units import error_row, open_ledger, row_of, unit_of
 
 from llava_video.archive.ledger import Ledger
 from llava_video.archive.ledger_view import LedgerView
+from llava_video.archive.retrying import retry_failed
 from llava_video.archive.unit import UnitError
 from llava_video.errors import ConfigError, LedgerBusyError, LedgerError
 from llava_video.sqlite_file import GuardedFile
@@ -136,6 +137,18 @@ def test_what_kills_the_run_is_worked_last_and_alone_and_then_quarantined(tmp_pa
     with open_ledger(tmp_path) as ledger:
         assert states(ledger) == {"done": 3, "quarantined": 1}
         assert rows(ledger)[0]["error"] == "WorkerCrashed"
+
+
+def test_retry_after_a_suspect_killed_its_run_ends_nothing(tmp_path: Path) -> None:
+    for _ in range(4):
+        ledger = open_ledger(tmp_path)
+        ledger.add([unit_of(0)])
+        ledger.claim(1, "w", is_wary=True)
+        kill(ledger)
+    assert retry_failed(tmp_path) == 0
+    with open_ledger(tmp_path) as ledger:  # it had its two tries: the next one alone is its last
+        (unit,) = ledger.claim(1, "w", is_wary=True)
+        assert unit.crashes == 2
 
 
 def test_where_workers_are_other_processes_a_killed_run_is_no_units_fault(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from llava_video.errors import (
     ServerBusyError,
     ServerClosedError,
     ServerError,
+    ServerRefusedError,
 )
 from llava_video.model.prompt import Turn
 from llava_video.remote.address import Address
@@ -169,7 +170,7 @@ def test_a_break_in_the_midst_is_not_told_twice(connected, asking, server: ChatS
     ("fault", "cls"),
     [
         (status(401), ServerClosedError),
-        (status(404), ServerClosedError),
+        (status(404), ServerRefusedError),
         (status(413), BudgetError),
         (status(400, {"message": "maximum context length is 10 tokens, not 20"}), BudgetError),
         (status(500), ServerError),
