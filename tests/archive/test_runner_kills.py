@@ -1,5 +1,6 @@
 """A run that is killed at any moment goes on to the rows of one that was not."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -176,18 +177,28 @@ def test_decoding_processes_that_are_killed_cost_a_try(start: Start, tmp_path: P
     out = tmp_path / "out"
     process = start(out, True)
     wait_for_rows(out, 1)
-    killed = 0
-    # Held meanwhile: a unit that was tried again in the next one would lose its second process.
+    # Held until all are dead: a unit that was tried again in the next one would lose its second
+    # process.
     os.kill(process.pid or 0, signal.SIGSTOP)
-    for pid in children_of(process.pid or 0):
+    killed = children_of(process.pid or 0)
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
-        killed += 1
+    until_s = time.monotonic() + 60
+    while any(map(is_running, killed)) and time.monotonic() < until_s:
+        time.sleep(0.002)
     os.kill(process.pid or 0, signal.SIGCONT)
     process.join()
-    assert killed > 0
+    assert killed
     assert [row["answers"][0]["text"] for row in rows_in(out)] == [
         truth(number) for number in range(NUM_CLIPS)
     ]
+
+
+def is_running(pid: int) -> bool:
+    """Say whether a process that was killed has not died yet."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 def children_of(pid: int) -> list[int]:

@@ -3,8 +3,10 @@
 import json
 import platform
 import time
+from pathlib import Path
 
 import harness
+import peak_memory
 import pytest
 
 
@@ -62,16 +64,11 @@ def test_a_row_is_the_last_line_and_is_added_when_asked(tmp_path, capsys):
     assert host == "" or host not in lines[0]
 
 
-def test_memory_is_told_and_reset():
+def test_memory_is_told_and_reset(monkeypatch):
     if not harness.can_measure_memory():
         pytest.skip("this system does not tell a process's peak memory")
-    harness.reset_peak_rss()
-    before = harness.peak_rss_bytes()
-    block = bytearray(64 * 2**20)
-    block[::4096] = b"x" * len(block[::4096])
-    with_block = harness.peak_rss_bytes()
-    assert with_block - before > 60 * 2**20
-    del block
-    harness.reset_peak_rss()
-    assert harness.peak_rss_bytes() < with_block - 30 * 2**20
-    assert harness.rss_bytes() <= harness.peak_rss_bytes()
+    monkeypatch.setenv("PYTHONPATH", str(Path(harness.__file__).parent))
+    told = harness.run_worker(peak_memory.__file__, [])
+    assert told["with_block"] - told["before"] > 60 * 2**20
+    assert told["after"] < told["with_block"] - 30 * 2**20
+    assert told["held"] <= told["after"]
