@@ -1,13 +1,12 @@
 """Requests → events: the one loop. A single answer, a batch and a chat are uses of it.
 
-The caller drives: whoever waits for an event runs a step for everybody, under one lock, so one
-model serves many threads without a thread of its own. Requests are admitted in order, by the memory
+The caller drives: whoever waits for an event runs a step for everybody, in turn, so one model
+serves many threads without a thread of its own. Requests are admitted in order, by the memory
 they will need to their end; each step takes a chunk of prompt tokens, shared fairly by the requests
 that prefill, and one token of every request that writes. Knows no video and no template.
 """
 
 import itertools
-import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
@@ -24,6 +23,7 @@ from llava_video.engine.request import Event, Failed, Finished, Request
 from llava_video.engine.settings import EngineSettings
 from llava_video.engine.stepper import Stepper
 from llava_video.engine.tools import Tools
+from llava_video.engine.turns import Turns
 from llava_video.errors import ConfigError
 from llava_video.model.decoder import LanguageModel
 from llava_video.model.kept_rows import KeptRows
@@ -41,8 +41,12 @@ class _Caller:
     def __init__(self) -> None:
         self.events: deque[Event] = deque()
         self.jobs: dict[int, Job] = {}
-
         self.has_drawn_all = False
+
+    @property
+    def is_served(self) -> bool:
+        """Whether it has nothing to wait for."""
+        return bool(self.events) or not self.jobs
 
     @property
     def is_done(self) -> bool:
@@ -116,7 +120,8 @@ class Scheduler:
             kept_rows=self.kept_rows,
         )
         self._settings = settings
-        self._lock = threading.Lock()
+        self._turns = Turns()  # what follows belongs to whoever has the turn, but for the deques
+        self._asked: deque[Job] = deque()
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._abandoned: deque[_Caller] = deque()
@@ -153,7 +158,7 @@ class Scheduler:
             CapacityError: there is no memory for them.
             ConfigError: as `model.sinks.read_sinks`, or the engine was closed.
         """
-        with self._lock:  # no step of another thread is being captured meanwhile
+        with self._turns.turn():  # no step of another thread is being captured meanwhile
             if self._tools is None:
                 raise ConfigError(*_CLOSED)
             language_model = self._tools.model.language_model
@@ -165,8 +170,9 @@ class Scheduler:
 
     def close(self) -> None:
         """Fail what is under way and let go of the model; the engine is of no use afterwards."""
-        with self._lock:
+        with self._turns.turn():
             self._tools = self._stepper = None
+            self._take_asked()
             self._fail_all(ConfigError(*_CLOSED))
             self._prefixes.clear()
             if self.kept_rows is not None:
@@ -196,24 +202,25 @@ class Scheduler:
             caller.tell(Failed(request.request_id, error))
             return
         caller.jobs[request.request_id] = job
-        with self._lock:
-            self._waiting.append(job)
+        self._asked.append(job)  # nobody waits for the end of a step to ask
 
     def _advance(self, caller: _Caller) -> None:
         """Run one step for everybody, unless another thread's step brought events meanwhile."""
-        with self._lock:
-            if caller.jobs and not caller.events:
+        if self._turns.take(lambda: caller.is_served):
+            try:
                 self._forget_abandoned()
                 self._step()
+            finally:
+                self._turns.give_back()
         self._sweep()
 
     def _sweep(self) -> None:
         """Free what abandoned callers held; a step that is under way does it at its end."""
-        while self._abandoned and self._lock.acquire(blocking=False):
+        while self._abandoned and self._turns.try_take():
             try:
                 self._forget_abandoned()
             finally:
-                self._lock.release()
+                self._turns.give_back()
 
     def _forget_abandoned(self) -> None:
         while self._abandoned:
@@ -223,6 +230,7 @@ class Scheduler:
             self._stepper.drop_gone()
 
     def _step(self) -> None:
+        self._take_asked()
         stepper = self._stepper
         if stepper is None:
             self._fail_all(ConfigError(*_CLOSED))
@@ -240,6 +248,11 @@ class Scheduler:
         finally:
             self._drop_ended()
             stepper.drop_gone()
+
+    def _take_asked(self) -> None:
+        while self._asked:
+            self._waiting.append(self._asked.popleft())
+        self._drop_ended()
 
     def _end_cancelled(self) -> None:
         for job in (*self._running, *self._waiting):

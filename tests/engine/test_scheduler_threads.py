@@ -24,6 +24,37 @@ class TestThreads:
         assert [results[name] for name in range(5)] == [expected] * 5
         assert engine.arena.used_tokens == 0
 
+    def test_to_ask_nobody_waits_for_a_step_to_end(self, make_engine, ask, run_all):
+        engine = make_engine()
+        stepper, sizes, drawn = engine._stepper, [], []
+        step, begun, may_go_on = stepper.step, threading.Event(), threading.Event()
+
+        def held(jobs):
+            sizes.append(len(jobs))
+            begun.set()
+            may_go_on.wait(30)
+            step(jobs)
+
+        def several():
+            for number in range(3):
+                drawn.append(number)
+                yield ask("how many", request_id=number)
+
+        stepper.step = held
+        calls = (lambda: run_all(engine, [ask("what")]), lambda: list(engine.run(several())))
+        threads = [threading.Thread(target=call) for call in calls]
+        threads[0].start()
+        assert begun.wait(30)
+        threads[1].start()
+        until_s = time.monotonic() + 30
+        while len(drawn) < 3 and time.monotonic() < until_s:
+            time.sleep(0.001)
+        assert (drawn, sizes) == ([0, 1, 2], [1])  # the first step is under way yet
+        may_go_on.set()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert sizes[1] == 4
+
     def test_tight_memory_blocks_nobody_for_ever(self, make_engine, mixed, run_all, facts):
         engine = make_engine(max_cache_tokens=48, slab_tokens=48)
         expected = [facts(answer_of(engine, request)) for request in mixed(5)]

@@ -1,0 +1,112 @@
+"""Turns: one at a time, in the order of asking, and nobody waits who is served."""
+
+import threading
+import time
+
+import pytest
+
+from llava_video.engine.turns import Turns
+
+
+def wait_until(is_so) -> None:
+    until_s = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < until_s
+        time.sleep(0.001)
+
+
+def begin(*calls):
+    """Start threads one after another, each when the one before has asked."""
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def waiting(turns: Turns) -> int:
+    return len(turns._waiting)
+
+
+def test_one_has_the_turn_at_a_time():
+    turns, inside, most = Turns(), [], []
+
+    def work():
+        for _ in range(200):
+            with turns.turn():
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = begin(*[work] * 8)
+    for thread in threads:
+        thread.join(30)
+    assert len(most) == 1600
+    assert set(most) == {1}
+    assert turns.try_take()
+
+
+def test_it_is_passed_on_in_the_order_of_asking_even_to_its_last_holder():
+    turns, order = Turns(), []
+    assert turns.take(lambda: False)
+
+    def ask(name):
+        def call():
+            with turns.turn():
+                order.append(name)
+
+        return call
+
+    threads = []
+    for number in range(5):
+        threads += begin(ask(number))
+        wait_until(lambda number=number: waiting(turns) == number + 1)
+    turns.give_back()
+    # A lock would be taken again by the thread that let go of it, before the others wake.
+    with turns.turn():
+        order.append("again")
+    for thread in threads:
+        thread.join(30)
+    assert order == [0, 1, 2, 3, 4, "again"]
+
+
+def test_who_is_served_is_woken_and_has_no_turn():
+    turns, served, found = Turns(), set(), {}
+    assert turns.take(lambda: False)
+
+    def ask(name):
+        def call():
+            found[name] = turns.take(lambda: name in served)
+
+        return call
+
+    threads = []
+    for number in range(3):
+        threads += begin(ask(number))
+        wait_until(lambda number=number: waiting(turns) == number + 1)
+    served |= {0, 2}
+    turns.give_back()
+    for thread in threads:
+        thread.join(30)
+    assert found == {0: False, 1: True, 2: False}
+    assert not turns.try_take()  # it is the second's
+    turns.give_back()
+    assert not turns.take(lambda: True)  # served already: nobody is asked
+    assert turns.try_take()
+
+
+@pytest.mark.parametrize("is_passed", [False, True])
+def test_who_is_interrupted_while_waiting_leaves_no_turn_behind(monkeypatch, is_passed):
+    turns = Turns()
+    assert turns.take(lambda: False)
+
+    class Interrupted(threading.Event):
+        def wait(self, timeout=None):
+            if is_passed:
+                turns.give_back()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading, "Event", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        turns.take(lambda: False)
+    assert turns.try_take() is is_passed
+    assert waiting(turns) == 0
