@@ -26,7 +26,6 @@ from llava_video.monitor.secret import filled, names_in
 from llava_video.monitor.settings import CameraSettings, WatchSettings
 from llava_video.monitor.sink_settings import SinkSettings
 from llava_video.values import Plan
-from llava_video.video.settings import StreamSettings
 from llava_video.video.stream import open_stream
 from llava_video.video.stream_address import stream_address
 from llava_video.video.stream_events import StreamFrame
@@ -111,7 +110,7 @@ def _camera(camera: CameraSettings, environ: Mapping[str, str]) -> Iterator[Find
     if any(not environ.get(name) for name in names_in(camera.address)):
         return  # told already
     try:
-        address = stream_address(camera.filled_address(environ), StreamSettings(fps=camera.fps))
+        address = stream_address(camera.filled_address(environ), camera.stream())
     except LlavaVideoError as error:
         yield Finding(about=about, level="error", words=str(error))
         return
@@ -170,10 +169,9 @@ def _first_window(
     """Watch a camera until its first window is complete, or as much as came in time."""
     about = f"camera {camera.name}"
     feed, jobs = CameraFeed(camera), list[WindowJob]()
-    settings = StreamSettings(fps=camera.fps, transport=camera.transport, pace="fast")
     until_s = time.monotonic() + timeout_s
     frame: StreamFrame | None = None
-    with open_stream(camera.filled_address(environ), settings) as stream:
+    with open_stream(camera.filled_address(environ), camera.stream("fast")) as stream:
         while not jobs and (left_s := until_s - time.monotonic()) > 0 and not stream.is_over:
             event = stream.next(left_s)
             if event is not None:

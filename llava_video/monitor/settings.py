@@ -20,6 +20,7 @@ from llava_video.monitor.scene_settings import GateSettings
 from llava_video.monitor.schedule import Span, check_zone
 from llava_video.monitor.secret import filled, names_in, refuse_written_out
 from llava_video.monitor.sink_settings import Severity, SinkSettings
+from llava_video.video.settings import Pace, StreamSettings
 
 # Where a rule says nothing: every answer of a yes-or-no question reaches it, and it is the best
 # point of the demo model's curve (docs/monitoring.md).
@@ -41,6 +42,18 @@ class CameraSettings:
         4.0, "From one window to the next; shorter than a window, they overlap.", unit="s", above=0
     )
     transport: Literal["tcp", "udp"] = setting("tcp", "What RTSP brings pictures by.")
+    stall_timeout_s: float = setting(
+        StreamSettings().stall_timeout_s,
+        "Longest silence before a connection is given up and made again.",
+        unit="s",
+        above=0,
+    )
+    frozen_s: float | None = setting(
+        StreamSettings().frozen_s,
+        "From when on equal pictures are told as frozen; null does not look.",
+        unit="s",
+        above=0,
+    )
     gate: GateSettings = setting(GateSettings(), "When a picture counts as changed.")
     reuse: bool = setting(
         True, "Whether an unchanged picture's answer is used again, up to a rule's refresh_s."
@@ -69,6 +82,22 @@ class CameraSettings:
             ConfigError: the environment lacks a name.
         """
         return filled(self.address, environ)
+
+    def stream(self, pace: Pace = "real", *, starts_at_s: float | None = None) -> StreamSettings:
+        """Return how its stream is read.
+
+        Args:
+            pace: of a file, see `StreamSettings`.
+            starts_at_s: of a recording, likewise.
+        """
+        return StreamSettings(
+            fps=self.fps,
+            transport=self.transport,
+            stall_timeout_s=self.stall_timeout_s,
+            frozen_s=self.frozen_s,
+            pace=pace,
+            starts_at_s=starts_at_s,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

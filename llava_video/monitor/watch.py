@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 from llava_video.api import LlavaVideo
 from llava_video.errors import ConfigError
@@ -35,10 +35,9 @@ from llava_video.monitor.spool import Spool
 from llava_video.monitor.trace import WhyTrace
 from llava_video.monitor.updates import Describe, ToTell, UpdateWriter
 from llava_video.monitor.window_queue import Waiting, WindowQueue
-from llava_video.video.settings import StreamSettings
+from llava_video.video.settings import Pace
 from llava_video.video.stream_events import Mark, StreamFrame
 
-Pace = Literal["real", "fast", "follow"]
 OnNote = Callable[[str, str], None]
 
 # Marks that a person at a terminal is told of; the trace has all.
@@ -166,7 +165,7 @@ def run_watch(
     addresses = {
         camera.name: (
             camera.filled_address(environ),
-            StreamSettings(fps=camera.fps, transport=camera.transport, pace=pace),
+            camera.stream(pace),
         )
         for camera in settings.cameras
     }

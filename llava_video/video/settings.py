@@ -10,6 +10,7 @@ from llava_video.config import check, setting
 from llava_video.errors import ConfigError
 
 BackendName = Literal["auto", "decord", "pyav", "torchcodec"]
+Pace = Literal["real", "fast", "follow"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,7 @@ class StreamSettings:
         unit="Hz",
         above=0,
     )
-    pace: Literal["real", "fast", "follow"] = setting(
+    pace: Pace = setting(
         "real",
         "How a file is read: as fast as it was recorded, as fast as its pictures are taken (none "
         "is dropped), or on and on while it grows. Cameras come as they come.",

@@ -10,6 +10,7 @@ import pytest
 def test_a_toy_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert archive_speed.main(["--check"]) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert row["clips"]["same_answers"] == row["clips"]["clips"] == 3
+    for name in ("archive", "workers"):
+        assert row["clips"][f"same_answers_of_{name}"] == row["clips"]["clips"] == 3
     assert row["films"]["films"] == 2
-    assert row["clips"]["ratio"] > 0 < row["films"]["ratio"]
+    assert row["clips"]["ratio"]["workers"] > 0 < row["films"]["ratio"]["archive"]

@@ -15,6 +15,7 @@ from watch_footage import oracle_of
 
 from llava_video.api import LlavaVideo
 from llava_video.cli import watch as command
+from llava_video.monitor.watch import WatchSummary
 from llava_video.world.bars import paint_index
 from llava_video.world.clip import write_clip
 
@@ -174,3 +175,19 @@ def test_a_sink_of_an_earlier_watch_is_forgotten(
     words = ("watch", "--rules", rules, "--out", out, "--pace", "fast", "--forget-sink")
     assert "0 messages for 'siren' are let go." in run(*words, "siren").err
     assert run(*words, "log").status == 1
+
+
+@pytest.mark.parametrize(
+    ("held", "is_stopped", "status"), [(0, True, 130), (2, True, 3), (2, False, 3), (0, False, 0)]
+)
+def test_messages_that_no_disk_had_room_for_are_told_however_it_ends(
+    run, rules: Path, oracle: LlavaVideo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    held: int, is_stopped: bool, status: int,
+) -> None:  # fmt: skip
+    summary = WatchSummary(
+        windows={}, alerts=2, waiting={}, held=held, errors={}, num_cameras=1, is_stopped=is_stopped
+    )
+    monkeypatch.setattr("llava_video.monitor.watch.run_watch", lambda *_, **__: summary)
+    outcome = run("watch", "--rules", rules, "--out", tmp_path / "out")
+    assert outcome.status == status
+    assert ("found no room on the disk and are lost" in outcome.err) == bool(held)

@@ -22,6 +22,7 @@ from llava_video.monitor.settings import (
     read_rules,
     rules_of,
 )
+from llava_video.video.settings import StreamSettings
 
 GATE = {"name": "gate", "address": "rtsp://me:${P}@h/1"}
 NUMBER = {"type": "number", "at_least": 0, "at_most": 9}
@@ -191,3 +192,15 @@ def test_whatever_stands_there_is_read_or_refused(
     holder[last] = data.draw(ANYTHING)
     with contextlib.suppress(ConfigError):
         rules_of(values)
+
+
+def test_a_camera_says_how_its_stream_is_read() -> None:
+    camera = CameraSettings(
+        name="gate", address="rtsp://10.0.0.7/ch1", fps=2.0, transport="udp", stall_timeout_s=40.0,
+        frozen_s=None,
+    )  # fmt: skip
+    assert camera.stream("fast", starts_at_s=7.0) == StreamSettings(
+        fps=2.0, transport="udp", stall_timeout_s=40.0, frozen_s=None, pace="fast", starts_at_s=7.0
+    )
+    plain = CameraSettings(name="gate", address="rtsp://10.0.0.7/ch1")
+    assert plain.stream() == StreamSettings()
