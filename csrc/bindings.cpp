@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "decode.h"
 #include "kernels.h"
 #include "tiles.h"
 
@@ -91,6 +92,36 @@ void run(const Tiler& tiler, const FrameArray& frames, const TileArray& out,
   tiler.run(clip, tiles_out, num_threads);
 }
 
+using Numbers =
+    nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Result = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+void decode_attention(const Numbers& queries, const Numbers& keys,
+                      const Numbers& values, const Table& items,
+                      const Line& row_items, float scale, const Result& out,
+                      const std::string& isa) {
+  const size_t rows = queries.shape(0), heads = queries.shape(1);
+  const size_t dim = queries.shape(2), kv_heads = keys.shape(1);
+  bool is_good = kv_heads > 0 && heads % kv_heads == 0 &&
+                 keys.shape(2) == dim && items.shape(1) == 3 &&
+                 row_items.shape(0) == rows + 1 && keys.shape(0) <= INT_MAX;
+  for (int axis = 0; axis < 3; ++axis)
+    is_good = is_good && values.shape(axis) == keys.shape(axis) &&
+              out.shape(axis) == queries.shape(axis);
+  if (!is_good) {
+    throw std::invalid_argument(
+        "queries " + shape_of(queries) + ", keys " + shape_of(keys) +
+        ", values " + shape_of(values) + ", items " + shape_of(items) +
+        ", row_items " + shape_of(row_items) + " and out " + shape_of(out) +
+        " do not fit together.");
+  }
+  const Decode step{queries.data(), keys.data(), values.data(), items.data(),
+                    row_items.data(), int(rows), int(heads), int(kv_heads),
+                    int(dim), int(keys.shape(0)), int(items.shape(0)), scale};
+  nb::gil_scoped_release released;
+  decode(step, out.data(), isa);
+}
+
 void make(Tiler* self, const std::array<int, 2>& frame_px,
           const std::array<int, 2>& field_px,
           const std::array<int, 2>& offset_px,
@@ -121,6 +152,9 @@ NB_MODULE(_native, module) {
   // Tilers are kept in a cache of Python's, which outlives this module.
   nb::set_leak_warnings(false);
   module.def("instruction_sets", &instruction_sets);
+  module.def("decode_attention", &decode_attention, "queries"_a, "keys"_a,
+             "values"_a, "items"_a, "row_items"_a, "scale"_a,
+             "out"_a.noconvert(), "isa"_a);
   nb::class_<Tiler>(module, "Tiler")
       .def("__init__", &make, "frame_px"_a, "field_px"_a, "offset_px"_a,
            "colour"_a, "tile_px"_a, "dtype"_a, "mean"_a, "std"_a, "tables"_a,

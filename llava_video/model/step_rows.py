@@ -13,12 +13,12 @@ import torch
 from llava_video.model.dimensions import TextConfig
 from llava_video.model.kv_cache import KvSpan
 from llava_video.model.step_keys import DecodeKeys, Reader, RowKeys, SplitKeys, StepKeys
+from llava_video.ops.decode_attention import reads_rows_at_once
 from llava_video.ops.decode_work import choose_split_tokens, plan_decode, programs_at_once
-from llava_video.ops.dispatch import uses_triton
 from llava_video.ops.rotation import Rotation, RotationMode, make_rotation
 
-# What the kernel of `decode_attention` takes.
-_MOST_DECODE_HEAD_DIM: Final = 256
+# Of an item on a CPU: always as many, so that sums are rounded alike whatever else is in the step.
+_CPU_SPLIT_TOKENS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ def step_keys(
 ) -> StepKeys:
     """Say who attends to what in a step of any rows.
 
-    Single tokens that see one slab alone share one kernel where kernels run; a token beside it in
-    the step that does not, or a chunk, is attended to by itself.
+    Single tokens that see one slab alone share one call where it is the faster; a token beside
+    them in the step that does not, or a chunk, is attended to by itself.
 
     Args:
         idxs: (L,) int64 token indices.
@@ -64,11 +64,14 @@ def step_keys(
         mode: how angles are computed.
         device: of the first layer.
     """
-    is_batched = uses_triton(idxs.new_empty(0, device=device))
-    is_batched = is_batched and config.head_dim <= _MOST_DECODE_HEAD_DIM
     parts: list[tuple[int, int, StepKeys]] = []
     paired = list(zip(rows, scales, strict=True))
-    for (_, is_decode), run in groupby(paired, lambda pair: _kind(pair[0], is_batched=is_batched)):
+    is_real = type(idxs) is torch.Tensor  # a fake one has no numbers, which a CPU's plan is made of
+
+    def kind(pair: tuple[Row, float]) -> tuple[int, bool]:
+        return pair[0].write.slab_idx, is_real and _is_decode(pair[0], config, device)
+
+    for (_, is_decode), run in groupby(paired, kind):
         run_rows, run_scales = zip(*run, strict=True)
         start, stop = run_rows[0].start, run_rows[-1].stop
         make = decode_keys if is_decode else row_keys
@@ -126,10 +129,12 @@ def decode_keys(
         ValueError: rows of several tokens or slabs, or more items than `num_items`.
     """
     slab_idx = rows[0].write.slab_idx
-    if not all(_kind(row, is_batched=True) == (slab_idx, True) for row in rows):
+    if not all(row.write.slab_idx == slab_idx and _sees_one_slab(row) for row in rows):
         raise ValueError(f"rows of other than one token of slab {slab_idx}.")
     spans = [[(s.start, s.stop) for s in _joined((*row.past, row.write))] for row in rows]
-    if split_tokens is None:
+    if split_tokens is None and device.type == "cpu":
+        split_tokens = _CPU_SPLIT_TOKENS
+    elif split_tokens is None:
         num_tokens = sum(stop - start for row_spans in spans for start, stop in row_spans)
         num_programs = programs_at_once(device)
         split_tokens = choose_split_tokens(num_tokens, config.num_kv_heads, num_programs)
@@ -141,11 +146,19 @@ def decode_keys(
     )
 
 
-def _kind(row: Row, *, is_batched: bool) -> tuple[int, bool]:
-    """Return the slab a row writes to, and whether it is a single token that sees no other."""
+def _is_decode(row: Row, config: TextConfig, device: torch.device) -> bool:
+    """Say whether a row is one of those that one call reads."""
+    if not _sees_one_slab(row):
+        return False
+    num_tokens = 1 + sum(span.num_tokens for span in row.past)
+    return reads_rows_at_once(num_tokens, config.num_kv_heads, config.head_dim, device)
+
+
+def _sees_one_slab(row: Row) -> bool:
+    """Say whether a row is a single token that sees no slab but the one it writes to."""
     slab_idx = row.write.slab_idx
-    is_single = is_batched and row.stop - row.start == 1
-    return slab_idx, is_single and all(span.slab_idx == slab_idx for span in row.past)
+    is_single = row.stop - row.start == 1
+    return is_single and all(span.slab_idx == slab_idx for span in row.past)
 
 
 def _reader(row: Row, first: int) -> Reader:

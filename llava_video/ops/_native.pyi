@@ -7,6 +7,18 @@ import numpy.typing as npt
 def instruction_sets() -> list[str]:
     """Return the names this processor can run, the fastest last."""
 
+def decode_attention(
+    queries: npt.NDArray[Any],
+    keys: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    items: npt.NDArray[Any],
+    row_items: npt.NDArray[Any],
+    scale: float,
+    out: npt.NDArray[Any],
+    isa: str,
+) -> None:
+    """Write the attention of single tokens, see `ops/decode_attention.py`."""
+
 class Tiler:
     """All that is the same for every frame of a size."""
 

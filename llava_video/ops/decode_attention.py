@@ -6,17 +6,20 @@ An item is some consecutive tokens; one program attends to it for one kv head an
 that share it, so each key is loaded once, and writes its output y_i and log-sum-exp l_i in float32.
 A second kernel joins the items of a row:
     y = sum_i y_i exp(l_i - m) / sum_i exp(l_i - m), m = max l_i
-The kernels (`decode_kernels`) multiply by codes as they are stored and apply scales around the
-products, so a dequantised copy never exists.
+A GPU's kernels (`decode_kernels`) multiply by codes as they are stored and apply scales around the
+products, so a dequantised copy never exists. On a CPU the native part (`csrc/attend.h`) does the
+same over plain float32, on the calling thread; torch's attention, row by row, serves all others.
 Source: Dao et al. 2023, Flash-Decoding; Milakov and Gimelshein 2018 (arXiv 1805.02867).
 
 Shapes: q (R, Hq, d); store (n, Hkv, d), the whole slab's layer; items (W, 3); result (R, Hq, d).
-A GPU's grid depends on R, W and the heads alone, so a CUDA graph may capture it while items change.
+A grid depends on R, W and the heads alone, so a CUDA graph may capture it while items change.
 
 Bytes that a step of a 7B reads from its cache, plain (16 bits), int8 and int4: 0.70, 0.36 and
 0.20 GB at 12,288 tokens, beside 14.1 GB of weights; 9.2, 4.7 and 2.6 GB at 160,000; 30, 15 and 8.5
 at 525,000 (predicted from the arithmetic). The gain is not measured yet on a GPU.
 """
+
+from typing import Final
 
 import torch
 
@@ -25,8 +28,31 @@ from llava_video.ops.decode_kernels import attend_items, merge_items
 from llava_video.ops.decode_work import DecodeWork, plan_decode, spans_per_row
 from llava_video.ops.dispatch import uses_triton
 from llava_video.ops.kv_format import StoredKv
+from llava_video.ops.native import native
 
 __all__ = ["DecodeWork", "decode_attention", "decode_attention_reference", "plan_decode"]
+
+# What the kernel takes.
+_MOST_HEAD_DIM: Final = 256
+# What one thread reads before several would be done with it: keys and values of one layer.
+_MOST_BYTES_ALONE: Final = 2 * 2**20
+_CPU = torch.device("cpu")
+
+
+def reads_rows_at_once(
+    num_tokens: int, num_kv_heads: int, head_dim: int, device: torch.device
+) -> bool:
+    """Say whether a row of so many tokens is best read by `decode_attention`, beside any others.
+
+    What is said of a row depends on no other: an answer is the same, bit by bit, whoever else is
+    answered.
+    """
+    if uses_triton(torch.empty(0, device=device)):
+        return head_dim <= _MOST_HEAD_DIM
+    if device != _CPU or native() is None:
+        return False
+    num_bytes = 2 * 4 * num_tokens * num_kv_heads * head_dim
+    return num_bytes <= _MOST_BYTES_ALONE or torch.get_num_threads() == 1
 
 
 def decode_attention_reference(
@@ -75,6 +101,25 @@ def _decode_attention_torch(
     return out
 
 
+def _decode_attention_native(
+    q: torch.Tensor, store: StoredKv, work: DecodeWork, scale: float
+) -> torch.Tensor:
+    out = torch.empty_like(q)
+    tensors = (q, store.k, store.v, work.items, work.row_items)
+    arrays = (tensor.numpy() for tensor in tensors)
+    native().decode_attention(*arrays, scale, out.numpy(), "auto")  # type: ignore[union-attr]  # asked before
+    return out
+
+
+def _is_native(q: torch.Tensor, store: StoredKv) -> bool:
+    if store.kv_format != "plain" or type(q) is not torch.Tensor or native() is None:
+        return False
+    is_whole = q.is_contiguous() and store.k.is_contiguous() and store.v.is_contiguous()
+    return is_whole and all(
+        x.device == _CPU and x.dtype is torch.float32 for x in (q, store.k, store.v)
+    )
+
+
 def decode_attention(
     q: torch.Tensor, store: StoredKv, work: DecodeWork, scale: float
 ) -> torch.Tensor:
@@ -100,4 +145,6 @@ def decode_attention(
         )
     if uses_triton(q):
         return _decode_attention_triton(q, store, work, scale)
+    if _is_native(q, store):
+        return _decode_attention_native(q, store, work, scale)
     return _decode_attention_torch(q, store, work, scale)

@@ -18,7 +18,7 @@ from seeded_models import (
 
 from llava_video import backends
 from llava_video.errors import BackendMissingError
-from llava_video.model import step_keys
+from llava_video.model import step_keys, step_rows
 from llava_video.model.decoder import LanguageModel
 from llava_video.model.dimensions import TextConfig
 from llava_video.model.kv_cache import KvSpan
@@ -157,6 +157,7 @@ def test_a_step_of_one_token_reads_one_span_when_it_touches(monkeypatch: pytest.
         return attention(q, past, own, scale, **kind)
 
     monkeypatch.setattr(step_keys, "attention", spy)
+    monkeypatch.setattr(step_rows, "reads_rows_at_once", lambda *_: False)
     run_chunked(model, hidden, [4, 3, 1])
     per_layer = [([], False), ([4], False), ([8], True)]
     assert seen == [entry for entry in per_layer for _ in range(TEXT.num_layers)]

@@ -72,6 +72,7 @@ def test_a_step_that_decodes_some_rows_together_equals_one_that_does_not(
         idxs.append(torch.arange(20 + i, 20 + i + length))
         start += length
     hidden = hidden_rows(start, seed=9)
+    monkeypatch.setattr(step_rows, "reads_rows_at_once", lambda *_: False)
     expected = model(hidden, torch.cat(idxs), rows, cache)
     decoded = []
     decode_attention = step_keys.decode_attention
@@ -81,7 +82,7 @@ def test_a_step_that_decodes_some_rows_together_equals_one_that_does_not(
         return decode_attention(q, *args)
 
     monkeypatch.setattr(step_keys, "decode_attention", spy)
-    monkeypatch.setattr(step_rows, "uses_triton", lambda _: True)
+    monkeypatch.setattr(step_rows, "reads_rows_at_once", lambda *_: True)
     result = model(hidden, torch.cat(idxs), rows, cache)
     assert relative_error(result, expected) <= 1e-5
     assert decoded == [2, 1] * TEXT.num_layers

@@ -55,17 +55,49 @@ def shape_of(kinds, config=TEXT):
         ([SPREAD, CHUNK, SINGLE], [(RowKeys, 6), (DecodeKeys, 1)]),
     ],
 )
-def test_single_tokens_of_one_slab_share_a_kernel_where_kernels_run(
+def test_single_tokens_of_one_slab_share_a_call_where_it_is_the_faster(
     kinds, expected, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(step_rows, "uses_triton", lambda _: True)
+    monkeypatch.setattr(step_rows, "reads_rows_at_once", lambda *_: True)
     assert shape_of(kinds) == expected
-    wide = dataclasses.replace(TEXT, head_dim=258)
-    assert all(kind is RowKeys for kind, _ in shape_of(kinds, wide))
 
 
-def test_without_kernels_only_slabs_part_the_rows(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(step_rows, "uses_triton", lambda _: False)
+def test_a_row_is_read_by_its_own_length_whoever_stands_beside(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def is_short(num_tokens: int, num_kv_heads: int, head_dim: int, device: torch.device) -> bool:
+        asked.append(num_tokens)
+        assert (num_kv_heads, head_dim) == (TEXT.num_kv_heads, TEXT.head_dim)
+        assert device == torch.device("cpu")
+        return num_tokens < 19
+
+    monkeypatch.setattr(step_rows, "reads_rows_at_once", is_short)
+    assert shape_of([SINGLE, LONE, CHUNK, LONE]) == [(RowKeys, 1), (DecodeKeys, 1), (RowKeys, 5),
+                                                      (DecodeKeys, 1)]  # fmt: skip
+    assert set(asked) == {19, 1}  # two spans of nine and itself; itself
+
+
+def test_items_are_cut_alike_whoever_stands_beside():
+    def items(*lengths: int) -> list[list[int]]:
+        rows = [
+            Row(
+                i,
+                i + 1,
+                (KvSpan(0, 9000 * i, 9000 * i + length),),
+                KvSpan(0, 9000 * i + 8500, 9000 * i + 8501),
+            )
+            for i, length in enumerate(lengths)
+        ]
+        ones = [1.0] * len(rows)
+        return decode_keys(torch.tensor(lengths), rows, ones, TEXT, **EXACT).work.items.tolist()
+
+    alone = items(3000)
+    assert len(alone) > 2
+    assert items(3000, 8000, 70, 5)[: len(alone)] == alone
+
+
+def test_otherwise_only_slabs_part_the_rows(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(step_rows, "reads_rows_at_once", lambda *_: False)
     assert shape_of([SINGLE, CHUNK, SPREAD, LONE]) == [(RowKeys, 8)]
     assert shape_of([SINGLE, ELSEWHERE, CHUNK]) == [(RowKeys, 1), (RowKeys, 1), (RowKeys, 5)]
 

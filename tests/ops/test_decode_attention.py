@@ -1,5 +1,9 @@
 """Decoding over a cache: the torch twin, the choice between the two, and the formats' own error."""
 
+import math
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from kernels import interpreted
@@ -8,9 +12,14 @@ from memory_trace import MemoryTrace
 
 from llava_video.ops import attention as attention_module
 from llava_video.ops import decode_attention as module
-from llava_video.ops.decode_attention import decode_attention, decode_attention_reference
+from llava_video.ops.decode_attention import (
+    decode_attention,
+    decode_attention_reference,
+    reads_rows_at_once,
+)
 from llava_video.ops.decode_work import DecodeWork, plan_decode
 from llava_video.ops.kv_format import StoredKv
+from llava_video.ops.native import native
 from llava_video.values import KvFormat
 
 NUM_TOKENS, NUM_HEADS, NUM_KV_HEADS, HEAD_DIM = 4096, 28, 4, 128
@@ -214,3 +223,115 @@ def test_a_format_that_lost_its_scale_would_be_seen(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setitem(globals(), "stored", halved)
     assert error_of_format("int8") > 0.005
+
+
+needs_native = pytest.mark.skipif(native() is None, reason="built without the native part")
+# Query heads, kv heads, channels: alone and shared, whole vectors and not, one channel.
+HEADS = [(4, 2, 64), (28, 4, 128), (6, 3, 32), (2, 2, 13), (5, 1, 8), (3, 3, 1), (2, 1, 130)]
+
+
+@needs_native
+@pytest.mark.parametrize("isa", ["plain", "auto"])
+@pytest.mark.parametrize("heads", HEADS)
+def test_the_native_part_gives_the_definition(heads: tuple[int, int, int], isa: str):
+    num_heads, num_kv_heads, head_dim = heads
+    store = random_stored(400, num_kv_heads, head_dim)
+    # Scores from -30 to 30: a softmax without its largest score taken off would not hold them.
+    q = 8 * seeded(4, num_heads, head_dim)
+    work = plan_decode(
+        [[(0, 131)], [], [(200, 203), (7, 9), (9, 60)], [(399, 400)]], split_tokens=50, num_items=9
+    )
+    out = torch.full_like(q, torch.nan)
+    arrays = (x.numpy() for x in (q, store.k, store.v, work.items, work.row_items))
+    native().decode_attention(*arrays, head_dim**-0.5, out.numpy(), isa)
+    exact = decode_attention_reference(q.double(), store, work, head_dim**-0.5)
+    # A score of 30 is a sum of up to 130 products, each rounded to 2^-24 of it.
+    assert (out.double() - exact).abs().max() <= 2e-5
+    assert not out[1].any()
+
+
+@needs_native
+def test_the_native_part_holds_scores_that_are_far_apart():
+    k = torch.tensor([[[-300.0]], [[0.0]], [[2000.0]], [[1999.0]]])
+    v = torch.tensor([[[7.0]], [[5.0]], [[1.0]], [[0.0]]])
+    q, work = torch.ones(1, 1, 1), plan_decode([[(0, 4)]], split_tokens=3)
+    out = decode_attention(q, StoredKv(k, v), work, 1.0)
+    assert out.item() == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-6)
+    assert decode_attention(-q, StoredKv(k, v), work, 1.0).item() == 7.0
+
+
+@needs_native
+def test_a_row_is_the_same_bit_by_bit_whoever_stands_beside():
+    store, q = random_stored(4000, 2, 64), seeded(3, 4, 64)
+    spans = [[(0, 1500)], [(1500, 1501)], [(1600, 3999)]]
+    both = decode_attention(q, store, plan_decode(spans, split_tokens=1024), 0.125)
+    for row in range(3):
+        work = plan_decode([spans[row]], split_tokens=1024)
+        assert torch.equal(decode_attention(q[row : row + 1], store, work, 0.125)[0], both[row])
+
+
+@needs_native
+@pytest.mark.parametrize("what", ["half", "int8", "strided"])
+def test_what_the_native_part_does_not_read_is_read_by_torch(
+    what: str, monkeypatch: pytest.MonkeyPatch
+):
+    dtype = torch.bfloat16 if what == "half" else torch.float32
+    q, store, work, scale = case("int8" if what == "int8" else "plain", dtype)
+    if what == "strided":
+        store = StoredKv(*(torch.cat([x, x], dim=2)[..., :16] for x in (store.k, store.v)))
+    exact = decode_attention_reference(q.double(), store, work, scale)
+    monkeypatch.setattr(module, "_decode_attention_native", None)
+    out = decode_attention(q, store, work, scale)
+    assert (out.double() - exact).abs().max() <= (2e-2 if what == "half" else 2e-6)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"keys": (300, 2, 15)}, "do not fit together"),
+        ({"values": (299, 2, 16)}, "do not fit together"),
+        ({"keys": (300, 4, 16), "values": (300, 4, 16)}, "do not fit together"),
+        ({"out": (3, 6, 8)}, "do not fit together"),
+        ({"items": [[0, 0, 301]]}, "item 0 leaves its row or the cache"),
+        ({"items": [[0, -1, 4]]}, "item 0 leaves its row or the cache"),
+        ({"items": [[1, 0, 4]]}, "item 0 leaves its row or the cache"),
+        ({"row_items": [0, 2, 2, 2]}, "row_items are not ascending"),
+        ({"row_items": [0, 1, 0, 1]}, "row_items are not ascending"),
+        ({"isa": "sse9"}, "isa = 'sse9'"),
+    ],
+)
+def test_the_native_part_refuses_what_would_leave_its_memory(change: dict[str, Any], words: str):
+    given: dict[str, Any] = {
+        "queries": (3, 6, 16),
+        "keys": (300, 2, 16),
+        "values": (300, 2, 16),
+        "items": [[0, 0, 300]],
+        "row_items": [0, 1, 1, 1],
+        "out": (3, 6, 16),
+        "scale": 1.0,
+        "isa": "auto",
+    } | change
+    for name in ("queries", "keys", "values", "out"):
+        given[name] = np.ones(given[name], np.float32)
+    for name in ("items", "row_items"):
+        given[name] = np.array(given[name], np.int32)
+    with pytest.raises(ValueError, match=words):
+        native().decode_attention(**given)
+
+
+def test_rows_are_read_at_once_where_it_is_the_faster(monkeypatch: pytest.MonkeyPatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(module, "uses_triton", lambda _: True)
+    assert reads_rows_at_once(10**6, 4, 256, cpu)
+    assert not reads_rows_at_once(1, 4, 258, cpu)
+    monkeypatch.setattr(module, "uses_triton", lambda _: False)
+    monkeypatch.setattr(module, "native", lambda: None)
+    assert not reads_rows_at_once(1, 2, 64, cpu)
+    monkeypatch.setattr(module, "native", lambda: module)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert reads_rows_at_once(2048, 2, 64, cpu)  # 2 MiB of keys and values
+    assert not reads_rows_at_once(2049, 2, 64, cpu)
+    assert not reads_rows_at_once(1, 2, 64, torch.device("meta"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert reads_rows_at_once(10**6, 2, 64, cpu)
