@@ -32,7 +32,7 @@ struct Eight {
   // e^x of x <= 0, to two units in the last place: x = n ln 2 + r, and e^r by
   // the polynomial of expf in Moshier's Cephes library. Below -87 it is 1e-38.
   static __m256 exp(__m256 x) {
-    x = _mm256_max_ps(x, spread(-87.0f));
+    x = _mm256_max_ps(spread(-87.0f), x);  // in this order no NaN is lost
     const __m256 n = _mm256_round_ps(
         _mm256_mul_ps(x, spread(1.44269504f)),
         _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -206,21 +206,24 @@ class Scheduler:
 
     def _advance(self, caller: _Caller) -> None:
         """Run one step for everybody, unless another thread's step brought events meanwhile."""
-        if self._turns.take(lambda: caller.is_served):
-            try:
+        try:
+            if self._turns.take(caller, lambda: caller.is_served):
                 self._forget_abandoned()
                 self._step()
-            finally:
-                self._turns.give_back()
+        finally:
+            self._turns.give_back(caller)
         self._sweep()
 
     def _sweep(self) -> None:
         """Free what abandoned callers held; a step that is under way does it at its end."""
-        while self._abandoned and self._turns.try_take():
+        who = object()
+        while self._abandoned:
             try:
+                if not self._turns.try_take(who):
+                    return
                 self._forget_abandoned()
             finally:
-                self._turns.give_back()
+                self._turns.give_back(who)
 
     def _forget_abandoned(self) -> None:
         while self._abandoned:

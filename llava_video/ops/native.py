@@ -36,7 +36,9 @@ def native() -> ModuleType | None:
         if asked == "native":
             raise BackendMissingError(f"the native part cannot be used: {cause}.", _HINT) from cause
         if not isinstance(cause, ModuleNotFoundError):  # built, but for another machine or Python
-            _log.warning("the native part cannot be loaded, tiles take longer: %s", cause)
+            _log.warning(
+                "the native part cannot be loaded, tiles and tokens take longer: %s", cause
+            )
     return None
 
 

@@ -1,5 +1,6 @@
 """Turns: one at a time, in the order of asking, and nobody waits who is served."""
 
+import signal
 import threading
 import time
 
@@ -42,12 +43,12 @@ def test_one_has_the_turn_at_a_time():
         thread.join(30)
     assert len(most) == 1600
     assert set(most) == {1}
-    assert turns.try_take()
+    assert turns.try_take("last")
 
 
 def test_it_is_passed_on_in_the_order_of_asking_even_to_its_last_holder():
     turns, order = Turns(), []
-    assert turns.take(lambda: False)
+    assert turns.take("first", lambda: False)
 
     def ask(name):
         def call():
@@ -60,7 +61,7 @@ def test_it_is_passed_on_in_the_order_of_asking_even_to_its_last_holder():
     for number in range(5):
         threads += begin(ask(number))
         wait_until(lambda number=number: waiting(turns) == number + 1)
-    turns.give_back()
+    turns.give_back("first")
     # A lock would be taken again by the thread that let go of it, before the others wake.
     with turns.turn():
         order.append("again")
@@ -71,11 +72,11 @@ def test_it_is_passed_on_in_the_order_of_asking_even_to_its_last_holder():
 
 def test_who_is_served_is_woken_and_has_no_turn():
     turns, served, found = Turns(), set(), {}
-    assert turns.take(lambda: False)
+    assert turns.take("first", lambda: False)
 
     def ask(name):
         def call():
-            found[name] = turns.take(lambda: name in served)
+            found[name] = turns.take(name, lambda: name in served)
 
         return call
 
@@ -84,29 +85,44 @@ def test_who_is_served_is_woken_and_has_no_turn():
         threads += begin(ask(number))
         wait_until(lambda number=number: waiting(turns) == number + 1)
     served |= {0, 2}
-    turns.give_back()
+    turns.give_back("first")
     for thread in threads:
         thread.join(30)
     assert found == {0: False, 1: True, 2: False}
-    assert not turns.try_take()  # it is the second's
-    turns.give_back()
-    assert not turns.take(lambda: True)  # served already: nobody is asked
-    assert turns.try_take()
+    assert not turns.try_take("last")  # it is the second's
+    turns.give_back(1)
+    assert not turns.take("last", lambda: True)  # served already: nobody is asked
+    assert turns.try_take("last")
 
 
 @pytest.mark.parametrize("is_passed", [False, True])
-def test_who_is_interrupted_while_waiting_leaves_no_turn_behind(monkeypatch, is_passed):
+def test_who_is_interrupted_while_waiting_leaves_no_turn_behind(is_passed):
     turns = Turns()
-    assert turns.take(lambda: False)
+    assert turns.take("first", lambda: False)
 
-    class Interrupted(threading.Event):
-        def wait(self, timeout=None):
-            if is_passed:
-                turns.give_back()
-            raise KeyboardInterrupt
+    def interrupt():
+        wait_until(lambda: waiting(turns) == 1)
+        if is_passed:
+            turns.give_back("first")
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    monkeypatch.setattr(threading, "Event", Interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        turns.take(lambda: False)
-    assert turns.try_take() is is_passed
+    threads = begin(interrupt)
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come behind the wait too
+        try:
+            turns.take("second", lambda: False)
+            time.sleep(30)
+        finally:
+            turns.give_back("second")
+    threads[0].join(30)
     assert waiting(turns) == 0
+    assert turns.try_take("third") is is_passed
+
+
+def test_nobody_gives_back_what_is_another_s():
+    turns = Turns()
+    turns.give_back("first")
+    assert turns.take("first", lambda: False)
+    turns.give_back("second")
+    assert not turns.try_take("second")
+    turns.give_back("first")
+    assert turns.try_take("second")

@@ -261,6 +261,25 @@ def test_the_native_part_holds_scores_that_are_far_apart():
 
 
 @needs_native
+@pytest.mark.parametrize("isa", ["plain", "auto"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["q", "k", "v"])
+def test_the_native_part_hides_no_broken_number(where: str, bad: float, isa: str):
+    tensors = {"q": seeded(2, 2, 16), "k": seeded(60, 1, 16), "v": seeded(60, 1, 16)}
+    tensors[where][1, 0, 3] = bad  # of the second row alone, or of a token that both see
+    work, out = plan_decode([[(0, 60)], [(0, 60)]], split_tokens=40), torch.zeros(2, 2, 16)
+    arrays = (x.numpy() for x in (*tensors.values(), work.items, work.row_items))
+    native().decode_attention(*arrays, 0.25, out.numpy(), isa)
+    broken = ~out.isfinite().all(dim=2)
+    if where == "q":
+        assert broken.tolist() == [[False, False], [True, False]]
+    elif where == "k" and bad == math.inf:  # minus infinity, with a query that is negative there
+        assert broken.tolist() == (tensors["q"][:, :, 3] > 0).tolist()
+    else:
+        assert broken.all()
+
+
+@needs_native
 def test_a_row_is_the_same_bit_by_bit_whoever_stands_beside():
     store, q = random_stored(4000, 2, 64), seeded(3, 4, 64)
     spans = [[(0, 1500)], [(1500, 1501)], [(1600, 3999)]]
