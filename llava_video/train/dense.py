@@ -1,9 +1,10 @@
 """Labels of patches and cells → the losses that teach them, beside the answers' own.
 
 An answer is a weak teacher of a tower: nothing is learned from words until objects are found. So
-beside the answers each patch of the tower is asked what covers it, and each cell's row what is in
-it and what happened. The linear readers are thrown away after training. Source of the idea: dense
-labels and auxiliary targets of detectors; which ones help was tried on the small world.
+beside the answers each patch of the tower is asked what covers it, each cell's row what is in it
+and what happened, and heads of the decoder are told where to look (`pointing.py`). The linear
+readers are thrown away after training. Source of the idea: dense labels and auxiliary targets of
+detectors; which ones help was tried on the small world.
 """
 
 from collections.abc import Sequence
@@ -13,11 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from llava_video.errors import ConfigError
 from llava_video.model.labels import IGNORED
 from llava_video.model.llava import LlavaModel
 from llava_video.train.dense_labels import LOOKS, PATCHES, STORY, UNKNOWN
 from llava_video.train.forward import TrainingModel
 from llava_video.train.packing import Share
+from llava_video.train.pointer_labels import Pointer
+from llava_video.train.pointing import PointingKeys, heads_fit
 from llava_video.train.raw_frames import RawFrames
 from llava_video.train.world_settings import DenseSettings
 from llava_video.values import VisualPlan
@@ -32,10 +36,21 @@ class DenseTraining(TrainingModel):
     Args:
         model: shared with the caller.
         settings: what each loss counts.
+
+    Raises:
+        ConfigError: heads are named that there are not.
     """
 
     def __init__(self, model: LlavaModel, settings: DenseSettings) -> None:
         super().__init__(model)
+        text = model.dimensions.text
+        for name in ("name_heads", "answer_heads"):
+            if not heads_fit(getattr(settings, name), text):
+                raise ConfigError(
+                    f"dense.{name} = {getattr(settings, name)}, and the decoder has "
+                    f"{text.num_layers} layers of {text.num_heads} heads.",
+                    "pairs of a layer and a head, both counted from 0.",
+                )
         width = model.dimensions.text.hidden_size
         self.settings = settings
         self.patches = nn.Linear(model.dimensions.vision.hidden_size, sum(PATCHES.values()))
@@ -54,6 +69,7 @@ class DenseTraining(TrainingModel):
         story: torch.Tensor,
         patches: torch.Tensor,
         visual_rows: torch.Tensor,
+        pointers: Sequence[Sequence[Pointer]] = (),
         frames: RawFrames | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> dict[str, Any]:
@@ -69,6 +85,7 @@ class DenseTraining(TrainingModel):
             story: (V, len(STORY)) int8.
             patches: (N P^2, len(PATCHES)) int8, of the patches of the batch's N tiles.
             visual_rows: (V,) int64, where they stand in the sequence.
+            pointers: of each share, what rows of text should look at.
             frames: the same.
             num_items_in_batch: the same.
         """
@@ -86,7 +103,15 @@ class DenseTraining(TrainingModel):
         if settings.looks:
             parts["looks"] = share * _loss(self.looks(torch.cat(visuals)), looks, LOOKS)
         if settings.story or settings.answers:
-            hidden = self.hidden_rows(self.spliced(ids, visuals), shares)
+            keys = PointingKeys(
+                self.keys(shares),
+                pointers or [()] * len(shares),
+                settings.name_heads if settings.pointers else (),
+                settings.answer_heads if settings.pointers else (),
+            )
+            hidden = self.model.language_model.run(self.spliced(ids, visuals), keys, None)
+            if (looking := keys.loss()) is not None:
+                parts["pointers"] = share * looking
             if settings.story:
                 parts["story"] = share * _loss(self.story(hidden[visual_rows]), story, STORY)
             if settings.answers:

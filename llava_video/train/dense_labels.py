@@ -89,7 +89,7 @@ def dense_labels(scene: Scene, plan: VisualPlan, patches_per_side: int) -> Dense
     story = np.full((plan.num_frames, rows, cols + 1, len(STORY)), UNKNOWN, dtype=np.int8)
     patches = np.full((plan.num_frames, *[patches_per_side] * 2, len(PATCHES)), UNKNOWN, np.int8)
     seen: set[int] = set()
-    sign = _sign_cell(scene, rows, cols)
+    sign = sign_cell(scene, rows, cols)
     for frame, time_s in enumerate(plan.times_s):
         states = scene.state_at(time_s)
         _fill_looks(scene, states, looks[frame], sign)
@@ -126,9 +126,10 @@ def _cell(scene: Scene, x: float, y: float, rows: int, cols: int) -> tuple[float
     return y / scene.height * rows, x / scene.width * cols
 
 
-def _placed(
+def placed(
     scene: Scene, states: Sequence[State], rows: int, cols: int
 ) -> dict[tuple[int, int], list[State]]:
+    """Return the objects by the cell, (row, column) of the map, that their middle is in."""
     found: dict[tuple[int, int], list[State]] = {}
     for state in states:
         down, across = _cell(scene, state.x, state.y, rows, cols)
@@ -141,7 +142,7 @@ def _alone(
     scene: Scene, states: Sequence[State], rows: int, cols: int
 ) -> Iterator[tuple[State, int, int]]:
     """Yield the objects that share their cell with no other."""
-    for (row, col), inside in _placed(scene, states, rows, cols).items():
+    for (row, col), inside in placed(scene, states, rows, cols).items():
         if len(inside) == 1:
             yield inside[0], row, col
 
@@ -154,7 +155,7 @@ def _fill_looks(
     names = list(LOOKS)
     cells[..., names.index("how many")] = 0
     cells[..., names.index("has sign")] = 0
-    for (row, col), inside in _placed(scene, states, rows, cols).items():
+    for (row, col), inside in placed(scene, states, rows, cols).items():
         cells[row, col, 0] = min(2, len(inside))
         if len(inside) > 1:
             continue
@@ -198,7 +199,7 @@ def _fill_patches(scene: Scene, states: Sequence[State], patches: Labels) -> Non
         patches[is_own, 3] = (3 * rows + cols)[is_own]
 
 
-def _sign_cell(scene: Scene, rows: int, cols: int) -> tuple[int, int] | None:
+def sign_cell(scene: Scene, rows: int, cols: int) -> tuple[int, int] | None:
     """Return the cell of the middle of the sign."""
     if scene.sign is None:
         return None

@@ -173,6 +173,10 @@ class ExampleMaker:
         )
         return plan.visuals
 
+    def ids_of(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a piece of text, as they stand in the midst of a turn."""
+        return tuple(self._spec.tokenizer.encode(text))
+
     def written(
         self, turns: Sequence[Turn], plans: tuple[VisualPlan, ...], *, shares: bool | None = None
     ) -> "Written":

@@ -18,7 +18,8 @@ from llava_video.model.labels import IGNORED
 from llava_video.model.llava import LlavaModel
 from llava_video.model.tokenizer import MARK_ID
 from llava_video.ops.tile_frames import normalised
-from llava_video.train.packing import Share, packed_keys
+from llava_video.train.packing import PackedKeys, Share, packed_keys
+from llava_video.train.pointer_labels import Pointer, shifted
 from llava_video.train.raw_frames import (
     FilmedFrames,
     RawFrames,
@@ -43,6 +44,7 @@ class Example:
         looks: (V, questions) int8 of its V visual rows, see `DenseLabels`; or None.
         story: likewise.
         patches: (N P^2, questions) int8 of its N tiles' patches, likewise.
+        pointers: rows of its text, and where among its visual's rows what they name shows.
     """
 
     ids: tuple[int, ...]
@@ -54,6 +56,7 @@ class Example:
     looks: torch.Tensor | None = None
     story: torch.Tensor | None = None
     patches: torch.Tensor | None = None
+    pointers: tuple[Pointer, ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -68,7 +71,8 @@ class Batch(TypedDict):
     row's label being the token that stands there; tiles (N, 3, px, px) as an example's; plans of
     all visuals; shares of the L rows. Of clips of the small world also their frames, and where
     cells are asked: looks and story (V, questions) int8 of the V visual rows, which stand at
-    visual_rows (V,), and patches (N P^2, questions) int8 of the tiles' patches.
+    visual_rows (V,), and patches (N P^2, questions) int8 of the tiles' patches; and pointers of
+    each share.
     """
 
     ids: torch.Tensor
@@ -81,6 +85,7 @@ class Batch(TypedDict):
     story: NotRequired[torch.Tensor]
     patches: NotRequired[torch.Tensor]
     visual_rows: NotRequired[torch.Tensor]
+    pointers: NotRequired[list[list[Pointer]]]
 
 
 def pack(examples: Sequence[Example]) -> Batch:
@@ -122,7 +127,19 @@ def pack(examples: Sequence[Example]) -> Batch:
         batch["looks"] = torch.cat([x.looks for x in examples if x.looks is not None])
         batch["story"] = torch.cat([x.story for x in examples if x.story is not None])
         batch["patches"] = torch.cat([x.patches for x in examples if x.patches is not None])
+    if any(example.pointers for example in examples):
+        batch["pointers"] = [
+            _placed(example, share) for example, share in zip(examples, shares, strict=True)
+        ]
     return batch
+
+
+def _placed(example: Example, share: Share) -> list[Pointer]:
+    """Return an example's pointers as those of the sequence; they stand behind its one visual."""
+    if not example.pointers:
+        return []
+    mark = example.ids.index(MARK_ID)
+    return shifted(example.pointers, text=share.stop - len(example.ids), visual=share.start + mark)
 
 
 def _expanded(example: Example, start: int) -> tuple[Share, list[int]]:
@@ -208,14 +225,21 @@ class TrainingModel(nn.Module):
             rows: (L, D) of `spliced`.
             shares: of the batch.
         """
+        return self.model.language_model.run(rows, self.keys(shares), None)
+
+    def keys(self, shares: Sequence[Share]) -> PackedKeys:
+        """Return who attends to what in a batch.
+
+        Args:
+            shares: of the batch.
+        """
         language = self.model.language_model
-        keys = packed_keys(
+        return packed_keys(
             shares,
             language.config,
             device=language.devices[0],
             position_scale=self.position_scale,
         )
-        return language.run(rows, keys, None)
 
     def answer_loss(
         self,

@@ -271,6 +271,7 @@ def _examples_of(stage: StageSettings, spec: ModelSpec) -> Examples | WorldExamp
         spec.config.vision,
         is_dense=stage.dense is not None,
         tiles_here=not torch.cuda.is_available(),
+        points=stage.dense is not None and stage.dense.pointers > 0,
     )
 
 

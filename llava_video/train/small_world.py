@@ -24,6 +24,7 @@ from llava_video.train.dense_labels import check_rows, dense_labels
 from llava_video.train.examples import ExampleMaker, Written
 from llava_video.train.forward import Example as PackedExample
 from llava_video.train.mixture import Record
+from llava_video.train.pointer_labels import Pointer, pointers_of, rows_shown
 from llava_video.train.raw_frames import FilmedFrames, grouped_by_size, step_of, tiles_of_frames
 from llava_video.train.settings import DataSettings
 from llava_video.train.world_settings import WorldSource
@@ -32,7 +33,9 @@ from llava_video.world.caption import caption
 from llava_video.world.composer import compose
 from llava_video.world.dice import Dice
 from llava_video.world.example import PROMPTS, questions_of
+from llava_video.world.mentions import NOUNS
 from llava_video.world.render import render_at
+from llava_video.world.scene import Scene
 from llava_video.world.splits import split_settings
 from llava_video.world.witness import Witness
 
@@ -55,6 +58,7 @@ class WorldExamples(Dataset[Made]):
         data: what becomes of clips that are too long.
         vision: side of a tile, and its normalisation.
         is_dense: whether cells are labelled.
+        points: whether rows of text are told where what they name shows.
         tiles_here: whether frames become tiles here; else where the model is.
 
     Raises:
@@ -70,9 +74,11 @@ class WorldExamples(Dataset[Made]):
         *,
         is_dense: bool,
         tiles_here: bool,
+        points: bool = False,
     ) -> None:
         self._maker, self._source, self._data, self._vision = maker, source, data, vision
-        self._is_dense, self._tiles_here = is_dense, tiles_here
+        self._is_dense, self._tiles_here, self._points = is_dense, tiles_here, points
+        self._nouns = {maker.ids_of(f" {noun}") for noun in NOUNS} if points else set()
         self._settings = source.settings or split_settings(source.split)
         self._plan_of = lru_cache(maxsize=4096)(self._planned)
         self._beginning_of = lru_cache(maxsize=4096)(self._begun)
@@ -90,6 +96,7 @@ class WorldExamples(Dataset[Made]):
             self._vision,
             is_dense=self._is_dense,
             tiles_here=self._tiles_here,
+            points=self._points,
         )
         return made, ()
 
@@ -124,7 +131,7 @@ class WorldExamples(Dataset[Made]):
         scene = compose(settings, source.split, source.seed, idx)
         shape = (scene.height_px, scene.width_px, scene.rate_hz, scene.num_frames)
         dice = Dice(scene.name, "training")
-        written = self._written(Witness(scene, settings), shape, dice)
+        written, pairs = self._written(Witness(scene, settings), shape, dice)
         self._maker.check(Record(name=scene.name, values={}, folder=""), written.measure())
         (plan,) = written.plans
         frames = torch.from_numpy(render_at(scene, plan.frame_idxs))
@@ -145,10 +152,22 @@ class WorldExamples(Dataset[Made]):
             looks=None if labels is None else torch.from_numpy(labels.looks),
             story=None if labels is None else torch.from_numpy(labels.story),
             patches=None if labels is None else torch.from_numpy(labels.patches),
+            pointers=self._pointers(scene, written, pairs) if self._points else (),
         )
 
-    def _written(self, witness: Witness, shape: _Shape, dice: Dice) -> Written:
-        """Write what is asked and told of a clip."""
+    def _pointers(
+        self, scene: Scene, written: Written, pairs: Sequence[Pair]
+    ) -> tuple[Pointer, ...]:
+        (plan,) = written.plans
+        return pointers_of(
+            scene, rows_shown(scene, plan), pairs, written.tails, written.ids, written.labels,
+            self._nouns,
+        )  # fmt: skip
+
+    def _written(
+        self, witness: Witness, shape: _Shape, dice: Dice
+    ) -> tuple[Written, Sequence[Pair]]:
+        """Write what is asked and told of a clip; and the questions and answers of its tails."""
         source = self._source
         questions = questions_of(witness, self._settings) if source.questions else ()
         wanted = [q for q in questions if q.kind not in source.seldom or dice.chance(_SELDOM)]
@@ -157,7 +176,10 @@ class WorldExamples(Dataset[Made]):
         told = [(dice.pick(PROMPTS[style]), caption(witness, style)) for style in styles]
         is_chat = len(asked) > 1 and dice.chance(source.chat_share)
         pairs = asked if is_chat else dice.shuffled(asked + told)
-        return self._chat(pairs, shape) if is_chat else self._apart(pairs or [_SILENT], shape)
+        if is_chat:
+            return self._chat(pairs, shape), ()
+        pairs = pairs or [_SILENT]
+        return self._apart(pairs, shape), pairs
 
     def _chat(self, pairs: Sequence[Pair], shape: _Shape) -> Written:
         """Write questions in turn."""

@@ -49,6 +49,15 @@ class DenseSettings:
     patches: float = setting(0.0, "of what covers a patch, on the tower's own features", at_least=0)
     looks: float = setting(1.0, "of what a cell shows, on rows that enter the decoder", at_least=0)
     story: float = setting(1.0, "of what happened, on rows that leave it", at_least=0)
+    pointers: float = setting(
+        0.0, "of where the heads below look: to what a question names", at_least=0
+    )
+    name_heads: tuple[tuple[int, int], ...] = setting(
+        (), "(layer, head) that look from the last word of a name"
+    )
+    answer_heads: tuple[tuple[int, int], ...] = setting(
+        (), "(layer, head) that look from where an answer begins"
+    )
     answers: float = setting(
         1.0, "of the answers; with 0 for this and `story` the decoder is not run", at_least=0
     )
@@ -58,3 +67,13 @@ class DenseSettings:
         check(self)
         if not self.patches + self.looks + self.story + self.answers:
             raise ConfigError("no loss counts.", "raise patches, looks, story or answers above 0.")
+        if bool(self.pointers) != bool(self.name_heads or self.answer_heads):
+            raise ConfigError(
+                f"pointers = {self.pointers:g}, name_heads = {list(self.name_heads)}, answer_heads "
+                f"= {list(self.answer_heads)}.",
+                "heads and a weight above 0, or neither.",
+            )
+        if self.pointers and not self.story + self.answers:
+            raise ConfigError(
+                "pointers count, and the decoder is not run.", "raise story or answers above 0."
+            )

@@ -2,18 +2,22 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from seeded_models import video_plan
 
+from llava_video.errors import ConfigError
 from llava_video.model.checkpoint import load_model
 from llava_video.model.llava import LlavaModel
 from llava_video.model.model_config import read_model_config
 from llava_video.train.dense import DenseTraining
 from llava_video.train.dense_labels import LOOKS, PATCHES, STORY, UNKNOWN
 from llava_video.train.forward import Batch, Example, TrainingModel, pack
+from llava_video.train.pointer_labels import Pointer
+from llava_video.train.pointing import PointingKeys
 from llava_video.train.world_settings import DenseSettings
 from llava_video.values import VisualPlan
 
@@ -54,7 +58,7 @@ def batch() -> Batch:
     return pack([drawn(0), drawn(3)])
 
 
-def learner(model: LlavaModel, **counts: float) -> DenseTraining:
+def learner(model: LlavaModel, **counts: Any) -> DenseTraining:
     torch.manual_seed(0)
     return DenseTraining(
         model, DenseSettings(**{"patches": 0, "looks": 0, "story": 0, "answers": 0} | counts)
@@ -174,3 +178,34 @@ def test_labels_stay_with_their_example():
     # Before its visual stand all rows of the first, and two ids of its own.
     assert made["visual_rows"][0] == without.num_rows + 2
     assert "looks" not in pack([without])
+
+
+def test_heads_that_look_count_as_they_are_told(tiny: LlavaModel):
+    pointers = (
+        Pointer(3, is_answer=False, shown=((0, 4),)),
+        Pointer(4, is_answer=True, shown=((7,), (2, 3))),
+    )
+    ones = [replace(drawn(seed), tails=(3,), pointers=pointers) for seed in (0, 3)]
+    batch = pack(ones)
+    heads = {"name_heads": ((0, 1),), "answer_heads": ((1, 0), (1, 2))}
+    net = learner(tiny, answers=1, pointers=0.5, **heads)
+    with torch.no_grad():
+        loss = net(**batch)["loss"].item()
+        keys = PointingKeys(net.keys(batch["shares"]), batch["pointers"], *heads.values())
+        rows = net.spliced(batch["ids"], net.visuals(batch["plans"], batch["tiles"]))
+        tiny.language_model.run(rows, keys, None)
+        plain = {key: batch[key] for key in ("ids", "labels", "tiles", "plans", "shares")}
+        answers = TrainingModel(tiny)(**plain)["loss"].item()
+    assert sum(map(len, keys.losses)) == 2 + 2 * 2
+    assert net.parts["pointers"].item() == pytest.approx(keys.loss().item(), abs=1e-6)
+    assert loss == pytest.approx(answers + 0.5 * keys.loss().item(), abs=1e-5)
+    # A batch in which nothing is named has no such loss.
+    with torch.no_grad():
+        silent = pack([replace(one, pointers=()) for one in ones])
+        assert net(**silent)["loss"].item() == pytest.approx(answers, abs=1e-6)
+    assert "pointers" not in net.parts
+
+
+def test_heads_that_there_are_not_are_refused(tiny: LlavaModel):
+    with pytest.raises(ConfigError, match="the decoder has"):
+        learner(tiny, answers=1, pointers=1, name_heads=((99, 0),))

@@ -17,3 +17,17 @@ def test_no_loss_at_all_is_refused():
     with pytest.raises(ConfigError, match="no loss counts"):
         DenseSettings(looks=0, story=0, answers=0)
     assert DenseSettings(patches=1, looks=0, story=0, answers=0).patches == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pointers": 1},
+        {"name_heads": ((0, 0),)},
+        {"pointers": 1, "answer_heads": ((0, 0),), "story": 0, "answers": 0},
+    ],
+)
+def test_heads_that_look_go_with_a_weight_and_a_decoder(change):
+    with pytest.raises(ConfigError, match="pointers"):
+        DenseSettings(**change)
+    assert DenseSettings(pointers=1, name_heads=((0, 0), (1, 2))).name_heads == ((0, 0), (1, 2))

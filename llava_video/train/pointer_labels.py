@@ -1,0 +1,116 @@
+"""A clip's truth and what is asked of it → which rows of the video a text's rows should look at."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from llava_video.model.labels import IGNORED
+from llava_video.train.dense_labels import placed, sign_cell
+from llava_video.values import VisualPlan
+from llava_video.world.mentions import SIGN, mentions
+from llava_video.world.scene import Scene
+
+Rows = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """A row of text that something is named in, and where that shows.
+
+    Attributes:
+        row: of the example's ids; in a batch, of the sequence.
+        is_answer: whether it is the row that an answer is said from; else the last of a name.
+        shown: for each thing that is named the rows of the visual in which it shows, in a batch
+            those of the sequence; each thing has as large a share of the attention.
+    """
+
+    row: int
+    is_answer: bool
+    shown: tuple[Rows, ...]
+
+
+def rows_shown(scene: Scene, plan: VisualPlan) -> dict[int, Rows]:
+    """Return the rows of a visual, of one tile a frame, in which each thing's middle is.
+
+    Args:
+        scene: the truth.
+        plan: of its frames, with a newline after each map row.
+
+    Returns:
+        By the numbers that `mentions` gives; nothing of what never shows.
+    """
+    rows, cols = plan.map_size
+    found: dict[int, list[int]] = {}
+    sign = sign_cell(scene, rows, cols)
+    for frame, time_s in enumerate(plan.times_s):
+        cells = placed(scene, scene.state_at(time_s), rows, cols)
+        for (row, col), inside in cells.items():
+            for state in inside:
+                at = (frame * rows + row) * (cols + 1) + col
+                found.setdefault(state.thing, []).append(at)
+        if sign is not None:
+            at = (frame * rows + sign[0]) * (cols + 1) + sign[1]
+            found.setdefault(SIGN, []).append(at)
+    return {thing: tuple(places) for thing, places in found.items()}
+
+
+def pointers_of(
+    scene: Scene,
+    shown: dict[int, Rows],
+    pairs: Sequence[tuple[str, str]],
+    tails: Sequence[int],
+    ids: Sequence[int],
+    labels: Sequence[int],
+    nouns: Collection[tuple[int, ...]],
+) -> tuple[Pointer, ...]:
+    """Return where the tails of an example should look.
+
+    Args:
+        scene: the truth.
+        shown: of `rows_shown`.
+        pairs: a question and its answer for each tail.
+        tails: where they begin among the ids.
+        ids: of the example.
+        labels: as many.
+        nouns: the ids of each word that a name ends with.
+    """
+    found: list[Pointer] = []
+    for (question, answer), start, stop in zip(pairs, tails, (*tails[1:], len(ids)), strict=True):
+        learned = next((at for at in range(start, stop) if labels[at] != IGNORED), stop)
+        named = mentions(scene, question)
+        about = [thing for thing in named if thing is not None]
+        if named and not about:  # the answer names it: "Which object hides?"
+            about = [thing for thing in mentions(scene, answer) if thing is not None]
+        groups = tuple(shown[thing] for thing in dict.fromkeys(about) if thing in shown)
+        if groups and learned < stop:
+            found.append(Pointer(learned - 1, is_answer=True, shown=groups))
+        asked = tuple(ids[start:learned])
+        ends = [
+            start + at - 1
+            for at in range(1, len(asked) + 1)
+            if any(asked[max(0, at - len(noun)) : at] == noun for noun in nouns)
+        ]
+        if len(ends) == len(named):
+            found += (
+                Pointer(at, is_answer=False, shown=(shown[thing],))
+                for at, thing in zip(ends, named, strict=True)
+                if thing is not None and thing in shown
+            )
+    return tuple(found)
+
+
+def shifted(pointers: Sequence[Pointer], text: int, visual: int) -> list[Pointer]:
+    """Return pointers of an example as those of a batch.
+
+    Args:
+        pointers: of the example.
+        text: what is added to a row behind the visual.
+        visual: the visual's first row.
+    """
+    return [
+        Pointer(
+            one.row + text,
+            one.is_answer,
+            tuple(tuple(row + visual for row in shown) for shown in one.shown),
+        )
+        for one in pointers
+    ]

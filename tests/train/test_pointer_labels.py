@@ -1,0 +1,146 @@
+"""Pointers stand on the words that name things, and point at cells that show these."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llava_video.model.spec import ModelSpec, read_spec
+from llava_video.train.dense_labels import LOOKS
+from llava_video.train.examples import ExampleMaker
+from llava_video.train.forward import Example, pack
+from llava_video.train.pointer_labels import Pointer, pointers_of, rows_shown, shifted
+from llava_video.train.settings import DataSettings
+from llava_video.train.small_world import WorldExamples
+from llava_video.train.world_settings import WorldSource
+from llava_video.world.composer import compose
+from llava_video.world.mentions import NOUNS, SIGN
+from llava_video.world.splits import split_settings
+from llava_video.world.vocabulary import COLOURS, SHAPES
+
+
+@pytest.fixture(scope="module")
+def spec(new_folder: Path) -> ModelSpec:
+    return read_spec(new_folder)
+
+
+def examples(spec: ModelSpec, **source: object) -> WorldExamples:
+    world = WorldSource(clips=400, questions=24, captions=1, **source)
+    data = DataSettings(world=world, max_frames=4, share_visuals=True)
+    given = (ExampleMaker(spec, data), world, data, spec.config.vision)
+    return WorldExamples(*given, is_dense=True, tiles_here=True, points=True)
+
+
+def test_pointers_stand_behind_names_and_point_at_what_they_name(spec: ModelSpec):
+    made = examples(spec)
+    nouns = {noun: tuple(spec.tokenizer.encode(f" {noun}")) for noun in NOUNS}
+    num_names = num_answers = 0
+    for idx in range(40):
+        one = made[idx].example
+        scene = compose(split_settings("train"), "train", 0, idx)
+        assert one.looks is not None
+        bounds = [*one.tails, len(one.ids)]
+        for pointer in one.pointers:
+            tail = max(start for start in one.tails if start <= pointer.row)
+            stop = bounds[bounds.index(tail) + 1]
+            if pointer.is_answer:
+                num_answers += 1
+                # What stands behind it is the first that is learned.
+                assert one.labels[pointer.row] == -100 != one.labels[pointer.row + 1]
+                assert pointer.row + 1 < stop
+                continue
+            num_names += 1
+            said = spec.tokenizer.decode(one.ids[tail : pointer.row + 1]).split()
+            noun = said[-1]
+            ids = nouns[noun]
+            assert one.ids[pointer.row + 1 - len(ids) : pointer.row + 1] == ids
+            (rows,) = pointer.shown
+            assert len(set(rows)) == len(rows) > 0
+            for row in rows:
+                looks = dict(zip(LOOKS, one.looks[row].tolist(), strict=True))
+                if noun == "sign":
+                    assert looks["has sign"] == 1
+                    continue
+                assert looks["how many"] >= 1
+                if looks["how many"] == 1 and noun in SHAPES and looks["shape"] >= 0:
+                    assert SHAPES[looks["shape"]] == noun
+                if looks["how many"] == 1 and said[-2] in COLOURS:
+                    thing = next(t for t in scene.things if t.shape == noun or noun not in SHAPES)
+                    own = {colour for _, colour in thing.colours}
+                    assert len(own) > 1 or [*COLOURS][looks["colour"]] == said[-2]
+    assert num_names > 200
+    assert num_answers > 200
+
+
+def test_where_things_show_is_in_every_frame_they_are_in(spec: ModelSpec):
+    made = examples(spec)
+    one = made[3].example
+    (plan,) = one.plans
+    scene = compose(split_settings("train"), "train", 0, 3)
+    rows, cols = plan.map_size
+    found = rows_shown(scene, plan)
+    assert (SIGN in found) == (scene.sign is not None)
+    for thing in range(len(scene.things)):
+        seen = []
+        for frame, time_s in enumerate(plan.times_s):
+            (state,) = (one for one in scene.state_at(time_s) if one.thing == thing)
+            down, across = state.y / scene.height * rows, state.x / scene.width * cols
+            if state.view != "gone" and 0 <= down < rows and 0 <= across < cols:
+                seen.append(frame * rows * (cols + 1) + int(down) * (cols + 1) + int(across))
+        assert list(found.get(thing, ())) == seen
+
+
+def test_what_an_answer_is_about():
+    scenes = (compose(split_settings("train"), number) for number in range(200))
+    scene = next(
+        one for one in scenes if len({thing.shape for thing in one.things}) == len(one.things) == 2
+    )
+    first, second = (thing.shape for thing in scene.things)
+    shown, nouns = {0: (4, 5), 1: (9,)}, {(1,), (7, 2)}
+    asked = [
+        (f"What colour is the {first}?", "red"),
+        ("Which object hides?", second),
+        (f"Which is first, the {first} or the {second}?", first),
+        ("Describe the video.", f"A {first} and a {second}."),
+        ("Is there a sign?", "no"),
+    ]
+    # Each tail: a word, the name's last (of two for the second noun), the turn's end; two answers.
+    ids = (0, 1, 3, 50, 51, 0, 7, 2, 3, 50, 51, 1, 1, 3, 50, 0, 0, 3, 50, 1, 3, 50)
+    labels = tuple(one if one >= 50 else -100 for one in ids)
+    found = pointers_of(scene, shown, asked, (0, 5, 11, 15, 19), ids, labels, nouns)
+    assert found == (
+        Pointer(2, is_answer=True, shown=((4, 5),)),
+        Pointer(1, is_answer=False, shown=((4, 5),)),
+        Pointer(8, is_answer=True, shown=((9,),)),
+        Pointer(13, is_answer=True, shown=((4, 5), (9,))),
+        Pointer(11, is_answer=False, shown=((4, 5),)),
+        Pointer(12, is_answer=False, shown=((9,),)),
+    )
+    # Of words that are others than the names nothing is said, but of answers.
+    others = pointers_of(scene, shown, asked, (0, 5, 11, 15, 19), ids, labels, {(3,)})
+    assert all(one.is_answer for one in others if one.row > 10)
+
+
+def test_in_a_batch_they_stand_and_point_further_on(spec: ModelSpec):
+    made = examples(spec)
+    ones: list[Example] = [made[idx].example for idx in (0, 1)]
+    batch = pack(ones)
+    row_ids: list[int] = []
+    for one in ones:
+        (plan,) = one.plans
+        mark = one.ids.index(-200)
+        row_ids += [*one.ids[:mark], *([-200] * plan.num_tokens), *one.ids[mark + 1 :]]
+    starts = batch["visual_rows"].tolist()
+    for one, pointers, start in zip(
+        ones, batch["pointers"], (starts[0], starts[ones[0].plans[0].num_tokens]), strict=True
+    ):
+        for own, moved in itertools.zip_longest(one.pointers, pointers):
+            assert row_ids[moved.row] == one.ids[own.row]
+            assert moved.shown == tuple(tuple(start + row for row in rows) for rows in own.shown)
+    assert "pointers" not in pack([replace(one, pointers=()) for one in ones])
+
+
+def test_shifting_is_by_two_amounts():
+    own = Pointer(5, is_answer=True, shown=((0, 2), (7,)))
+    assert shifted([own], text=30, visual=4) == [Pointer(35, is_answer=True, shown=((4, 6), (11,)))]
