@@ -95,20 +95,20 @@ void add_head(const float* weights, const float* values, ptrdiff_t apart,
 
 // Scores -> weights in their place; returns their sum.
 template <class V>
-float weigh(float* scores, int num_tokens, float largest) {
-  const typename V::Vector shift = V::spread(largest);
+float weigh(float* scores, int num_tokens, float shift) {
+  const typename V::Vector all = V::spread(shift);
   typename V::Vector total = V::zero();
   int token = 0;
   for (; token + V::kLanes <= num_tokens; token += V::kLanes) {
     const typename V::Vector weight =
-        V::exp(V::minus(V::load(scores + token), shift));
+        V::exp(V::minus(V::load(scores + token), all));
     V::store(scores + token, weight);
     total = V::plus(total, weight);
   }
   float four[4];
   V::sums(total, V::zero(), V::zero(), V::zero(), four);
   for (; token < num_tokens; ++token) {
-    scores[token] = std::exp(scores[token] - largest);
+    scores[token] = std::exp(scores[token] - shift);
     four[0] += scores[token];
   }
   return four[0];
@@ -131,9 +131,11 @@ void attend(const Item& item, const Parts& parts) {
   });
   for (int head = 0; head < item.num_heads; ++head) {
     float* scores = parts.scores + ptrdiff_t{head} * item.num_tokens;
-    parts.largest[head] = *std::max_element(scores, scores + item.num_tokens);
-    parts.weights[head] =
-        weigh<V>(scores, item.num_tokens, parts.largest[head]);
+    const float largest = *std::max_element(scores, scores + item.num_tokens);
+    parts.largest[head] = largest;
+    // Scores that are all minus infinity weigh nothing beside another item's.
+    const float shift = std::isinf(largest) && largest < 0 ? 0.0f : largest;
+    parts.weights[head] = weigh<V>(scores, item.num_tokens, shift);
   }
   std::fill(parts.sums, parts.sums + ptrdiff_t{item.num_heads} * dim, 0.0f);
   by_block(item.values, [&](int head, int first, int num, const float* values) {

@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "decode.h"
+#include "decode_attention.h"
 #include "kernels.h"
 #include "tiles.h"
 
@@ -96,10 +96,10 @@ using Numbers =
     nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Result = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
-void decode_attention(const Numbers& queries, const Numbers& keys,
-                      const Numbers& values, const Table& items,
-                      const Line& row_items, float scale, const Result& out,
-                      const std::string& isa) {
+void attend_tokens(const Numbers& queries, const Numbers& keys,
+                   const Numbers& values, const Table& items,
+                   const Line& row_items, float scale, const Result& out,
+                   const std::string& isa) {
   const size_t rows = queries.shape(0), heads = queries.shape(1);
   const size_t dim = queries.shape(2), kv_heads = keys.shape(1);
   bool is_good = kv_heads > 0 && heads % kv_heads == 0 &&
@@ -115,11 +115,11 @@ void decode_attention(const Numbers& queries, const Numbers& keys,
         ", row_items " + shape_of(row_items) + " and out " + shape_of(out) +
         " do not fit together.");
   }
-  const Decode step{queries.data(), keys.data(), values.data(), items.data(),
+  const DecodeStep step{queries.data(), keys.data(), values.data(), items.data(),
                     row_items.data(), int(rows), int(heads), int(kv_heads),
                     int(dim), int(keys.shape(0)), int(items.shape(0)), scale};
   nb::gil_scoped_release released;
-  decode(step, out.data(), isa);
+  decode_attention(step, out.data(), isa);
 }
 
 void make(Tiler* self, const std::array<int, 2>& frame_px,
@@ -152,7 +152,7 @@ NB_MODULE(_native, module) {
   // Tilers are kept in a cache of Python's, which outlives this module.
   nb::set_leak_warnings(false);
   module.def("instruction_sets", &instruction_sets);
-  module.def("decode_attention", &decode_attention, "queries"_a, "keys"_a,
+  module.def("decode_attention", &attend_tokens, "queries"_a, "keys"_a,
              "values"_a, "items"_a, "row_items"_a, "scale"_a,
              "out"_a.noconvert(), "isa"_a);
   nb::class_<Tiler>(module, "Tiler")

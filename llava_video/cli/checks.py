@@ -197,7 +197,10 @@ def _cpu_words() -> str:
 
 def _check_native() -> Finding:
     """Ask the native part which instructions it runs on."""
-    name, cost = "native part", "Without it frames become tiles more slowly: the same answers."
+    name, cost = (
+        "native part",
+        "Without it tiles take longer, and tokens on a CPU: the same answers.",
+    )
     try:
         words = native_words()
     except BackendMissingError as error:  # LLAVA_VIDEO_OPS=native

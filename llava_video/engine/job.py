@@ -1,7 +1,7 @@
 """One request on its way: waiting, prefilling, then writing token by token or scoring choices.
 
 Asks for memory, brings work to each step, takes the logits back and tells events. Knows no other
-request, no thread and no lock: the scheduler calls it under its own.
+request and no thread: the scheduler calls it in its turn.
 """
 
 import itertools

@@ -2,7 +2,7 @@
 
 A second question about the same visuals then computes its own words only. The memory is shared with
 whoever else holds it, and is given back, oldest first, when something else needs it. Knows no
-request; the scheduler calls it under its own lock.
+request; the scheduler calls it in its turn.
 """
 
 from collections.abc import Sequence

@@ -42,11 +42,12 @@ class _Caller:
         self.events: deque[Event] = deque()
         self.jobs: dict[int, Job] = {}
         self.has_drawn_all = False
+        self.has_left = False
 
     @property
     def is_served(self) -> bool:
         """Whether it has nothing to wait for."""
-        return bool(self.events) or not self.jobs
+        return bool(self.events) or not self.jobs or self.has_left
 
     @property
     def is_done(self) -> bool:
@@ -120,8 +121,8 @@ class Scheduler:
             kept_rows=self.kept_rows,
         )
         self._settings = settings
-        self._turns = Turns()  # what follows belongs to whoever has the turn, but for the deques
-        self._asked: deque[Job] = deque()
+        self._asked: deque[Job] = deque()  # any thread appends to this and to `_abandoned`
+        self._turns = Turns()  # what follows belongs to whoever has the turn
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._abandoned: deque[_Caller] = deque()
@@ -146,7 +147,10 @@ class Scheduler:
                     yield caller.events.popleft()
         finally:
             # May run in a finalizer, in the middle of a step of this very thread: no waiting here.
+            caller.has_left = True
             self._abandoned.append(caller)
+            if self._turns.is_held_by(caller):  # Ctrl-C came as it was given back
+                self._turns.give_back(caller)
             self._sweep()
 
     def read_sinks(
@@ -158,15 +162,16 @@ class Scheduler:
             CapacityError: there is no memory for them.
             ConfigError: as `model.sinks.read_sinks`, or the engine was closed.
         """
-        with self._turns.turn():  # no step of another thread is being captured meanwhile
-            if self._tools is None:
-                raise ConfigError(*_CLOSED)
-            language_model = self._tools.model.language_model
-            sinks = read_sinks(
-                language_model, ids, position_scale=position_scale, kv_format=kv_format
-            )
-        self._sweep()
-        return sinks
+        try:
+            with self._turns.turn():  # no step of another thread is being captured meanwhile
+                if self._tools is None:
+                    raise ConfigError(*_CLOSED)
+                language_model = self._tools.model.language_model
+                return read_sinks(
+                    language_model, ids, position_scale=position_scale, kv_format=kv_format
+                )
+        finally:
+            self._sweep()
 
     def close(self) -> None:
         """Fail what is under way and let go of the model; the engine is of no use afterwards."""
@@ -223,12 +228,13 @@ class Scheduler:
                     return
                 self._forget_abandoned()
             finally:
-                self._turns.give_back(who)
+                if self._turns.is_held_by(who):
+                    self._turns.give_back(who)
 
     def _forget_abandoned(self) -> None:
         while self._abandoned:
             self._abandoned.popleft().forget()
-        self._drop_ended()
+        self._take_asked()
         if self._stepper is not None:
             self._stepper.drop_gone()
 
@@ -254,7 +260,10 @@ class Scheduler:
 
     def _take_asked(self) -> None:
         while self._asked:
-            self._waiting.append(self._asked.popleft())
+            job = self._asked[0]
+            if job not in self._waiting:  # it may be, after Ctrl-C: it is let go of last
+                self._waiting.append(job)
+            self._asked.popleft()
         self._drop_ended()
 
     def _end_cancelled(self) -> None:

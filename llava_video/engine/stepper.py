@@ -2,7 +2,7 @@
 
 What writes freely is launched first and read last (`decode_groups.py`); everything else goes
 through one plain forward, and its logits are given back to the requests. Knows no queue and no
-lock: the scheduler calls it under its own.
+thread: the scheduler calls it in its turn.
 """
 
 import itertools

@@ -3,7 +3,7 @@
 A slab is a run of token places in every layer, stored in one format; an extent is a contiguous
 reservation in one slab, shared by counting its owners. Bytes of a token of a 7B (28 layers of 4
 heads of 128 channels): 57,344 plain in bfloat16, 29,120 in int8, 16,128 in int4. Knows no sequence,
-no position and no scheduler, and is not thread-safe: the engine calls it under its own lock.
+no position and no scheduler, and is not thread-safe: the engine calls it in its turn.
 """
 
 from collections.abc import Sequence

@@ -110,7 +110,7 @@ def _camera(camera: CameraSettings, environ: Mapping[str, str]) -> Iterator[Find
     if any(not environ.get(name) for name in names_in(camera.address)):
         return  # told already
     try:
-        address = stream_address(camera.filled_address(environ), camera.stream())
+        address = stream_address(camera.filled_address(environ), camera.stream_settings())
     except LlavaVideoError as error:
         yield Finding(about=about, level="error", words=str(error))
         return
@@ -171,7 +171,7 @@ def _first_window(
     feed, jobs = CameraFeed(camera), list[WindowJob]()
     until_s = time.monotonic() + timeout_s
     frame: StreamFrame | None = None
-    with open_stream(camera.filled_address(environ), camera.stream("fast")) as stream:
+    with open_stream(camera.filled_address(environ), camera.stream_settings("fast")) as stream:
         while not jobs and (left_s := until_s - time.monotonic()) > 0 and not stream.is_over:
             event = stream.next(left_s)
             if event is not None:

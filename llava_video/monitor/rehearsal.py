@@ -181,7 +181,7 @@ def rehearse(
     num_frames, seconds = 0, 0.0
     for camera in settings.cameras:
         feed = CameraFeed(camera)
-        source = events(camera.address, camera.stream("fast", starts_at_s=starts_at_s))
+        source = events(camera.address, camera.stream_settings("fast", starts_at_s=starts_at_s))
         try:
             while (event := source.next()) is not None:
                 if isinstance(event, StreamFrame):

@@ -83,7 +83,9 @@ class CameraSettings:
         """
         return filled(self.address, environ)
 
-    def stream(self, pace: Pace = "real", *, starts_at_s: float | None = None) -> StreamSettings:
+    def stream_settings(
+        self, pace: Pace = "real", *, starts_at_s: float | None = None
+    ) -> StreamSettings:
         """Return how its stream is read.
 
         Args:

@@ -165,7 +165,7 @@ def run_watch(
     addresses = {
         camera.name: (
             camera.filled_address(environ),
-            camera.stream(pace),
+            camera.stream_settings(pace),
         )
         for camera in settings.cameras
     }

@@ -34,7 +34,8 @@ __all__ = ["DecodeWork", "decode_attention", "decode_attention_reference", "plan
 
 # What the kernel takes.
 _MOST_HEAD_DIM: Final = 256
-# What one thread reads before several would be done with it: keys and values of one layer.
+# What one thread reads, of a row's keys and values in one layer, before torch is done with it,
+# which has a thread for each kv head at most.
 _MOST_BYTES_ALONE: Final = 2 * 2**20
 _CPU = torch.device("cpu")
 
@@ -44,8 +45,8 @@ def reads_rows_at_once(
 ) -> bool:
     """Say whether a row of so many tokens is best read by `decode_attention`, beside any others.
 
-    What is said of a row depends on no other: an answer is the same, bit by bit, whoever else is
-    answered.
+    What is said of a row depends on no other, so that at the same places of a cache its answer is
+    the same, bit by bit, whoever else is answered.
     """
     if uses_triton(torch.empty(0, device=device)):
         return head_dim <= _MOST_HEAD_DIM
@@ -116,7 +117,8 @@ def _is_native(q: torch.Tensor, store: StoredKv) -> bool:
         return False
     is_whole = q.is_contiguous() and store.k.is_contiguous() and store.v.is_contiguous()
     return is_whole and all(
-        x.device == _CPU and x.dtype is torch.float32 for x in (q, store.k, store.v)
+        x.device == _CPU and x.dtype is torch.float32 and not x.requires_grad
+        for x in (q, store.k, store.v)
     )
 
 

@@ -1,6 +1,8 @@
 import threading
 import time
 
+import pytest
+
 from llava_video.engine.request import Finished, answer_of
 
 
@@ -126,3 +128,26 @@ class TestThreads:
         assert len(answers) == 10
         assert engine.arena.used_tokens == 0
         engine.close()
+
+    def test_what_was_asked_and_given_up_is_let_go_of(self, make_engine, ask):
+        engine = make_engine()
+
+        def requests():
+            yield ask("one", request_id=1)
+            raise ValueError("no more")
+
+        with pytest.raises(ValueError, match="no more"):
+            list(engine.run(requests()))
+        assert not engine._asked
+        assert not engine._waiting
+
+    def test_a_finalizer_within_a_turn_s_end_frees_at_the_next_step(self, make_engine, ask):
+        engine = make_engine()
+        idle = engine.run([ask("x" * 20, max_new_tokens=30)])
+        next(idle)
+        assert engine.arena.used_tokens > 0
+        with engine._turns._lock:  # where a collection of garbage may close an iterator
+            idle.close()
+        assert engine.arena.used_tokens > 0
+        answer_of(engine, ask("y"))
+        assert engine.arena.used_tokens == 0

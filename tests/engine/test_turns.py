@@ -1,6 +1,7 @@
 """Turns: one at a time, in the order of asking, and nobody waits who is served."""
 
 import signal
+import sys
 import threading
 import time
 
@@ -126,3 +127,49 @@ def test_nobody_gives_back_what_is_another_s():
     assert not turns.try_take("second")
     turns.give_back("first")
     assert turns.try_take("second")
+
+
+def test_a_finalizer_in_the_middle_of_anything_waits_for_nothing():
+    turns = Turns()
+    assert turns.take("first", lambda: False)
+    with turns._lock:  # as in the middle of `give_back`, on this very thread
+        assert not turns.try_take("second")
+    turns.give_back("first")
+    with turns._lock:
+        assert not turns.try_take("second")
+    assert turns.try_take("second")
+
+
+@pytest.mark.parametrize("line", range(20))
+def test_ctrl_c_at_any_line_of_giving_back_leaves_the_turn_to_the_next(line):
+    turns, found = Turns(), []
+    assert turns.take("first", lambda: False)
+
+    def ask():
+        with turns.turn():
+            found.append(1)
+
+    threads = begin(ask)
+    wait_until(lambda: waiting(turns) == 1)
+    code, seen = Turns._end.__code__, []
+
+    def trace(frame, event, _):
+        if frame.f_code is not code:
+            return None
+        # Python looks for signals after a lock's release at the end of `with`, not before it.
+        if event == "line" and frame.f_lineno not in seen[:1]:
+            seen.append(frame.f_lineno)
+            if len(seen) == line + 1:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        turns.give_back("first")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    threads[0].join(30)
+    assert found == [1]
+    assert turns.try_take("third")

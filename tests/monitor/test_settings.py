@@ -199,8 +199,8 @@ def test_a_camera_says_how_its_stream_is_read() -> None:
         name="gate", address="rtsp://10.0.0.7/ch1", fps=2.0, transport="udp", stall_timeout_s=40.0,
         frozen_s=None,
     )  # fmt: skip
-    assert camera.stream("fast", starts_at_s=7.0) == StreamSettings(
+    assert camera.stream_settings("fast", starts_at_s=7.0) == StreamSettings(
         fps=2.0, transport="udp", stall_timeout_s=40.0, frozen_s=None, pace="fast", starts_at_s=7.0
     )
     plain = CameraSettings(name="gate", address="rtsp://10.0.0.7/ch1")
-    assert plain.stream() == StreamSettings()
+    assert plain.stream_settings() == StreamSettings()

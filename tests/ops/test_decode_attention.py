@@ -290,6 +290,29 @@ def test_a_row_is_the_same_bit_by_bit_whoever_stands_beside():
 
 
 @needs_native
+@pytest.mark.parametrize("split_tokens", [1, 2, 4])
+def test_tokens_that_weigh_nothing_break_no_others(split_tokens: int):
+    k = torch.tensor([-math.inf, -math.inf, 1.0, 2.0]).view(4, 1, 1)
+    v = torch.tensor([9.0, 9.0, 1.0, 0.0]).view(4, 1, 1)
+    q = torch.ones(1, 1, 1)
+    work = plan_decode([[(0, 4)]], split_tokens=split_tokens)
+    out = decode_attention(q, StoredKv(k, v), work, 1.0)
+    assert out.item() == pytest.approx(1 / (1 + math.e), abs=1e-6)
+    nothing = plan_decode([[(0, 2)]], split_tokens=split_tokens)
+    assert decode_attention(q, StoredKv(k, v), nothing, 1.0).isnan().all()
+
+
+@needs_native
+def test_what_is_learned_from_is_read_by_torch():
+    q, store, work, scale = case("plain")
+    expected = decode_attention(q, store, work, scale)
+    learned = StoredKv(store.k.clone().requires_grad_(), store.v)
+    with torch.no_grad():
+        for given in ((q.clone().requires_grad_(), store), (q, learned)):
+            assert torch.allclose(decode_attention(*given, work, scale), expected, atol=2e-6)
+
+
+@needs_native
 @pytest.mark.parametrize("what", ["half", "int8", "strided"])
 def test_what_the_native_part_does_not_read_is_read_by_torch(
     what: str, monkeypatch: pytest.MonkeyPatch
@@ -317,6 +340,7 @@ def test_what_the_native_part_does_not_read_is_read_by_torch(
         ({"items": [[1, 0, 4]]}, "item 0 leaves its row or the cache"),
         ({"row_items": [0, 2, 2, 2]}, "row_items are not ascending"),
         ({"row_items": [0, 1, 0, 1]}, "row_items are not ascending"),
+        ({"items": [[0, 0, 301], [0, 0, 2**31 - 1]]}, "item 0 leaves its row or the cache"),
         ({"isa": "sse9"}, "isa = 'sse9'"),
     ],
 )

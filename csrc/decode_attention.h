@@ -7,7 +7,7 @@
 
 namespace llava_video {
 
-struct Decode {
+struct DecodeStep {
   const float* queries;      // (num_rows, num_heads, head_dim)
   const float* keys;         // (num_places, num_kv_heads, head_dim)
   const float* values;       // the same
@@ -25,6 +25,7 @@ struct Decode {
 // Writes (num_rows, num_heads, head_dim), zeros for a row without tokens.
 // Throws std::invalid_argument where an item leaves the cache, or for an
 // unknown set of instructions.
-void decode(const Decode& step, float* out, const std::string& isa);
+void decode_attention(const DecodeStep& step, float* out,
+                      const std::string& isa);
 
 }  // namespace llava_video

@@ -1,7 +1,8 @@
-#include "decode.h"
+#include "decode_attention.h"
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 #include <vector>
 
@@ -11,7 +12,9 @@
 namespace llava_video {
 namespace {
 
-void check(const Decode& step) {
+// Returns the tokens of the longest item.
+int checked(const DecodeStep& step) {
+  int most = 0;
   for (int row = 0; row < step.num_rows; ++row) {
     const int begin = step.row_items[row], end = step.row_items[row + 1];
     if (begin < 0 || begin > end || end > step.num_items)
@@ -23,14 +26,19 @@ void check(const Decode& step) {
         throw std::invalid_argument("item " + std::to_string(idx) +
                                     " leaves its row or the cache.");
       }
+      most = std::max(most, item[2] - item[1]);
     }
   }
+  return most;
 }
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // Joins what two sets of tokens gave; the softmax is over both of them.
 void join(const Parts& total, const Parts& part, int num_heads, int head_dim) {
   for (int head = 0; head < num_heads; ++head) {
     const float largest = std::max(total.largest[head], part.largest[head]);
+    if (largest == -kInfinity) continue;
     const float ours = std::exp(total.largest[head] - largest);
     const float theirs = std::exp(part.largest[head] - largest);
     total.largest[head] = largest;
@@ -43,8 +51,9 @@ void join(const Parts& total, const Parts& part, int num_heads, int head_dim) {
 
 }  // namespace
 
-void decode(const Decode& step, float* out, const std::string& isa) {
-  check(step);
+void decode_attention(const DecodeStep& step, float* out,
+                      const std::string& isa) {
+  const int most = checked(step);
   const bool is_plain = std::string(kernels_of(isa).name) == "plain";
 #ifdef LLAVA_VIDEO_X86
   const auto attend = is_plain ? attend_plain : attend_avx2;
@@ -54,9 +63,6 @@ void decode(const Decode& step, float* out, const std::string& isa) {
 #endif
   const int heads = step.num_heads, dim = step.head_dim;
   const size_t width = size_t(heads) * dim;
-  int most = 0;
-  for (int idx = 0; idx < step.num_items; ++idx)
-    most = std::max(most, step.items[3 * idx + 2] - step.items[3 * idx + 1]);
   std::vector<float> scores(size_t(heads) * most), numbers(width + 4 * heads);
   float* spare = numbers.data() + 4 * heads;
   for (int row = 0; row < step.num_rows; ++row) {
@@ -79,9 +85,13 @@ void decode(const Decode& step, float* out, const std::string& isa) {
       is_first = false;
     }
     if (is_first) continue;
-    for (int head = 0; head < heads; ++head)
-      for (int at = head * dim; at < (head + 1) * dim; ++at)
-        sums[at] /= total.weights[head];
+    for (int head = 0; head < heads; ++head) {
+      // Of scores that are all minus infinity there is no softmax.
+      const float weight = total.largest[head] == -kInfinity
+                               ? std::numeric_limits<float>::quiet_NaN()
+                               : total.weights[head];
+      for (int at = head * dim; at < (head + 1) * dim; ++at) sums[at] /= weight;
+    }
   }
 }
 
