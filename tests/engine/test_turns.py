@@ -96,8 +96,16 @@ def test_who_is_served_is_woken_and_has_no_turn():
     assert turns.try_take("last")
 
 
+@pytest.fixture
+def ctrl_c():
+    """Let SIGINT raise, which a worker of pytest ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("is_passed", [False, True])
-def test_who_is_interrupted_while_waiting_leaves_no_turn_behind(is_passed):
+def test_who_is_interrupted_while_waiting_leaves_no_turn_behind(ctrl_c, is_passed):
     turns = Turns()
     assert turns.take("first", lambda: False)
 
