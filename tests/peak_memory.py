@@ -11,7 +11,7 @@ _MIB = 2**20
 
 
 def main() -> dict[str, int]:
-    """Return the peaks before the block, with it, and after it is gone; and what is held then."""
+    """Return the peaks before the block, with it, what is held when it is gone, and the peak since."""
     harness.reset_peak_rss()
     before = harness.peak_rss_bytes()
     block = bytearray(64 * _MIB)
@@ -22,8 +22,8 @@ def main() -> dict[str, int]:
     return {
         "before": before,
         "with_block": with_block,
-        "after": harness.peak_rss_bytes(),
         "held": harness.rss_bytes(),
+        "after": harness.peak_rss_bytes(),
     }
 
 

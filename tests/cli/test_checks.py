@@ -132,7 +132,7 @@ def test_the_native_part_says_what_it_runs_on(monkeypatch) -> None:
     monkeypatch.setattr(checks, "native_words", lambda: None)
     finding = checks._check_native()
     assert (finding.state, finding.is_fatal) == ("absent", False)
-    assert "more slowly" in finding.cost
+    assert "take longer" in finding.cost
     monkeypatch.setattr(checks, "native_words", missing)
     finding = checks._check_native()
     assert (finding.state, finding.remedy, finding.is_fatal) == ("broken", "build it.", False)
