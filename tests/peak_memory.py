@@ -11,7 +11,7 @@ _MIB = 2**20
 
 
 def main() -> dict[str, int]:
-    """Return the peaks before the block, with it, what is held when it is gone, and the peak since."""
+    """Return the peaks before a block and with it, what is held without it, and the peak since."""
     harness.reset_peak_rss()
     before = harness.peak_rss_bytes()
     block = bytearray(64 * _MIB)
