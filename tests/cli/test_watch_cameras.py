@@ -29,8 +29,7 @@ from llava_video.world.bars import paint_index
 pytestmark = pytest.mark.slow
 
 FPS, EVERY = 5, 5  # of 25 pictures a second each fifth is looked at
-QUICK = {"first_wait_s": 0.05, "most_wait_s": 0.1, "open_timeout_s": 5.0, "frozen_s": 1.0,
-         "queue_frames": 1000}  # fmt: skip
+QUICK = {"first_wait_s": 0.05, "most_wait_s": 0.1, "open_timeout_s": 5.0, "queue_frames": 1000}
 MOST_S = 120.0
 FAULTS = {"opened", "unreachable", "lost", "stalled", "reconnected", "frozen", "moving", "ended"}
 
@@ -67,9 +66,12 @@ class Watched:
         run: runs a command.
         folder: where everything lies.
         address: of the camera.
+        stall_timeout_s: how long it may be silent.
     """
 
-    def __init__(self, run: Callable[..., Any], folder: Path, address: str) -> None:
+    def __init__(
+        self, run: Callable[..., Any], folder: Path, address: str, stall_timeout_s: float
+    ) -> None:
         self._run, self._folder = run, folder
         self._error: BaseException | None = None
         self._is_over = threading.Event()
@@ -79,7 +81,7 @@ class Watched:
         log = {"name": "log", "kind": "jsonl", "path": str(folder / "log.jsonl")}
         values = {
             "cameras": [{"name": "gate", "address": address, "fps": FPS, "window_s": 0.4,
-                         "step_s": 0.4}],
+                         "step_s": 0.4, "frozen_s": 1.0, "stall_timeout_s": stall_timeout_s}],
             "rules": [{"name": "object", "question": "Is bit 0 set?", "cooldown_s": 0,
                        "tell_end": True}],
             "sinks": [log],
@@ -172,9 +174,9 @@ def watched(
     monkeypatch.setattr(command, "load_model", lambda *_, **more: model)
 
     def make(address: str, stall_timeout_s: float) -> Watched:
-        settings = functools.partial(StreamSettings, **QUICK, stall_timeout_s=stall_timeout_s)
-        monkeypatch.setattr("llava_video.monitor.watch.StreamSettings", settings)
-        return Watched(run, tmp_path, address)
+        settings = functools.partial(StreamSettings, **QUICK)
+        monkeypatch.setattr("llava_video.monitor.settings.StreamSettings", settings)
+        return Watched(run, tmp_path, address, stall_timeout_s)
 
     return make
 
