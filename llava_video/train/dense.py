@@ -56,7 +56,7 @@ class DenseTraining(TrainingModel):
         self.patches = nn.Linear(model.dimensions.vision.hidden_size, sum(PATCHES.values()))
         self.looks = nn.Linear(width, sum(LOOKS.values()))
         self.story = nn.Linear(width, sum(STORY.values()))
-        self.parts: dict[str, torch.Tensor] = {}  # of the last batch, for metrics
+        self.parts: dict[str, torch.Tensor] = {}  # means over the last batch, for metrics
 
     def forward(  # type: ignore[override]  # a batch of it holds labels of cells beside
         self,
@@ -116,7 +116,7 @@ class DenseTraining(TrainingModel):
                 parts["story"] = share * _loss(self.story(hidden[visual_rows]), story, STORY)
             if settings.answers:
                 parts["answers"] = self.answer_loss(hidden, labels, num_items_in_batch)
-        self.parts = {name: loss.detach() for name, loss in parts.items()}
+        self.parts = {name: (loss / share).detach() for name, loss in parts.items()}
         return {"loss": sum(getattr(settings, name) * loss for name, loss in parts.items())}
 
 

@@ -118,13 +118,17 @@ class PackedKeys:
     def _one_by_one(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kind: AttentionKind
     ) -> torch.Tensor:
+        # Parted once: the gradient of a slice is as large as what it was cut from.
+        sizes = [share.stop - share.start for share in self.shares]
+        parts = zip(self.shares, *(x.split(sizes) for x in (q, k, v)), strict=True)
         outs: list[torch.Tensor] = []
-        for share in self.shares:
-            own = slice(share.start, share.prefix_stop)
-            scale = q.shape[2] ** -0.5
-            outs.append(attention(q[own], (), StoredKv(k[own], v[own]), scale, kind=kind))
+        for share, own_q, own_k, own_v in parts:
+            first, scale = share.prefix_stop - share.start, q.shape[2] ** -0.5
+            begun, *rest = own_q.tensor_split([first])
+            own = StoredKv(own_k[:first], own_v[:first])
+            outs.append(attention(begun, (), own, scale, kind=kind))
             if share.tails:
-                outs.append(_attend_tails(q, k, v, share))
+                outs.append(_attend_tails(rest[0], own_k, own_v, share))
         return torch.cat(outs)
 
     def to(self, device: torch.device) -> Self:
@@ -305,12 +309,11 @@ def packed_keys(
 
 
 def _attend_tails(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, share: Share) -> torch.Tensor:
-    """Return the attention of all tails' rows (n, Hq, d): to the beginning, and each to itself."""
-    first = share.prefix_stop
-    queries, keys, values = (
-        x[start : share.stop].transpose(0, 1)[None]
-        for x, start in ((q, first), (k, share.start), (v, share.start))
-    )
+    """Return the attention of all tails' rows q (n, Hq, d): to the beginning, and each to itself.
+
+    k and v are the whole example's, (P + n, Hkv, d).
+    """
+    queries, keys, values = (x.transpose(0, 1)[None] for x in (q, k, v))
     out = F.scaled_dot_product_attention(
         queries, keys, values, attn_mask=_seen(share, q.device), enable_gqa=True
     )

@@ -1,5 +1,6 @@
 """A clip's truth and what is asked of it → which rows of the video a text's rows should look at."""
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -74,7 +75,8 @@ def pointers_of(
         nouns: the ids of each word that a name ends with.
     """
     found: list[Pointer] = []
-    for (question, answer), start, stop in zip(pairs, tails, (*tails[1:], len(ids)), strict=True):
+    bounds = itertools.pairwise((*tails, len(ids)))  # none where the questions come in turn
+    for (question, answer), (start, stop) in zip(pairs, bounds, strict=True):
         learned = next((at for at in range(start, stop) if labels[at] != IGNORED), stop)
         named = mentions(scene, question)
         about = [thing for thing in named if thing is not None]

@@ -5,15 +5,19 @@ optimiser's state on the disk and back. A checkpoint to resume from holds the pa
 the others come from the model it began with.
 """
 
+import itertools
 import json
 import math
+import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import safetensors.torch
 import torch
+from accelerate.utils import gather_object
 from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -139,10 +143,27 @@ class StageTrainer(Trainer):
                 "begin anew in another output folder.",
             )
 
-    def loss_parts(self) -> dict[str, float]:
-        """Return what the last batch's loss is the sum of, where it is one."""
+    def counts(self) -> dict[str, Any]:
+        """Return what all processes counted since the last line, which each has to ask at once.
+
+        Returns:
+            "tokens", and "broken" since the start, together; "wait_s", and what the last batches'
+            losses are the sum of, where they are one ("loss_" and a name), as means.
+        """
         parts: dict[str, torch.Tensor] = getattr(self._net, "parts", {})
-        return {f"loss_{name}": round(float(loss), 5) for name, loss in parts.items()}
+        losses = {f"loss_{name}": float(loss) for name, loss in parts.items()}
+        every = gather_object([(losses, self.counted, self.broken)])
+        losses_of, counted, broken = zip(*every, strict=True)
+        self.counted = {"tokens": 0, "wait_s": 0.0}
+        return {
+            "losses": {
+                name: round(statistics.mean(one[name] for one in losses_of if name in one), 5)
+                for name in dict.fromkeys(itertools.chain(*losses_of))
+            },
+            "tokens": sum(one["tokens"] for one in counted),
+            "wait_s": statistics.mean(one["wait_s"] for one in counted),
+            "broken": dict(sum(map(Counter, broken), Counter())),
+        }
 
     @property
     def _net(self) -> TrainingModel:
@@ -190,11 +211,13 @@ class Metrics(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Write one line."""
-        if not state.is_world_process_zero or "loss" not in (logs or {}):
+        if "loss" not in (logs or {}):
+            return
+        counts = self._trainer.counts()
+        if not state.is_world_process_zero:
             return
         took_s = time.perf_counter() - self._since_s
         self._since_s = time.perf_counter()
-        counted = self._trainer.counted
         line = {
             "step": state.global_step,
             "steps": state.max_steps,
@@ -202,13 +225,12 @@ class Metrics(TrainerCallback):
             "loss": logs["loss"],
             **{name: value for name, value in logs.items() if name.startswith("reward_")},
             "grad_norm": logs.get("grad_norm"),
-            **self._trainer.loss_parts(),
+            **counts["losses"],
             "learning_rate": logs.get("learning_rate"),
-            "tokens_per_s": round(counted["tokens"] / took_s, 1),
-            "wait_share": round(counted["wait_s"] / took_s, 4),
-            "broken": dict(self._trainer.broken),
+            "tokens_per_s": round(counts["tokens"] / took_s, 1),
+            "wait_share": round(counts["wait_s"] / took_s, 4),
+            "broken": counts["broken"],
         }
-        counted.update(tokens=0, wait_s=0.0)
         if self._path:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

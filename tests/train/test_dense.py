@@ -138,6 +138,8 @@ def test_a_step_is_a_mean_however_it_is_cut(tiny: LlavaModel):
         apart = [net(**batch)["loss"] for batch in batches]
         # Three learned tokens and six, of nine.
         cut = [net(**batch, num_items_in_batch=torch.tensor(9))["loss"] for batch in batches]
+        # What is told of it is of the batch, as if it were a step of its own.
+        assert sum(net.parts.values()).item() == pytest.approx(apart[1].item(), abs=1e-5)
         whole = net(**batches[0], num_items_in_batch=3)["loss"]
     assert (cut[0] + cut[1]).item() == pytest.approx((apart[0] + 2 * apart[1]).item() / 3, abs=1e-5)
     assert torch.equal(whole, apart[0])

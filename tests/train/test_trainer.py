@@ -86,15 +86,17 @@ def test_no_workers_live_on_where_there_are_none():
 
 
 def trainer() -> Any:
-    return SimpleNamespace(
-        counted={"tokens": 600, "wait_s": 0.0},
+    made = SimpleNamespace(
+        counted={"tokens": 600, "wait_s": 2.0},
         broken={"marks": 2},
-        loss_parts=lambda: {"loss_answers": 1.25},
+        _net=SimpleNamespace(parts={"answers": torch.tensor(1.25)}),
     )
+    made.counts = lambda: StageTrainer.counts(made)
+    return made
 
 
-def state(step: int) -> Any:
-    return SimpleNamespace(global_step=step, max_steps=9, epoch=0.5, is_world_process_zero=True)
+def state(step: int, *, is_first: bool = True) -> Any:
+    return SimpleNamespace(global_step=step, max_steps=9, epoch=0.5, is_world_process_zero=is_first)
 
 
 def test_a_line_of_metrics(tmp_path: Path):
@@ -110,6 +112,27 @@ def test_a_line_of_metrics(tmp_path: Path):
     assert counting.counted == {"tokens": 0, "wait_s": 0.0}
     Metrics(counting, tmp_path).on_log(None, state(3), None, logs={"train_runtime": 1.0})
     assert len(path.read_text().splitlines()) == 1
+
+
+def test_a_line_tells_of_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def gathered(own: list[Any]) -> list[Any]:
+        asked.append(own)
+        other = {"loss_answers": 0.25, "loss_story": 3.0}
+        return [*own, (other, {"tokens": 200, "wait_s": 1.0}, {"marks": 1, "too long": 1})]
+
+    monkeypatch.setattr("llava_video.train.trainer.gather_object", gathered)
+    assert trainer().counts() == {
+        "losses": {"loss_answers": 0.75, "loss_story": 3.0},
+        "tokens": 800,
+        "wait_s": 1.5,
+        "broken": {"marks": 3, "too long": 1},
+    }
+    # All are asked at once: one that writes nothing too, or the others would wait for it.
+    Metrics(trainer(), tmp_path).on_log(None, state(2, is_first=False), None, logs={"loss": 1.5})
+    assert len(asked) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("tail", ["", '{"step": 3, "lo'])
