@@ -120,7 +120,7 @@ class PackedKeys:
     ) -> torch.Tensor:
         # Parted once: the gradient of a slice is as large as what it was cut from.
         sizes = [share.stop - share.start for share in self.shares]
-        parts = zip(self.shares, *(x.split(sizes) for x in (q, k, v)), strict=True)
+        parts = zip(self.shares, *(torch.split(x, sizes) for x in (q, k, v)), strict=True)
         outs: list[torch.Tensor] = []
         for share, own_q, own_k, own_v in parts:
             first, scale = share.prefix_stop - share.start, q.shape[2] ** -0.5
