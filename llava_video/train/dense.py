@@ -20,7 +20,7 @@ from llava_video.model.llava import LlavaModel
 from llava_video.train.dense_labels import LOOKS, PATCHES, STORY, UNKNOWN
 from llava_video.train.forward import TrainingModel
 from llava_video.train.packing import Share
-from llava_video.train.pointer_labels import Pointer
+from llava_video.train.pointer import Pointer
 from llava_video.train.pointing import PointingKeys, heads_fit
 from llava_video.train.raw_frames import RawFrames
 from llava_video.train.world_settings import DenseSettings
@@ -94,29 +94,30 @@ class DenseTraining(TrainingModel):
         hook = self.model.vision_tower.register_forward_hook(lambda *call: seen.append(call[-1]))
         with hook:
             visuals = self.visuals(plans, tiles, frames)
-        # Of a step that is cut into batches and processes, which sums their losses: a mean too.
+        # Of a step that is cut into batches and processes, which sums their losses: a mean too, in
+        # which a batch weighs as much as it has learned tokens.
         num_own = (labels != IGNORED).sum()
-        share = 1.0 if num_items_in_batch is None else num_own / num_items_in_batch
+        weight = 1.0 if num_items_in_batch is None else num_own / num_items_in_batch
         if settings.patches:
             said = self.patches(torch.cat(seen).flatten(0, 1))
-            parts["patches"] = share * _loss(said, patches, PATCHES)
+            parts["patches"] = weight * _loss(said, patches, PATCHES)
         if settings.looks:
-            parts["looks"] = share * _loss(self.looks(torch.cat(visuals)), looks, LOOKS)
+            parts["looks"] = weight * _loss(self.looks(torch.cat(visuals)), looks, LOOKS)
         if settings.story or settings.answers:
             keys = PointingKeys(
                 self.keys(shares),
                 pointers or [()] * len(shares),
-                settings.name_heads if settings.pointers else (),
-                settings.answer_heads if settings.pointers else (),
+                settings.name_heads,
+                settings.answer_heads,
             )
-            hidden = self.model.language_model.run(self.spliced(ids, visuals), keys, None)
+            hidden = self.hidden_rows(self.spliced(ids, visuals), keys)
             if (looking := keys.loss()) is not None:
-                parts["pointers"] = share * looking
+                parts["pointers"] = weight * looking
             if settings.story:
-                parts["story"] = share * _loss(self.story(hidden[visual_rows]), story, STORY)
+                parts["story"] = weight * _loss(self.story(hidden[visual_rows]), story, STORY)
             if settings.answers:
                 parts["answers"] = self.answer_loss(hidden, labels, num_items_in_batch)
-        self.parts = {name: (loss / share).detach() for name, loss in parts.items()}
+        self.parts = {name: (loss / weight).detach() for name, loss in parts.items()}
         return {"loss": sum(getattr(settings, name) * loss for name, loss in parts.items())}
 
 

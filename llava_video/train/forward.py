@@ -16,10 +16,11 @@ from torch import nn
 from llava_video.errors import ConfigError
 from llava_video.model.labels import IGNORED
 from llava_video.model.llava import LlavaModel
+from llava_video.model.step_keys import StepKeys
 from llava_video.model.tokenizer import MARK_ID
 from llava_video.ops.tile_frames import normalised
 from llava_video.train.packing import PackedKeys, Share, packed_keys
-from llava_video.train.pointer_labels import Pointer, shifted
+from llava_video.train.pointer import Pointer, shifted
 from llava_video.train.raw_frames import (
     FilmedFrames,
     RawFrames,
@@ -205,7 +206,7 @@ class TrainingModel(nn.Module):
             ConfigError, CheckpointError: as `LlavaModel.rows_of_tiles`; or nothing is learned.
         """
         visuals = self.visuals(plans, tiles, frames)
-        hidden = self.hidden_rows(self.spliced(ids, visuals), shares)
+        hidden = self.hidden_rows(self.spliced(ids, visuals), self.keys(shares))
         return {"loss": self.answer_loss(hidden, labels, num_items_in_batch)}
 
     def visuals(
@@ -218,14 +219,14 @@ class TrainingModel(nn.Module):
             tiles = tiles_of_frames(frames, plans[0], self.model.dimensions.vision)
         return self.model.rows_of_tiles(plans, self._normalised(tiles))
 
-    def hidden_rows(self, rows: torch.Tensor, shares: Sequence[Share]) -> torch.Tensor:
+    def hidden_rows(self, rows: torch.Tensor, keys: StepKeys) -> torch.Tensor:
         """Return the rows (L, D) after the decoder's final norm.
 
         Args:
             rows: (L, D) of `spliced`.
-            shares: of the batch.
+            keys: of `keys`, or others that store nothing.
         """
-        return self.model.language_model.run(rows, self.keys(shares), None)
+        return self.model.language_model.run(rows, keys, None)
 
     def keys(self, shares: Sequence[Share]) -> PackedKeys:
         """Return who attends to what in a batch.

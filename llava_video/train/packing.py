@@ -123,12 +123,12 @@ class PackedKeys:
         parts = zip(self.shares, *(torch.split(x, sizes) for x in (q, k, v)), strict=True)
         outs: list[torch.Tensor] = []
         for share, own_q, own_k, own_v in parts:
-            first, scale = share.prefix_stop - share.start, q.shape[2] ** -0.5
-            begun, *rest = own_q.tensor_split([first])
-            own = StoredKv(own_k[:first], own_v[:first])
-            outs.append(attention(begun, (), own, scale, kind=kind))
+            num_first, scale = share.prefix_stop - share.start, q.shape[2] ** -0.5
+            prefix_q, tails_q = own_q.tensor_split([num_first])
+            prefix = StoredKv(own_k[:num_first], own_v[:num_first])
+            outs.append(attention(prefix_q, (), prefix, scale, kind=kind))
             if share.tails:
-                outs.append(_attend_tails(rest[0], own_k, own_v, share))
+                outs.append(_attend_tails(tails_q, own_k, own_v, share))
         return torch.cat(outs)
 
     def to(self, device: torch.device) -> Self:
@@ -314,17 +314,22 @@ def _attend_tails(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, share: Shar
     k and v are the whole example's, (P + n, Hkv, d).
     """
     queries, keys, values = (x.transpose(0, 1)[None] for x in (q, k, v))
-    out = F.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=_seen(share, q.device), enable_gqa=True
-    )
+    seen = seen_by(share, torch.arange(share.prefix_stop, share.stop, device=q.device))
+    out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen, enable_gqa=True)
     return out[0].transpose(0, 1)
 
 
-def _seen(share: Share, device: torch.device) -> torch.Tensor:
-    """Return what each tail's row sees (n, P + n): the P rows of the beginning, itself, before."""
-    num_prefix = share.prefix_stop - share.start
-    rows = torch.arange(share.prefix_stop, share.stop, device=device)
-    starts = torch.tensor(share.tails, device=device)
-    tail_of = torch.searchsorted(starts, rows, right=True)
-    is_own = (tail_of[:, None] == tail_of) & (rows[:, None] >= rows)
-    return torch.cat([is_own.new_ones(len(rows), num_prefix), is_own], dim=1)
+def seen_by(share: Share, rows: torch.Tensor) -> torch.Tensor:
+    """Return what rows of an example's tails see of it: the beginning, and their tail up to them.
+
+    Args:
+        share: the example.
+        rows: (n,) of the sequence, on the device of the result.
+
+    Returns:
+        (n, `share.stop` - `share.start`) bool.
+    """
+    starts = torch.tensor(share.tails, device=rows.device)
+    own = starts[torch.searchsorted(starts, rows, right=True) - 1][:, None]
+    keys = torch.arange(share.start, share.stop, device=rows.device)
+    return (keys < share.prefix_stop) | ((keys >= own) & (keys <= rows[:, None]))

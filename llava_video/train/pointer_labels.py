@@ -2,31 +2,13 @@
 
 import itertools
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from llava_video.model.labels import IGNORED
-from llava_video.train.dense_labels import placed, sign_cell
+from llava_video.train.dense_labels import check_rows, placed, sign_cell
+from llava_video.train.pointer import Pointer, Rows
 from llava_video.values import VisualPlan
 from llava_video.world.mentions import SIGN, mentions
 from llava_video.world.scene import Scene
-
-Rows = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Pointer:
-    """A row of text that something is named in, and where that shows.
-
-    Attributes:
-        row: of the example's ids; in a batch, of the sequence.
-        is_answer: whether it is the row that an answer is said from; else the last of a name.
-        shown: for each thing that is named the rows of the visual in which it shows, in a batch
-            those of the sequence; each thing has as large a share of the attention.
-    """
-
-    row: int
-    is_answer: bool
-    shown: tuple[Rows, ...]
 
 
 def rows_shown(scene: Scene, plan: VisualPlan) -> dict[int, Rows]:
@@ -38,7 +20,11 @@ def rows_shown(scene: Scene, plan: VisualPlan) -> dict[int, Rows]:
 
     Returns:
         By the numbers that `mentions` gives; nothing of what never shows.
+
+    Raises:
+        ConfigError: as `check_rows`.
     """
+    check_rows(plan)
     rows, cols = plan.map_size
     found: dict[int, list[int]] = {}
     sign = sign_cell(scene, rows, cols)
@@ -98,21 +84,3 @@ def pointers_of(
                 if thing is not None and thing in shown
             )
     return tuple(found)
-
-
-def shifted(pointers: Sequence[Pointer], text: int, visual: int) -> list[Pointer]:
-    """Return pointers of an example as those of a batch.
-
-    Args:
-        pointers: of the example.
-        text: what is added to a row behind the visual.
-        visual: the visual's first row.
-    """
-    return [
-        Pointer(
-            one.row + text,
-            one.is_answer,
-            tuple(tuple(row + visual for row in shown) for shown in one.shown),
-        )
-        for one in pointers
-    ]

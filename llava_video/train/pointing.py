@@ -9,15 +9,16 @@ Source of the idea: supervised attention, Liu et al. 2016 (arXiv 1609.04186). Kn
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from llava_video.model.dimensions import TextConfig
 from llava_video.model.kv_cache import KvCache
 from llava_video.ops.attention import AttentionKind
 from llava_video.ops.rope import rotate_reference
-from llava_video.train.packing import PackedKeys, Share
-from llava_video.train.pointer_labels import Pointer
+from llava_video.train.packing import PackedKeys, Share, seen_by
+from llava_video.train.pointer import Pointer
 
 Heads = Sequence[tuple[int, int]]
 
@@ -31,14 +32,15 @@ class PointingKeys:
         pointers: of each share.
         name_heads: (layer, head) that look from the last row of a name.
         answer_heads: those that look from the row an answer is said from.
-        losses: of each layer that has run, (pointers x heads,).
+        losses: by layer, kind of pointer (whether an answer's) and first row of a share: (heads,
+            pointers).
     """
 
     keys: PackedKeys
     pointers: Sequence[Sequence[Pointer]]
     name_heads: Heads
     answer_heads: Heads
-    losses: list[torch.Tensor] = field(default_factory=list)
+    losses: dict[tuple[int, bool, int], torch.Tensor] = field(default_factory=dict)
 
     def attend(
         self,
@@ -53,7 +55,7 @@ class PointingKeys:
         for heads, is_answer in ((self.name_heads, False), (self.answer_heads, True)):
             own = [head for layer, head in heads if layer == layer_idx]
             if own:
-                self._look(q, k, own, is_answer=is_answer)
+                self._look(q, k, own, layer_idx, is_answer=is_answer)
         return self.keys.attend(q, k, v, cache, layer_idx, kind)
 
     def to(self, device: torch.device) -> "PointingKeys":
@@ -66,44 +68,45 @@ class PointingKeys:
         """Return the mean of what was kept; None where nothing was to be looked at."""
         if not self.losses:
             return None
-        return torch.cat([loss.to(self.losses[0].device) for loss in self.losses]).mean()
+        every = [loss.flatten() for loss in self.losses.values()]
+        return torch.cat([loss.to(every[0].device) for loss in every]).mean()
 
-    def _look(self, q: torch.Tensor, k: torch.Tensor, heads: list[int], *, is_answer: bool) -> None:
-        group = q.shape[1] // k.shape[1]
-        q, k = (x[:, own] for x, own in ((q, heads), (k, [head // group for head in heads])))
+    def _look(
+        self, q: torch.Tensor, k: torch.Tensor, heads: list[int], layer_idx: int, *, is_answer: bool
+    ) -> None:
+        num_sharing = q.shape[1] // k.shape[1]
+        q, k = q[:, heads], k[:, [head // num_sharing for head in heads]]
         q, k = (rotate_reference(x, self.keys.cos, self.keys.sin) for x in (q, k))
         with torch.autocast(q.device.type, enabled=False):
             for share, every in zip(self.keys.shares, self.pointers, strict=True):
                 pointers = [one for one in every if one.is_answer is is_answer]
                 if pointers:
-                    self.losses.append(_loss(q.float(), k.float(), share, pointers))
+                    loss = _loss(q.float(), k.float(), share, pointers)
+                    # A layer that is computed again for its gradients has told its own already.
+                    self.losses.setdefault((layer_idx, is_answer, share.start), loss)
 
 
 def _loss(
     q: torch.Tensor, k: torch.Tensor, share: Share, pointers: Sequence[Pointer]
 ) -> torch.Tensor:
-    """Return the losses (pointers x heads,) of one share; q and k are (L, heads, d)."""
+    """Return the losses (heads, pointers) of one share; q and k are (L, heads, d)."""
     rows = torch.tensor([one.row for one in pointers], device=q.device)
     scores = torch.einsum("phd,khd->hpk", q[rows], k[share.start : share.stop])
-    log_p = (scores * q.shape[2] ** -0.5).masked_fill(~_seen(share, rows), -torch.inf)
-    log_p = log_p.log_softmax(dim=-1)
-    losses: list[torch.Tensor] = []
-    for idx, one in enumerate(pointers):
-        groups = [torch.tensor(shown, device=q.device) - share.start for shown in one.shown]
-        found = torch.stack([log_p[:, idx, group].logsumexp(dim=-1) for group in groups])
-        losses.append(-found.mean(dim=0))
-    return torch.cat(losses)
+    scores = (scores * q.shape[2] ** -0.5).masked_fill(~seen_by(share, rows), -torch.inf)
+    log_p = scores.log_softmax(dim=-1)
+    # All things at once, filled up to the one that shows most often: of which pointer each is,
+    # how much it counts there, and where it shows.
+    owners = [idx for idx, one in enumerate(pointers) for _ in one.shown]
+    counts = [1 / len(one.shown) for one in pointers for _ in one.shown]
+    shown = [torch.tensor(places) - share.start for one in pointers for places in one.shown]
+    places = pad_sequence(shown, batch_first=True, padding_value=-1).to(q.device)
+    of, weights = (torch.tensor(x, device=q.device) for x in (owners, counts))
+    found = log_p[:, of[:, None], places.clamp(min=0)].masked_fill(places < 0, -torch.inf)
+    losses: torch.Tensor = -found.logsumexp(dim=-1) * weights
+    return losses.new_zeros(len(losses), len(pointers)).index_add(1, of, losses)
 
 
-def _seen(share: Share, rows: torch.Tensor) -> torch.Tensor:
-    """Return which of a share's rows (n,) each of some rows of its tails (p,) sees: (p, n)."""
-    starts = torch.tensor(share.tails, device=rows.device)
-    own = starts[torch.searchsorted(starts, rows, right=True) - 1][:, None]
-    keys = torch.arange(share.start, share.stop, device=rows.device)
-    return (keys < share.prefix_stop) | ((keys >= own) & (keys <= rows[:, None]))
-
-
-def heads_fit(heads: Heads, config: Any) -> bool:
+def heads_fit(heads: Heads, config: TextConfig) -> bool:
     """Say whether a decoder has such layers and heads."""
     return all(
         0 <= layer < config.num_layers and 0 <= head < config.num_heads for layer, head in heads

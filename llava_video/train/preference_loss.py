@@ -104,7 +104,7 @@ def answer_log_probs(
     if any(len(share.tails) != 2 for share in shares):
         raise ConfigError("a batch holds examples that are no pairs.", "make them by PairMaker.")
     rows = net.spliced(ids, net.visuals(plans, tiles))
-    logits, targets = net.learned_logits(net.hidden_rows(rows, shares), labels)
+    logits, targets = net.learned_logits(net.hidden_rows(rows, net.keys(shares)), labels)
     log_probs = -F.cross_entropy(logits.float(), targets, reduction="none")
     begins = torch.tensor([tail for share in shares for tail in share.tails], device=labels.device)
     places = torch.nonzero(labels[1:] != IGNORED)[:, 0] + 1

@@ -24,7 +24,8 @@ from llava_video.train.dense_labels import check_rows, dense_labels
 from llava_video.train.examples import ExampleMaker, Written
 from llava_video.train.forward import Example as PackedExample
 from llava_video.train.mixture import Record
-from llava_video.train.pointer_labels import Pointer, pointers_of, rows_shown
+from llava_video.train.pointer import Pointer
+from llava_video.train.pointer_labels import pointers_of, rows_shown
 from llava_video.train.raw_frames import FilmedFrames, grouped_by_size, step_of, tiles_of_frames
 from llava_video.train.settings import DataSettings
 from llava_video.train.world_settings import WorldSource

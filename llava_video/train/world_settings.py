@@ -50,13 +50,13 @@ class DenseSettings:
     looks: float = setting(1.0, "of what a cell shows, on rows that enter the decoder", at_least=0)
     story: float = setting(1.0, "of what happened, on rows that leave it", at_least=0)
     pointers: float = setting(
-        0.0, "of where the heads below look: to what a question names", at_least=0
+        0.0, "of where heads look: to what a question, or else its answer, names", at_least=0
     )
     name_heads: tuple[tuple[int, int], ...] = setting(
-        (), "(layer, head) that look from the last word of a name"
+        (), "(layer, head), both from 0, that look from the last word of a name"
     )
     answer_heads: tuple[tuple[int, int], ...] = setting(
-        (), "(layer, head) that look from where an answer begins"
+        (), "(layer, head), both from 0, that look from where an answer begins"
     )
     answers: float = setting(
         1.0, "of the answers; with 0 for this and `story` the decoder is not run", at_least=0

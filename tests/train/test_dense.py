@@ -16,7 +16,7 @@ from llava_video.model.model_config import read_model_config
 from llava_video.train.dense import DenseTraining
 from llava_video.train.dense_labels import LOOKS, PATCHES, STORY, UNKNOWN
 from llava_video.train.forward import Batch, Example, TrainingModel, pack
-from llava_video.train.pointer_labels import Pointer
+from llava_video.train.pointer import Pointer
 from llava_video.train.pointing import PointingKeys
 from llava_video.train.world_settings import DenseSettings
 from llava_video.values import VisualPlan
@@ -100,7 +100,7 @@ def test_the_losses_are_the_formula(tiny: LlavaModel, batch: Batch):
         towards = tiny.vision_tower(batch["tiles"]).flatten(0, 1)
         patches = net.patches(towards).double().numpy()
         visuals = net.visuals(batch["plans"], batch["tiles"])
-        hidden = net.hidden_rows(net.spliced(batch["ids"], visuals), batch["shares"])
+        hidden = net.hidden_rows(net.spliced(batch["ids"], visuals), net.keys(batch["shares"]))
         looks = net.looks(torch.cat(visuals)).double().numpy()
         story = net.story(hidden[batch["visual_rows"]]).double().numpy()
         late = net.story(hidden[batch["visual_rows"] + 1]).double().numpy()
@@ -132,16 +132,18 @@ def test_the_losses_are_the_formula(tiny: LlavaModel, batch: Batch):
 
 
 def test_a_step_is_a_mean_however_it_is_cut(tiny: LlavaModel):
-    net = learner(tiny, looks=1, story=1)
-    batches = [pack([drawn(0)]), pack([drawn(3)])]
+    net = learner(tiny, looks=1, story=1, pointers=1, name_heads=((1, 0),))
+    there = (Pointer(4, is_answer=False, shown=((0, 4),)),)
+    batches = [pack([replace(drawn(seed), tails=(3,), pointers=there)]) for seed in (0, 3)]
     with torch.no_grad():
         apart = [net(**batch)["loss"] for batch in batches]
-        # Three learned tokens and six, of nine.
-        cut = [net(**batch, num_items_in_batch=torch.tensor(9))["loss"] for batch in batches]
+        # Two learned tokens and five, of seven.
+        cut = [net(**batch, num_items_in_batch=torch.tensor(7))["loss"] for batch in batches]
         # What is told of it is of the batch, as if it were a step of its own.
         assert sum(net.parts.values()).item() == pytest.approx(apart[1].item(), abs=1e-5)
-        whole = net(**batches[0], num_items_in_batch=3)["loss"]
-    assert (cut[0] + cut[1]).item() == pytest.approx((apart[0] + 2 * apart[1]).item() / 3, abs=1e-5)
+        whole = net(**batches[0], num_items_in_batch=2)["loss"]
+    mean = (2 * apart[0] + 5 * apart[1]).item() / 7
+    assert (cut[0] + cut[1]).item() == pytest.approx(mean, abs=1e-5)
     assert torch.equal(whole, apart[0])
 
 
@@ -198,7 +200,7 @@ def test_heads_that_look_count_as_they_are_told(tiny: LlavaModel):
         tiny.language_model.run(rows, keys, None)
         plain = {key: batch[key] for key in ("ids", "labels", "tiles", "plans", "shares")}
         answers = TrainingModel(tiny)(**plain)["loss"].item()
-    assert sum(map(len, keys.losses)) == 2 + 2 * 2
+    assert sum(loss.numel() for loss in keys.losses.values()) == 2 + 2 * 2
     assert net.parts["pointers"].item() == pytest.approx(keys.loss().item(), abs=1e-6)
     assert loss == pytest.approx(answers + 0.5 * keys.loss().item(), abs=1e-5)
     # A batch in which nothing is named has no such loss.

@@ -42,7 +42,9 @@ def logits(model: LlavaModel) -> torch.Tensor:
     with torch.no_grad():
         learner = TrainingModel(model)
         visuals = learner.visuals(batch["plans"], batch["tiles"])
-        hidden = learner.hidden_rows(learner.spliced(batch["ids"], visuals), batch["shares"])
+        hidden = learner.hidden_rows(
+            learner.spliced(batch["ids"], visuals), learner.keys(batch["shares"])
+        )
         return model.language_model.logits(hidden)
 
 

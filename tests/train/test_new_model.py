@@ -135,7 +135,7 @@ def test_transformers_loads_it_with_the_same_logits(new_folder: Path, tmp_path: 
     one = Example(ids=tuple(ids), labels=tuple(ids), plans=(), tiles=torch.zeros(0, 3, 56, 56))
     batch, net = pack([one]), TrainingModel(loaded(new_folder))
     with torch.no_grad():
-        hidden = net.hidden_rows(net.spliced(batch["ids"], []), batch["shares"])
+        hidden = net.hidden_rows(net.spliced(batch["ids"], []), net.keys(batch["shares"]))
         ours = net.model.language_model.logits(hidden)
         peer = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
             convert_checkpoint(new_folder, tmp_path / "hf", layout="hf").folder,

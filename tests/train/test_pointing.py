@@ -8,7 +8,7 @@ from seeded_models import TEXT, model_of
 
 from llava_video.ops.rope import rotate_reference
 from llava_video.train.packing import Share, packed_keys
-from llava_video.train.pointer_labels import Pointer
+from llava_video.train.pointer import Pointer
 from llava_video.train.pointing import PointingKeys, heads_fit
 
 SHARES = (Share(0, 20, tails=(12, 16)), Share(20, 34, tails=(28,)))
@@ -99,11 +99,28 @@ def test_a_few_steps_of_it_turn_the_attention():
     assert losses[-1] < losses[0] / 3
 
 
+def test_a_layer_that_is_computed_again_tells_nothing_new(qkv):
+    keys = pointing(name_heads=((0, 0), (0, 1)))
+    keys.attend(*qkv, None, 0, "sdpa")
+    told, kept = keys.loss(), dict(keys.losses)
+    keys.attend(*(2 * x for x in qkv), None, 0, "sdpa")
+    assert torch.equal(keys.loss(), told)
+    assert all(keys.losses[one] is loss for one, loss in kept.items())
+
+
+def test_it_is_computed_exactly_where_products_are_not(qkv):
+    keys, rounded = pointing(name_heads=((0, 0),)), pointing(name_heads=((0, 0),))
+    keys.attend(*qkv, None, 0, "sdpa")
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded.attend(*qkv, None, 0, "sdpa")
+    assert rounded.loss().item() == keys.loss().item()
+
+
 def test_on_another_device_losses_are_kept_in_one_place(qkv):
     keys = pointing(name_heads=((0, 0), (1, 0)))
     keys.attend(*qkv, None, 0, "sdpa")
     keys.to(CPU).attend(*qkv, None, 1, "sdpa")
-    assert len(torch.cat(keys.losses)) == 4
+    assert sum(loss.numel() for loss in keys.losses.values()) == 4
 
 
 def test_heads_are_those_of_the_decoder():

@@ -110,7 +110,9 @@ def test_transformers_gives_the_trained_models_logits(stage: Stage, tmp_path: Pa
     with torch.no_grad():
         learner = TrainingModel(spec_model)
         visuals = learner.visuals(batch["plans"], batch["tiles"])
-        hidden = learner.hidden_rows(learner.spliced(batch["ids"], visuals), batch["shares"])
+        hidden = learner.hidden_rows(
+            learner.spliced(batch["ids"], visuals), learner.keys(batch["shares"])
+        )
         ours = spec_model.language_model.logits(hidden)
         peer = transformers.LlavaOnevisionForConditionalGeneration.from_pretrained(
             done.folders["hf"], dtype=torch.float32

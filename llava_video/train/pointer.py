@@ -1,0 +1,40 @@
+"""Which row of a text is to look at which rows of its video. Knows no scene and no head."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Rows = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """A row of text that something is named in, and where that shows.
+
+    Attributes:
+        row: of the example's ids; in a batch, of the sequence.
+        is_answer: whether it is the row that an answer is said from; else the last of a name.
+        shown: for each thing that is named the rows of the visual in which it shows, in a batch
+            those of the sequence; each thing has as large a share of the attention.
+    """
+
+    row: int
+    is_answer: bool
+    shown: tuple[Rows, ...]
+
+
+def shifted(pointers: Sequence[Pointer], text: int, visual: int) -> list[Pointer]:
+    """Return pointers of an example as those of a batch.
+
+    Args:
+        pointers: of the example.
+        text: what is added to a row behind the visual.
+        visual: the visual's first row.
+    """
+    return [
+        Pointer(
+            one.row + text,
+            one.is_answer,
+            tuple(tuple(row + visual for row in shown) for shown in one.shown),
+        )
+        for one in pointers
+    ]
