@@ -27,9 +27,10 @@ from llava_video.train.forward import Batch, TrainingModel, pack
 from llava_video.train.pointing import PointingKeys
 from llava_video.train.settings import DataSettings
 from llava_video.train.small_world import WorldExamples
-from llava_video.train.world_settings import WorldSource
+from llava_video.train.world_settings import DenseSettings, WorldSource
 
 _BATCH = 8
+_DENSE = DenseSettings(pointers=1, name_heads=((0, 0),))  # which heads is no matter here
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +61,7 @@ def _read(model: str, num_clips: int, seed: int) -> tuple[TrainingModel, list[Ba
     world = WorldSource(seed=seed, questions=14, captions=1)
     data = DataSettings(world=world, fps=2, max_frames=24, share_visuals=True)
     given = (ExampleMaker(spec, data), world, data, spec.config.vision)
-    examples = WorldExamples(*given, is_dense=False, tiles_here=True, points=True)
+    examples = WorldExamples(*given, dense=_DENSE, tiles_here=True)
     batches = [
         pack([examples[number].example for number in numbers])
         for numbers in _cut(num_clips, _BATCH)

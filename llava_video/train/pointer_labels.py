@@ -8,10 +8,14 @@ from llava_video.train.dense_labels import check_rows, placed, sign_cell
 from llava_video.train.pointer import Pointer, Rows
 from llava_video.values import VisualPlan
 from llava_video.world.mentions import SIGN, mentions
+from llava_video.world.moments import Span, moments
 from llava_video.world.scene import Scene
 
+# By the numbers that `mentions` gives: when each thing shows, s, and in which row.
+Shown = dict[int, tuple[tuple[float, int], ...]]
 
-def rows_shown(scene: Scene, plan: VisualPlan) -> dict[int, Rows]:
+
+def rows_shown(scene: Scene, plan: VisualPlan) -> Shown:
     """Return the rows of a visual, of one tile a frame, in which each thing's middle is.
 
     Args:
@@ -19,35 +23,37 @@ def rows_shown(scene: Scene, plan: VisualPlan) -> dict[int, Rows]:
         plan: of its frames, with a newline after each map row.
 
     Returns:
-        By the numbers that `mentions` gives; nothing of what never shows.
+        Nothing of what never shows.
 
     Raises:
         ConfigError: as `check_rows`.
     """
     check_rows(plan)
     rows, cols = plan.map_size
-    found: dict[int, list[int]] = {}
+    found: dict[int, list[tuple[float, int]]] = {}
     sign = sign_cell(scene, rows, cols)
     for frame, time_s in enumerate(plan.times_s):
         cells = placed(scene, scene.state_at(time_s), rows, cols)
         for (row, col), inside in cells.items():
             for state in inside:
                 at = (frame * rows + row) * (cols + 1) + col
-                found.setdefault(state.thing, []).append(at)
+                found.setdefault(state.thing, []).append((time_s, at))
         if sign is not None:
             at = (frame * rows + sign[0]) * (cols + 1) + sign[1]
-            found.setdefault(SIGN, []).append(at)
+            found.setdefault(SIGN, []).append((time_s, at))
     return {thing: tuple(places) for thing, places in found.items()}
 
 
 def pointers_of(
     scene: Scene,
-    shown: dict[int, Rows],
+    shown: Shown,
     pairs: Sequence[tuple[str, str]],
     tails: Sequence[int],
     ids: Sequence[int],
     labels: Sequence[int],
     nouns: Collection[tuple[int, ...]],
+    *,
+    at_moments: bool,
 ) -> tuple[Pointer, ...]:
     """Return where the tails of an example should look.
 
@@ -59,6 +65,8 @@ def pointers_of(
         ids: of the example.
         labels: as many.
         nouns: the ids of each word that a name ends with.
+        at_moments: whether answers look only at when it matters, as `moments` says; else at all
+            rows of a thing, as names do.
     """
     found: list[Pointer] = []
     bounds = itertools.pairwise((*tails, len(ids)))  # none where the questions come in turn
@@ -68,7 +76,11 @@ def pointers_of(
         about = [thing for thing in named if thing is not None]
         if named and not about:  # the answer names it: "Which object hides?"
             about = [thing for thing in mentions(scene, answer) if thing is not None]
-        groups = tuple(shown[thing] for thing in dict.fromkeys(about) if thing in shown)
+        groups = tuple(
+            _rows_of(shown[thing], moments(scene, question, thing) if at_moments else ())
+            for thing in dict.fromkeys(about)
+            if thing in shown
+        )
         if groups and learned < stop:
             found.append(Pointer(learned - 1, is_answer=True, shown=groups))
         asked = tuple(ids[start:learned])
@@ -79,8 +91,14 @@ def pointers_of(
         ]
         if len(ends) == len(named):
             found += (
-                Pointer(at, is_answer=False, shown=(shown[thing],))
+                Pointer(at, is_answer=False, shown=(_rows_of(shown[thing]),))
                 for at, thing in zip(ends, named, strict=True)
                 if thing is not None and thing in shown
             )
     return tuple(found)
+
+
+def _rows_of(shown: Sequence[tuple[float, int]], spans: Sequence[Span] = ()) -> Rows:
+    """Return the rows of a thing within some spans; all of them where it shows in none."""
+    within = [row for time_s, row in shown if any(low <= time_s <= high for low, high in spans)]
+    return tuple(within or (row for _, row in shown))

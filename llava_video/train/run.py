@@ -269,9 +269,8 @@ def _examples_of(stage: StageSettings, spec: ModelSpec) -> Examples | WorldExamp
         stage.data.world,
         stage.data,
         spec.config.vision,
-        is_dense=stage.dense is not None,
+        dense=stage.dense,
         tiles_here=not torch.cuda.is_available(),
-        points=stage.dense is not None and stage.dense.pointers > 0,
     )
 
 

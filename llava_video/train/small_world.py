@@ -28,7 +28,7 @@ from llava_video.train.pointer import Pointer
 from llava_video.train.pointer_labels import pointers_of, rows_shown
 from llava_video.train.raw_frames import FilmedFrames, grouped_by_size, step_of, tiles_of_frames
 from llava_video.train.settings import DataSettings
-from llava_video.train.world_settings import WorldSource
+from llava_video.train.world_settings import DenseSettings, WorldSource
 from llava_video.values import VideoInfo, VisualPlan
 from llava_video.world.caption import caption
 from llava_video.world.composer import compose
@@ -58,8 +58,7 @@ class WorldExamples(Dataset[Made]):
         source: which clips, and what is asked of them.
         data: what becomes of clips that are too long.
         vision: side of a tile, and its normalisation.
-        is_dense: whether cells are labelled.
-        points: whether rows of text are told where what they name shows.
+        dense: which labels of cells and pointers are wanted; None for answers alone.
         tiles_here: whether frames become tiles here; else where the model is.
 
     Raises:
@@ -73,18 +72,17 @@ class WorldExamples(Dataset[Made]):
         data: DataSettings,
         vision: VisionConfig,
         *,
-        is_dense: bool,
+        dense: DenseSettings | None,
         tiles_here: bool,
-        points: bool = False,
     ) -> None:
         self._maker, self._source, self._data, self._vision = maker, source, data, vision
-        self._is_dense, self._tiles_here, self._points = is_dense, tiles_here, points
-        self._nouns = {maker.ids_of(f" {noun}") for noun in NOUNS} if points else set()
+        self._dense, self._tiles_here = dense, tiles_here
+        self._nouns = {maker.ids_of(f" {noun}") for noun in NOUNS}
         self._settings = source.settings or split_settings(source.split)
         self._plan_of = lru_cache(maxsize=4096)(self._planned)
         self._beginning_of = lru_cache(maxsize=4096)(self._begun)
         self._end_of = lru_cache(maxsize=65_536)(self._ended)
-        if is_dense:
+        if dense is not None:
             check_rows(self._plan_of(*_ANY_SHAPE))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -95,9 +93,8 @@ class WorldExamples(Dataset[Made]):
             self._source,
             self._data,
             self._vision,
-            is_dense=self._is_dense,
+            dense=self._dense,
             tiles_here=self._tiles_here,
-            points=self._points,
         )
         return made, ()
 
@@ -139,7 +136,7 @@ class WorldExamples(Dataset[Made]):
         step = 0.0 if dice.chance(source.plain_share) else step_of(scene.crf) * dice.real(0.5, 1.5)
         filmed = FilmedFrames(frames=frames, step=step)
         vision = self._vision
-        labels = dense_labels(scene, plan, vision.patches_per_side) if self._is_dense else None
+        labels = dense_labels(scene, plan, vision.patches_per_side) if self._dense else None
         px = vision.image_px
         return PackedExample(
             ids=written.ids,
@@ -153,16 +150,18 @@ class WorldExamples(Dataset[Made]):
             looks=None if labels is None else torch.from_numpy(labels.looks),
             story=None if labels is None else torch.from_numpy(labels.story),
             patches=None if labels is None else torch.from_numpy(labels.patches),
-            pointers=self._pointers(scene, written, pairs) if self._points else (),
+            pointers=self._pointers(scene, written, pairs),
         )
 
     def _pointers(
         self, scene: Scene, written: Written, pairs: Sequence[Pair]
     ) -> tuple[Pointer, ...]:
+        if self._dense is None or not self._dense.pointers:
+            return ()
         (plan,) = written.plans
         return pointers_of(
             scene, rows_shown(scene, plan), pairs, written.tails, written.ids, written.labels,
-            self._nouns,
+            self._nouns, at_moments=self._dense.moments,
         )  # fmt: skip
 
     def _written(

@@ -58,6 +58,9 @@ class DenseSettings:
     answer_heads: tuple[tuple[int, int], ...] = setting(
         (), "(layer, head), both from 0, that look from where an answer begins"
     )
+    moments: bool = setting(
+        False, "answers look only at when it matters: 'now' at the end, at a deed while it is done"
+    )
     answers: float = setting(
         1.0, "of the answers; with 0 for this and `story` the decoder is not run", at_least=0
     )
@@ -72,6 +75,10 @@ class DenseSettings:
                 f"pointers = {self.pointers:g}, name_heads = {list(self.name_heads)}, answer_heads "
                 f"= {list(self.answer_heads)}.",
                 "heads and a weight above 0, or neither.",
+            )
+        if self.moments and not self.answer_heads:
+            raise ConfigError(
+                "moments: true, and no answer_heads among the pointers.", "name answer_heads too."
             )
         if self.pointers and not self.story + self.answers:
             raise ConfigError(

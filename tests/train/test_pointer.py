@@ -12,7 +12,9 @@ from llava_video.train.forward import Example, pack
 from llava_video.train.pointer import Pointer, shifted
 from llava_video.train.settings import DataSettings
 from llava_video.train.small_world import WorldExamples
-from llava_video.train.world_settings import WorldSource
+from llava_video.train.world_settings import DenseSettings, WorldSource
+
+DENSE = DenseSettings(pointers=1, name_heads=((0, 0),))
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def test_in_a_batch_they_stand_and_point_further_on(spec: ModelSpec):
     world = WorldSource(clips=400, questions=24)
     data = DataSettings(world=world, max_frames=4, share_visuals=True)
     given = (ExampleMaker(spec, data), world, data, spec.config.vision)
-    made = WorldExamples(*given, is_dense=True, tiles_here=True, points=True)
+    made = WorldExamples(*given, dense=DENSE, tiles_here=True)
     ones: list[Example] = [made[idx].example for idx in (0, 1)]
     batch = pack(ones)
     row_ids: list[int] = []

@@ -11,11 +11,13 @@ from llava_video.train.pointer import Pointer
 from llava_video.train.pointer_labels import pointers_of, rows_shown
 from llava_video.train.settings import DataSettings
 from llava_video.train.small_world import WorldExamples
-from llava_video.train.world_settings import WorldSource
+from llava_video.train.world_settings import DenseSettings, WorldSource
 from llava_video.world.composer import compose
 from llava_video.world.mentions import NOUNS, SIGN
 from llava_video.world.splits import split_settings
 from llava_video.world.vocabulary import COLOURS, SHAPES
+
+DENSE = DenseSettings(pointers=1, name_heads=((0, 0),))
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def examples(spec: ModelSpec, **source: object) -> WorldExamples:
     world = WorldSource(clips=400, questions=24, captions=1, **source)
     data = DataSettings(world=world, max_frames=4, share_visuals=True)
     given = (ExampleMaker(spec, data), world, data, spec.config.vision)
-    return WorldExamples(*given, is_dense=True, tiles_here=True, points=True)
+    return WorldExamples(*given, dense=DENSE, tiles_here=True)
 
 
 def test_pointers_stand_behind_names_and_point_at_what_they_name(spec: ModelSpec):
@@ -90,7 +92,8 @@ def test_where_things_show_is_in_every_frame_they_are_in(spec: ModelSpec):
             (state,) = (one for one in scene.state_at(time_s) if one.thing == thing)
             down, across = state.y / scene.height * rows, state.x / scene.width * cols
             if state.view != "gone" and 0 <= down < rows and 0 <= across < cols:
-                seen.append(frame * rows * (cols + 1) + int(down) * (cols + 1) + int(across))
+                at = frame * rows * (cols + 1) + int(down) * (cols + 1) + int(across)
+                seen.append((time_s, at))
         assert list(found.get(thing, ())) == seen
 
 
@@ -100,7 +103,7 @@ def test_what_an_answer_is_about():
         one for one in scenes if len({thing.shape for thing in one.things}) == len(one.things) == 2
     )
     first, second = (thing.shape for thing in scene.things)
-    shown, nouns = {0: (4, 5), 1: (9,)}, {(1,), (7, 2)}
+    shown, nouns = {0: ((0.0, 4), (0.5, 5)), 1: ((0.5, 9),)}, {(1,), (7, 2)}
     asked = [
         (f"What colour is the {first}?", "red"),
         ("Which object hides?", second),
@@ -111,7 +114,8 @@ def test_what_an_answer_is_about():
     # Each tail: a word, the name's last (of two for the second noun), the turn's end; two answers.
     ids = (0, 1, 3, 50, 51, 0, 7, 2, 3, 50, 51, 1, 1, 3, 50, 0, 0, 3, 50, 1, 3, 50)
     labels = tuple(one if one >= 50 else -100 for one in ids)
-    found = pointers_of(scene, shown, asked, (0, 5, 11, 15, 19), ids, labels, nouns)
+    given = (scene, shown, asked, (0, 5, 11, 15, 19), ids, labels)
+    found = pointers_of(*given, nouns, at_moments=False)
     assert found == (
         Pointer(2, is_answer=True, shown=((4, 5),)),
         Pointer(1, is_answer=False, shown=((4, 5),)),
@@ -121,5 +125,22 @@ def test_what_an_answer_is_about():
         Pointer(12, is_answer=False, shown=((9,),)),
     )
     # Of words that are others than the names nothing is said, but of answers.
-    others = pointers_of(scene, shown, asked, (0, 5, 11, 15, 19), ids, labels, {(3,)})
+    others = pointers_of(*given, {(3,)}, at_moments=False)
     assert all(one.is_answer for one in others if one.row > 10)
+
+
+def test_answers_look_at_when_it_matters():
+    scenes = (compose(split_settings("train"), number) for number in range(200))
+    scene = next(one for one in scenes if len(one.things) == 1 and one.num_frames > one.rate_hz * 4)
+    end_s, shape = scene.num_frames / scene.rate_hz, scene.things[0].shape
+    shown = {0: ((0.0, 4), (0.5, 5), (3.0, 6), (end_s - 0.5, 7))}
+    pairs = [(f"Where is the {shape} now?", "top"), (f"Where is the {shape} at the start?", "top")]
+    ids, labels = (1, 50, 1, 50), (-100, 50, -100, 50)
+    found = pointers_of(scene, shown, pairs, (0, 2), ids, labels, {(1,)}, at_moments=True)
+    assert [one.shown for one in found if one.is_answer] == [((7,),), ((4, 5),)]
+    # A name is the thing's at any time.
+    assert [one.shown for one in found if not one.is_answer] == [((4, 5, 6, 7),)] * 2
+    # What shows at no such moment is looked for where it does.
+    gone = {0: ((3.0, 6),)}
+    found = pointers_of(scene, gone, pairs, (0, 2), ids, labels, {(1,)}, at_moments=True)
+    assert {one.shown for one in found} == {((6,),)}

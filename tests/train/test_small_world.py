@@ -32,7 +32,7 @@ from llava_video.train.raw_frames import as_if_encoded
 from llava_video.train.run import Trained, check_stage, train, with_model
 from llava_video.train.settings import DataSettings, NewModel, StageSettings
 from llava_video.train.small_world import WorldExamples
-from llava_video.train.world_settings import WorldSource
+from llava_video.train.world_settings import DenseSettings, WorldSource
 from llava_video.values import Newline
 from llava_video.world.composer import compose
 from llava_video.world.example import make_example
@@ -63,7 +63,8 @@ def examples_of(
 ) -> WorldExamples:
     assert settings.world is not None
     given = (ExampleMaker(spec, settings), settings.world, settings, spec.config.vision)
-    return WorldExamples(*given, is_dense=is_dense, tiles_here=tiles_here)
+    dense = DenseSettings() if is_dense else None
+    return WorldExamples(*given, dense=dense, tiles_here=tiles_here)
 
 
 def said(spec: ModelSpec, one: Example) -> list[tuple[str, str]]:
