@@ -28,7 +28,7 @@ CAPTION_PROMPT: Final = PROMPTS["timed"][0]
 
 # A draw with three objects, six events, and questions that the packaged model has right: a newcomer
 # sees what works. How often it does is on the model's card.
-_NAMES: Final = ("demo", 0, 55)
+_NAMES: Final = ("demo", 0, 45)
 _SETTINGS: Final = dataclasses.replace(
     split_settings("heldout"), sizes_px=((256, 256),), rates_hz=(12.0,), lengths_s=(9.0,)
 )

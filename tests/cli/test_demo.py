@@ -40,8 +40,8 @@ def test_it_tells_the_whole_story(run, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "passing"))
     monkeypatch.chdir(tmp_path / "here")
     truth = write_sample(tmp_path / "sample").caption
-    wrong = truth.replace("the purple triangle moves down", "the purple triangle moves left")
-    saying(monkeypatch, wrong, "down", "blue cross")
+    wrong = truth.replace("the green square moves left", "the green square moves down")
+    saying(monkeypatch, wrong, "left", "green square")
     outcome = run("demo")
     assert (outcome.status, outcome.err) == (0, "")
     parts = [
@@ -50,18 +50,18 @@ def test_it_tells_the_whole_story(run, tmp_path: Path, monkeypatch: pytest.Monke
         "20 per frame, 360 in all",  # 18 frames of 4 rows of 4 tokens and a newline
         "Describe the video with times.",
         "the model says",
-        "    right   0.0 s: a blue ring and a purple triangle.",
-        "    wrong   2.0 s: the purple triangle moves left.",
+        "    right   0.0 s: a green square and a blue square.",
+        "    wrong   3.0 s: the green square moves down.",
         "the truth",
-        "            1.0 s: the blue ring moves down.",
-        "    missed  2.0 s: the purple triangle moves down.",
-        "Which way does the purple triangle go?",
-        "the model says   down   (confidence 0.88)",
-        "the truth        down",
+        "            1.0 s: the cyan cross enters from the top.",
+        "    missed  3.0 s: the green square moves left.",
+        "In which direction does the green square move?",
+        "the model says   left   (confidence 0.88)",
+        "the truth        left",
         "that is          right",
         "Which does something first",
-        "the model says   blue cross",
-        "the truth        blue ring",
+        "the model says   green square",
+        "the truth        cyan cross",
         "that is          wrong",
         "6 of 7 true lines told, 1 told wrong; 1 of 2 questions right.",
         "The frames it saw: demo_frames.png",
@@ -83,14 +83,14 @@ def test_what_is_kept_can_be_played_with(
     run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "kept"
-    saying(monkeypatch, "Nothing happens.", *["down", "blue ring"] * 2)
+    saying(monkeypatch, "Nothing happens.", *["left", "cyan cross"] * 2)
     for _ in range(2):  # the second run replaces what the first left
         outcome = run("demo", "--keep", folder)
         assert outcome.status == 0
         assert "0 of 7 true lines told, 1 told wrong; 2 of 2 questions right." in outcome.out
     left = {path.name for path in folder.iterdir()}
     assert left == {"demo_clip.mp4", "demo_frames.png", "demo_truth.json"}
-    assert f"llava-video ask {folder / 'demo_clip.mp4'} 'Is there a blue" in outcome.out
+    assert f"llava-video ask {folder / 'demo_clip.mp4'} 'Is there a cyan" in outcome.out
     assert run("plan", folder / "demo_clip.mp4", "-m", "demo").status == 0
 
 

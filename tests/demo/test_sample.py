@@ -38,12 +38,12 @@ def test_what_is_asked_has_an_answer(tmp_path: Path) -> None:
     assert CAPTION_PROMPT == "Describe the video with times."
     lines = sample.caption.splitlines()
     assert len(lines) == 7
-    assert lines[0] == "0.0 s: a blue ring and a purple triangle."
-    assert lines[4] == "2.0 s: the purple triangle moves down."
+    assert lines[0] == "0.0 s: a green square and a blue square."
+    assert lines[2] == "3.0 s: the green square moves left."
     asked = [(question.text, question.answer) for question in sample.questions]
     assert asked == [
-        ("Which way does the purple triangle go?", "down"),
-        ("Which does something first, the blue ring or the blue cross?", "blue ring"),
+        ("In which direction does the green square move?", "left"),
+        ("Which does something first, the green square or the cyan cross?", "cyan cross"),
     ]
     for question in sample.questions:
         assert question.answer in question.choices
