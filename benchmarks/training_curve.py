@@ -24,6 +24,7 @@ _LOSSES = (
     ("loss_looks", "what a cell shows", "#2f7d32"),
     ("loss_story", "what happened in it", "#c2571a"),
     ("loss_answers", "answers", "#1f5fa8"),
+    ("loss_pointers", "where heads look", "#7a3fa0"),
 )
 _LEAST = 0.03
 
