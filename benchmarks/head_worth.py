@@ -24,6 +24,7 @@ from llava_video.model.decoder import DecoderLayer
 from llava_video.model.spec import read_spec
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import Batch, TrainingModel, pack
+from llava_video.train.pointer import Role
 from llava_video.train.pointing import PointingKeys
 from llava_video.train.settings import DataSettings
 from llava_video.train.small_world import WorldExamples
@@ -82,20 +83,21 @@ def _looks(net: TrainingModel, batches: Sequence[Batch]) -> list[dict[str, Any]]
     """Return the share of every head's attention, from names and from answers."""
     text = net.model.dimensions.text
     heads = [*itertools.product(range(text.num_layers), range(text.num_heads))]
-    found: dict[tuple[int, bool], list[torch.Tensor]] = defaultdict(list)
+    found: dict[tuple[int, Role], list[torch.Tensor]] = defaultdict(list)
     for batch in batches:
         rows = net.spliced(batch["ids"], net.visuals(batch["plans"], batch["tiles"]))
-        keys = PointingKeys(net.keys(batch["shares"]), batch["pointers"], heads, heads)
+        every: dict[Role, Any] = {"name": heads, "answer": heads}
+        keys = PointingKeys(net.keys(batch["shares"]), batch["pointers"], every)
         net.hidden_rows(rows, keys)
-        for (layer, is_answer, _), losses in keys.losses.items():
-            found[layer, is_answer].append(losses)
+        for (layer, role, _), losses in keys.losses.items():
+            found[layer, role].append(losses)
     shares = {key: torch.cat(own, dim=1).mean(dim=1).neg().exp() for key, own in found.items()}
     return [
         {
             "layer": layer,
             "head": head,
-            "name": shares[layer, False][head].item(),
-            "answer": shares[layer, True][head].item(),
+            "name": shares[layer, "name"][head].item(),
+            "answer": shares[layer, "answer"][head].item(),
         }
         for layer, head in heads
     ]

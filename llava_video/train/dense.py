@@ -44,11 +44,11 @@ class DenseTraining(TrainingModel):
     def __init__(self, model: LlavaModel, settings: DenseSettings) -> None:
         super().__init__(model)
         text = model.dimensions.text
-        for name in ("name_heads", "answer_heads"):
-            if not heads_fit(getattr(settings, name), text):
+        for role, heads in settings.heads.items():
+            if not heads_fit(heads, text):
                 raise ConfigError(
-                    f"dense.{name} = {getattr(settings, name)}, and the decoder has "
-                    f"{text.num_layers} layers of {text.num_heads} heads.",
+                    f"dense.{role}_heads = {heads}, and the decoder has {text.num_layers} layers "
+                    f"of {text.num_heads} heads.",
                     "pairs of a layer and a head, both counted from 0.",
                 )
         width = model.dimensions.text.hidden_size
@@ -104,12 +104,8 @@ class DenseTraining(TrainingModel):
         if settings.looks:
             parts["looks"] = weight * _loss(self.looks(torch.cat(visuals)), looks, LOOKS)
         if settings.story or settings.answers:
-            keys = PointingKeys(
-                self.keys(shares),
-                pointers or [()] * len(shares),
-                settings.name_heads,
-                settings.answer_heads,
-            )
+            pointers = pointers or [()] * len(shares)
+            keys = PointingKeys(self.keys(shares), pointers, settings.heads)
             hidden = self.hidden_rows(self.spliced(ids, visuals), keys)
             if (looking := keys.loss()) is not None:
                 parts["pointers"] = weight * looking

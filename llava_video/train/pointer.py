@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 Rows = tuple[int, ...]
+Role = Literal["name", "answer", "first", "second"]
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,13 +15,14 @@ class Pointer:
 
     Attributes:
         row: of the example's ids; in a batch, of the sequence.
-        is_answer: whether it is the row that an answer is said from; else the last of a name.
+        role: "name" is the last row of a name; all others are the row an answer is said from, which
+            looks at all that is named ("answer"), or at the first or second; the only one is both.
         shown: for each thing that is named the rows of the visual in which it shows, in a batch
             those of the sequence; each thing has as large a share of the attention.
     """
 
     row: int
-    is_answer: bool
+    role: Role
     shown: tuple[Rows, ...]
 
 
@@ -33,7 +37,7 @@ def shifted(pointers: Sequence[Pointer], text: int, visual: int) -> list[Pointer
     return [
         Pointer(
             one.row + text,
-            one.is_answer,
+            one.role,
             tuple(tuple(row + visual for row in shown) for shown in one.shown),
         )
         for one in pointers

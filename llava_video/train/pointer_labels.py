@@ -82,7 +82,11 @@ def pointers_of(
             if thing in shown
         )
         if groups and learned < stop:
-            found.append(Pointer(learned - 1, is_answer=True, shown=groups))
+            found += (
+                Pointer(learned - 1, "answer", groups),
+                Pointer(learned - 1, "first", groups[:1]),
+                Pointer(learned - 1, "second", groups[1:2] or groups),
+            )
         asked = tuple(ids[start:learned])
         ends = [
             start + at - 1
@@ -91,7 +95,7 @@ def pointers_of(
         ]
         if len(ends) == len(named):
             found += (
-                Pointer(at, is_answer=False, shown=(_rows_of(shown[thing]),))
+                Pointer(at, "name", (_rows_of(shown[thing]),))
                 for at, thing in zip(ends, named, strict=True)
                 if thing is not None and thing in shown
             )

@@ -7,7 +7,7 @@ rows where the one thing it names shows, all together, is to be 1, and 1 / n whe
 Source of the idea: supervised attention, Liu et al. 2016 (arXiv 1609.04186). Knows no scene.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -18,7 +18,7 @@ from llava_video.model.kv_cache import KvCache
 from llava_video.ops.attention import AttentionKind
 from llava_video.ops.rope import rotate_reference
 from llava_video.train.packing import PackedKeys, Share, seen_by
-from llava_video.train.pointer import Pointer
+from llava_video.train.pointer import Pointer, Role
 
 Heads = Sequence[tuple[int, int]]
 
@@ -30,17 +30,14 @@ class PointingKeys:
     Attributes:
         keys: whose attention it is.
         pointers: of each share.
-        name_heads: (layer, head) that look from the last row of a name.
-        answer_heads: those that look from the row an answer is said from.
-        losses: by layer, kind of pointer (whether an answer's) and first row of a share: (heads,
-            pointers).
+        heads: by role of a pointer the (layer, head) that look where it points.
+        losses: by layer, role and first row of a share: (heads, pointers).
     """
 
     keys: PackedKeys
     pointers: Sequence[Sequence[Pointer]]
-    name_heads: Heads
-    answer_heads: Heads
-    losses: dict[tuple[int, bool, int], torch.Tensor] = field(default_factory=dict)
+    heads: Mapping[Role, Heads]
+    losses: dict[tuple[int, Role, int], torch.Tensor] = field(default_factory=dict)
 
     def attend(
         self,
@@ -52,17 +49,15 @@ class PointingKeys:
         kind: AttentionKind,
     ) -> torch.Tensor:
         """See `PackedKeys.attend`."""
-        for heads, is_answer in ((self.name_heads, False), (self.answer_heads, True)):
+        for role, heads in self.heads.items():
             own = [head for layer, head in heads if layer == layer_idx]
             if own:
-                self._look(q, k, own, layer_idx, is_answer=is_answer)
+                self._look(q, k, own, layer_idx, role)
         return self.keys.attend(q, k, v, cache, layer_idx, kind)
 
     def to(self, device: torch.device) -> "PointingKeys":
         """Return the same on another device; losses are kept in one place."""
-        return PointingKeys(
-            self.keys.to(device), self.pointers, self.name_heads, self.answer_heads, self.losses
-        )
+        return PointingKeys(self.keys.to(device), self.pointers, self.heads, self.losses)
 
     def loss(self) -> torch.Tensor | None:
         """Return the mean of what was kept; None where nothing was to be looked at."""
@@ -72,18 +67,18 @@ class PointingKeys:
         return torch.cat([loss.to(every[0].device) for loss in every]).mean()
 
     def _look(
-        self, q: torch.Tensor, k: torch.Tensor, heads: list[int], layer_idx: int, *, is_answer: bool
+        self, q: torch.Tensor, k: torch.Tensor, heads: list[int], layer_idx: int, role: Role
     ) -> None:
         num_sharing = q.shape[1] // k.shape[1]
         q, k = q[:, heads], k[:, [head // num_sharing for head in heads]]
         q, k = (rotate_reference(x, self.keys.cos, self.keys.sin) for x in (q, k))
         with torch.autocast(q.device.type, enabled=False):
             for share, every in zip(self.keys.shares, self.pointers, strict=True):
-                pointers = [one for one in every if one.is_answer is is_answer]
+                pointers = [one for one in every if one.role == role]
                 if pointers:
                     loss = _loss(q.float(), k.float(), share, pointers)
                     # A layer that is computed again for its gradients has told its own already.
-                    self.losses.setdefault((layer_idx, is_answer, share.start), loss)
+                    self.losses.setdefault((layer_idx, role, share.start), loss)
 
 
 def _loss(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from llava_video.config import check, setting
 from llava_video.errors import ConfigError
+from llava_video.train.pointer import ROLES, Role
 from llava_video.world.question import ANSWERS
 from llava_video.world.settings import WorldSettings
 
@@ -56,7 +57,11 @@ class DenseSettings:
         (), "(layer, head), both from 0, that look from the last word of a name"
     )
     answer_heads: tuple[tuple[int, int], ...] = setting(
-        (), "(layer, head), both from 0, that look from where an answer begins"
+        (), "those that look from where an answer begins, at all that is named"
+    )
+    first_heads: tuple[tuple[int, int], ...] = setting((), "the same, at what is named first")
+    second_heads: tuple[tuple[int, int], ...] = setting(
+        (), "the same, at what is named second, or at the only thing"
     )
     moments: bool = setting(
         False, "answers look only at when it matters: 'now' at the end, at a deed while it is done"
@@ -65,20 +70,26 @@ class DenseSettings:
         1.0, "of the answers; with 0 for this and `story` the decoder is not run", at_least=0
     )
 
+    @property
+    def heads(self) -> dict[Role, tuple[tuple[int, int], ...]]:
+        """The heads that are told where to look, by the role of what tells them."""
+        return {role: getattr(self, f"{role}_heads") for role in ROLES}
+
     def __post_init__(self) -> None:
         """Check every field."""
         check(self)
         if not self.patches + self.looks + self.story + self.answers:
             raise ConfigError("no loss counts.", "raise patches, looks, story or answers above 0.")
-        if bool(self.pointers) != bool(self.name_heads or self.answer_heads):
+        if bool(self.pointers) != any(self.heads.values()):
+            told = {f"{role}_heads": list(heads) for role, heads in self.heads.items() if heads}
             raise ConfigError(
-                f"pointers = {self.pointers:g}, name_heads = {list(self.name_heads)}, answer_heads "
-                f"= {list(self.answer_heads)}.",
+                f"pointers = {self.pointers:g}, and heads that point: {told or 'none'}.",
                 "heads and a weight above 0, or neither.",
             )
-        if self.moments and not self.answer_heads:
+        if self.moments and not any(self.heads[role] for role in ROLES if role != "name"):
             raise ConfigError(
-                "moments: true, and no answer_heads among the pointers.", "name answer_heads too."
+                "moments: true, and among the pointers no heads of answers.",
+                "name answer_heads, first_heads or second_heads too.",
             )
         if self.pointers and not self.story + self.answers:
             raise ConfigError(

@@ -133,7 +133,7 @@ def test_the_losses_are_the_formula(tiny: LlavaModel, batch: Batch):
 
 def test_a_step_is_a_mean_however_it_is_cut(tiny: LlavaModel):
     net = learner(tiny, looks=1, story=1, pointers=1, name_heads=((1, 0),))
-    there = (Pointer(4, is_answer=False, shown=((0, 4),)),)
+    there = (Pointer(4, "name", ((0, 4),)),)
     batches = [pack([replace(drawn(seed), tails=(3,), pointers=there)]) for seed in (0, 3)]
     with torch.no_grad():
         apart = [net(**batch)["loss"] for batch in batches]
@@ -186,8 +186,8 @@ def test_labels_stay_with_their_example():
 
 def test_heads_that_look_count_as_they_are_told(tiny: LlavaModel):
     pointers = (
-        Pointer(3, is_answer=False, shown=((0, 4),)),
-        Pointer(4, is_answer=True, shown=((7,), (2, 3))),
+        Pointer(3, "name", ((0, 4),)),
+        Pointer(4, "answer", ((7,), (2, 3))),
     )
     ones = [replace(drawn(seed), tails=(3,), pointers=pointers) for seed in (0, 3)]
     batch = pack(ones)
@@ -195,7 +195,7 @@ def test_heads_that_look_count_as_they_are_told(tiny: LlavaModel):
     net = learner(tiny, answers=1, pointers=0.5, **heads)
     with torch.no_grad():
         loss = net(**batch)["loss"].item()
-        keys = PointingKeys(net.keys(batch["shares"]), batch["pointers"], *heads.values())
+        keys = PointingKeys(net.keys(batch["shares"]), batch["pointers"], net.settings.heads)
         rows = net.spliced(batch["ids"], net.visuals(batch["plans"], batch["tiles"]))
         tiny.language_model.run(rows, keys, None)
         plain = {key: batch[key] for key in ("ids", "labels", "tiles", "plans", "shares")}

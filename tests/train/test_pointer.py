@@ -45,5 +45,5 @@ def test_in_a_batch_they_stand_and_point_further_on(spec: ModelSpec):
 
 
 def test_shifting_is_by_two_amounts():
-    own = Pointer(5, is_answer=True, shown=((0, 2), (7,)))
-    assert shifted([own], text=30, visual=4) == [Pointer(35, is_answer=True, shown=((4, 6), (11,)))]
+    own = Pointer(5, "answer", ((0, 2), (7,)))
+    assert shifted([own], text=30, visual=4) == [Pointer(35, "answer", ((4, 6), (11,)))]

@@ -44,7 +44,7 @@ def test_pointers_stand_behind_names_and_point_at_what_they_name(spec: ModelSpec
         for pointer in one.pointers:
             tail = max(start for start in one.tails if start <= pointer.row)
             stop = bounds[bounds.index(tail) + 1]
-            if pointer.is_answer:
+            if pointer.role != "name":
                 num_answers += 1
                 # What stands behind it is the first that is learned.
                 assert one.labels[pointer.row] == -100 != one.labels[pointer.row + 1]
@@ -97,6 +97,11 @@ def test_where_things_show_is_in_every_frame_they_are_in(spec: ModelSpec):
         assert list(found.get(thing, ())) == seen
 
 
+def answered(row: int, rows: tuple[int, ...]) -> list[Pointer]:
+    """Return the pointers of an answer about one thing, which is the first and the second too."""
+    return [Pointer(row, role, (rows,)) for role in ("answer", "first", "second")]
+
+
 def test_what_an_answer_is_about():
     scenes = (compose(split_settings("train"), number) for number in range(200))
     scene = next(
@@ -117,16 +122,18 @@ def test_what_an_answer_is_about():
     given = (scene, shown, asked, (0, 5, 11, 15, 19), ids, labels)
     found = pointers_of(*given, nouns, at_moments=False)
     assert found == (
-        Pointer(2, is_answer=True, shown=((4, 5),)),
-        Pointer(1, is_answer=False, shown=((4, 5),)),
-        Pointer(8, is_answer=True, shown=((9,),)),
-        Pointer(13, is_answer=True, shown=((4, 5), (9,))),
-        Pointer(11, is_answer=False, shown=((4, 5),)),
-        Pointer(12, is_answer=False, shown=((9,),)),
+        *answered(2, (4, 5)),
+        Pointer(1, "name", ((4, 5),)),
+        *answered(8, (9,)),
+        Pointer(13, "answer", ((4, 5), (9,))),
+        Pointer(13, "first", ((4, 5),)),
+        Pointer(13, "second", ((9,),)),
+        Pointer(11, "name", ((4, 5),)),
+        Pointer(12, "name", ((9,),)),
     )
     # Of words that are others than the names nothing is said, but of answers.
     others = pointers_of(*given, {(3,)}, at_moments=False)
-    assert all(one.is_answer for one in others if one.row > 10)
+    assert all(one.role != "name" for one in others if one.row > 10)
 
 
 def test_answers_look_at_when_it_matters():
@@ -137,9 +144,9 @@ def test_answers_look_at_when_it_matters():
     pairs = [(f"Where is the {shape} now?", "top"), (f"Where is the {shape} at the start?", "top")]
     ids, labels = (1, 50, 1, 50), (-100, 50, -100, 50)
     found = pointers_of(scene, shown, pairs, (0, 2), ids, labels, {(1,)}, at_moments=True)
-    assert [one.shown for one in found if one.is_answer] == [((7,),), ((4, 5),)]
+    assert [one.shown for one in found if one.role == "answer"] == [((7,),), ((4, 5),)]
     # A name is the thing's at any time.
-    assert [one.shown for one in found if not one.is_answer] == [((4, 5, 6, 7),)] * 2
+    assert [one.shown for one in found if one.role == "name"] == [((4, 5, 6, 7),)] * 2
     # What shows at no such moment is looked for where it does.
     gone = {0: ((3.0, 6),)}
     found = pointers_of(scene, gone, pairs, (0, 2), ids, labels, {(1,)}, at_moments=True)

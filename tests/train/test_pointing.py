@@ -14,10 +14,10 @@ from llava_video.train.pointing import PointingKeys, heads_fit
 SHARES = (Share(0, 20, tails=(12, 16)), Share(20, 34, tails=(28,)))
 POINTERS = (
     [
-        Pointer(14, is_answer=False, shown=((3, 5),)),
-        Pointer(18, is_answer=True, shown=((2,), (7, 8, 9))),
+        Pointer(14, "name", ((3, 5),)),
+        Pointer(18, "answer", ((2,), (7, 8, 9))),
     ],
-    [Pointer(33, is_answer=False, shown=((21, 22),))],
+    [Pointer(33, "name", ((21, 22),))],
 )
 CPU = torch.device("cpu")
 
@@ -30,7 +30,8 @@ def qkv() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def pointing(name_heads=(), answer_heads=()) -> PointingKeys:
-    return PointingKeys(packed_keys(SHARES, TEXT, device=CPU), POINTERS, name_heads, answer_heads)
+    heads = {"name": name_heads, "answer": answer_heads}
+    return PointingKeys(packed_keys(SHARES, TEXT, device=CPU), POINTERS, heads)
 
 
 def attention_of(qkv, head: int, row: int, seen: list[int]) -> dict[int, float]:

@@ -31,4 +31,4 @@ def test_no_loss_at_all_is_refused():
 def test_heads_that_look_go_with_a_weight_and_a_decoder(change):
     with pytest.raises(ConfigError, match="pointers"):
         DenseSettings(**change)
-    assert DenseSettings(pointers=1, name_heads=((0, 0), (1, 2))).name_heads == ((0, 0), (1, 2))
+    assert DenseSettings(pointers=1, name_heads=((0, 0), (1, 2))).heads["name"] == ((0, 0), (1, 2))
