@@ -23,9 +23,9 @@ from llava_video.remote.settings import RemoteSettings
 
 KEY = "sk-open-sesame"
 QUICK = RemoteSettings(
-    retry_wait_s=0.01, max_retry_wait_s=0.05, retry_for_s=2.0, silence_s=0.3, connect_s=0.3
+    retry_wait_s=0.01, max_retry_wait_s=0.05, retry_for_s=2.0, silence_s=0.3, connect_s=5.0
 )
-ONCE = RemoteSettings(retry_for_s=0.0, silence_s=0.3, connect_s=0.3)
+ONCE = RemoteSettings(retry_for_s=0.0, silence_s=0.3, connect_s=5.0)
 
 
 @pytest.fixture
