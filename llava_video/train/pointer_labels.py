@@ -65,8 +65,8 @@ def pointers_of(
         ids: of the example.
         labels: as many.
         nouns: the ids of each word that a name ends with.
-        at_moments: whether answers look only at when it matters, as `moments` says; else at all
-            rows of a thing, as names do.
+        at_moments: whether answers look only at when it matters, as `moments` says, if the thing
+            shows then; else at all its rows, as names do.
     """
     found: list[Pointer] = []
     bounds = itertools.pairwise((*tails, len(ids)))  # none where the questions come in turn
@@ -77,7 +77,7 @@ def pointers_of(
         if named and not about:  # the answer names it: "Which object hides?"
             about = [thing for thing in mentions(scene, answer) if thing is not None]
         groups = tuple(
-            _rows_of(shown[thing], moments(scene, question, thing) if at_moments else ())
+            _rows_of(shown[thing], _spans(scene, question, thing, shown) if at_moments else ())
             for thing in dict.fromkeys(about)
             if thing in shown
         )
@@ -102,7 +102,11 @@ def pointers_of(
     return tuple(found)
 
 
+def _spans(scene: Scene, question: str, thing: int, shown: Shown) -> tuple[Span, ...]:
+    return moments(scene, question, thing, [time_s for time_s, _ in shown[thing]])
+
+
 def _rows_of(shown: Sequence[tuple[float, int]], spans: Sequence[Span] = ()) -> Rows:
     """Return the rows of a thing within some spans; all of them where it shows in none."""
-    within = [row for time_s, row in shown if any(low <= time_s <= high for low, high in spans)]
+    within = [row for time_s, row in shown if any(low <= time_s < high for low, high in spans)]
     return tuple(within or (row for _, row in shown))

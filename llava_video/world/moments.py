@@ -1,9 +1,13 @@
 """A question about a thing → when what it asks about shows."""
 
+import math
 import re
+from collections.abc import Sequence
 from typing import Final
 
-from llava_video.world.scene import Event, Scene
+from llava_video.world.ask_events import MAIN_KINDS
+from llava_video.world.mentions import mentions
+from llava_video.world.scene import Scene
 from llava_video.world.vocabulary import VERBS
 
 Span = tuple[float, float]
@@ -27,31 +31,38 @@ _BEGINNING: Final = re.compile(r"^When\b|\b(first|before)\b")
 _ANY_DEED: Final = re.compile(r"\b(do|something)\b")
 
 
-def moments(scene: Scene, question: str, thing: int) -> tuple[Span, ...]:
+def moments(scene: Scene, question: str, thing: int, shows_s: Sequence[float]) -> tuple[Span, ...]:
     """Return when a thing shows what a question asks of it.
 
     Args:
         scene: the truth.
         question: which names the thing.
         thing: its number.
+        shows_s: when the thing shows, ascending, s; at least once.
 
     Returns:
-        (from, to) in seconds: the last moments of what is so now, the first of what was so at
-        first, each of its events that are asked about (when they begin, where that is the
-        question). () where it does not matter, as for its shape, or nothing of it happened.
+        (from, before) in seconds: of what is so now, the last that shows of it; of what was so at
+        first, the first, before its colour changes; else each of its events that are asked about,
+        or the beginning of the first where that is the question. () where it does not matter, as
+        for its shape, or nothing of it happened.
     """
+    own = [event for event in scene.events if event.thing == thing]
     if _AT_END.search(question):
-        end_s = scene.num_frames / scene.rate_hz
-        return ((end_s - _GLIMPSE_S, end_s),)
+        return ((shows_s[-1] - _GLIMPSE_S, math.inf),)
     if _AT_START.search(question):
-        return ((0.0, _GLIMPSE_S),)
-    kinds = {kind for kind, words in _KINDS.items() if words.search(question)}
-    is_any = not kinds and _ANY_DEED.search(question) is not None
-    own = [one for one in scene.events if one.thing == thing and (is_any or one.kind in kinds)]
-    is_beginning = _BEGINNING.search(question) is not None
-    return tuple(_span_of(event, is_beginning=is_beginning) for event in own)
+        others_s = [event.start_s for event in own if event.kind == "recolour"]
+        return ((shows_s[0], min([shows_s[0] + _GLIMPSE_S, *others_s])),)
+    about = _half_about(scene, question, thing)
+    kinds = {kind for kind, words in _KINDS.items() if words.search(about)}
+    if not kinds and _ANY_DEED.search(question):
+        kinds = {*MAIN_KINDS}
+    asked = [event for event in own if event.kind in kinds]
+    if _BEGINNING.search(question):
+        return tuple((one.start_s, one.start_s + _GLIMPSE_S) for one in asked[:1])
+    return tuple((one.start_s, max(one.end_s, one.start_s + _GLIMPSE_S)) for one in asked)
 
 
-def _span_of(event: Event, *, is_beginning: bool) -> Span:
-    least_s = event.start_s + _GLIMPSE_S
-    return event.start_s, least_s if is_beginning else max(event.end_s, least_s)
+def _half_about(scene: Scene, question: str, thing: int) -> str:
+    """Return the half of "Does A move before B stops?" that names a thing; all of other texts."""
+    halves = question.split(" before ")
+    return next((half for half in halves if thing in mentions(scene, half)), question)
