@@ -64,7 +64,7 @@ class DenseSettings:
         (), "the same, at what is named second, or at the only thing"
     )
     moments: bool = setting(
-        False, "answers look only at when it matters: 'now' at the end, at a deed while it is done"
+        False, "answers look only at when it matters: 'now' at its last, at a deed while it is"
     )
     answers: float = setting(
         1.0, "of the answers; with 0 for this and `story` the decoder is not run", at_least=0
