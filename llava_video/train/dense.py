@@ -7,7 +7,8 @@ readers are thrown away after training. Source of the idea: dense labels and aux
 detectors; which ones help was tried on the small world.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -51,6 +52,12 @@ class DenseTraining(TrainingModel):
                     f"of {text.num_heads} heads.",
                     "pairs of a layer and a head, both counted from 0.",
                 )
+        if settings.story_layer is not None and settings.story_layer >= text.num_layers:
+            raise ConfigError(
+                f"dense.story_layer = {settings.story_layer}, and the decoder has "
+                f"{text.num_layers} layers.",
+                "a layer, counted from 0; null for the last.",
+            )
         width = model.dimensions.text.hidden_size
         self.settings = settings
         self.patches = nn.Linear(model.dimensions.vision.hidden_size, sum(PATCHES.values()))
@@ -106,15 +113,40 @@ class DenseTraining(TrainingModel):
         if settings.story or settings.answers:
             pointers = pointers or [()] * len(shares)
             keys = PointingKeys(self.keys(shares), pointers, settings.heads)
-            hidden = self.hidden_rows(self.spliced(ids, visuals), keys)
+            rows = self.spliced(ids, visuals)
+            with self._reading_story(visual_rows) as told:
+                hidden = self.hidden_rows(rows, keys)
             if (looking := keys.loss()) is not None:
                 parts["pointers"] = weight * looking
             if settings.story:
-                parts["story"] = weight * _loss(self.story(hidden[visual_rows]), story, STORY)
+                parts["story"] = weight * _loss(
+                    told[0] if told else self.story(hidden[visual_rows]), story, STORY
+                )
             if settings.answers:
                 parts["answers"] = self.answer_loss(hidden, labels, num_items_in_batch)
         self.parts = {name: (loss / weight).detach() for name, loss in parts.items()}
         return {"loss": sum(getattr(settings, name) * loss for name, loss in parts.items())}
+
+    @contextmanager
+    def _reading_story(self, visual_rows: torch.Tensor) -> Iterator[list[torch.Tensor]]:
+        """Read the story behind the layer that is asked for it; nothing if that is the last.
+
+        Later layers read what is there: the story is of use to an answer only where the heads
+        that look from the answer still find it.
+        """
+        told: list[torch.Tensor] = []
+        layer = self.settings.story_layer
+        if layer is None or not self.settings.story:
+            yield told
+            return
+
+        def read(*call: Any) -> None:
+            # At once: without gradients the next layer overwrites the rows.
+            rows = call[-1][visual_rows.to(call[-1].device)]
+            told.append(self.story(F.rms_norm(rows, rows.shape[-1:]).to(self.story.weight.device)))
+
+        with self.model.language_model.layers[layer].register_forward_hook(read):
+            yield told
 
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor, questions: dict[str, int]) -> torch.Tensor:

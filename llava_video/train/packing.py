@@ -320,7 +320,7 @@ def _attend_tails(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, share: Shar
 
 
 def seen_by(share: Share, rows: torch.Tensor) -> torch.Tensor:
-    """Return what rows of an example's tails see of it: the beginning, and their tail up to them.
+    """Return what rows of an example see of it: the beginning and their tail, both up to them.
 
     Args:
         share: the example.
@@ -329,7 +329,7 @@ def seen_by(share: Share, rows: torch.Tensor) -> torch.Tensor:
     Returns:
         (n, `share.stop` - `share.start`) bool.
     """
-    starts = torch.tensor(share.tails, device=rows.device)
+    starts = torch.tensor([share.start, *share.tails], device=rows.device)
     own = starts[torch.searchsorted(starts, rows, right=True) - 1][:, None]
     keys = torch.arange(share.start, share.stop, device=rows.device)
-    return (keys < share.prefix_stop) | ((keys >= own) & (keys <= rows[:, None]))
+    return (keys <= rows[:, None]) & ((keys < share.prefix_stop) | (keys >= own))

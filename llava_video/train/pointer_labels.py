@@ -1,4 +1,4 @@
-"""A clip's truth and what is asked of it → which rows of the video a text's rows should look at."""
+"""A clip's truth and what is asked of it → which rows should look at which rows of the video."""
 
 import itertools
 from collections.abc import Collection, Sequence
@@ -100,6 +100,23 @@ def pointers_of(
                 if thing is not None and thing in shown
             )
     return tuple(found)
+
+
+def trails_of(shown: Shown) -> tuple[Pointer, ...]:
+    """Return where the rows of a visual should look: at where what they show was before.
+
+    Args:
+        shown: of `rows_shown`.
+
+    Returns:
+        A pointer for each row that something shows in, and not for the first time.
+    """
+    found: dict[int, list[Rows]] = {}
+    for thing, places in shown.items():
+        if thing != SIGN:  # it stays where it is
+            for (_, before), (_, row) in itertools.pairwise(places):
+                found.setdefault(row, []).append((before,))
+    return tuple(Pointer(row, "trail", tuple(before)) for row, before in found.items())
 
 
 def _spans(scene: Scene, question: str, thing: int, shown: Shown) -> tuple[Span, ...]:

@@ -25,7 +25,7 @@ from llava_video.train.examples import ExampleMaker, Written
 from llava_video.train.forward import Example as PackedExample
 from llava_video.train.mixture import Record
 from llava_video.train.pointer import Pointer
-from llava_video.train.pointer_labels import pointers_of, rows_shown
+from llava_video.train.pointer_labels import pointers_of, rows_shown, trails_of
 from llava_video.train.raw_frames import FilmedFrames, grouped_by_size, step_of, tiles_of_frames
 from llava_video.train.settings import DataSettings
 from llava_video.train.world_settings import DenseSettings, WorldSource
@@ -159,8 +159,10 @@ class WorldExamples(Dataset[Made]):
         if self._dense is None or not self._dense.pointers:
             return ()
         (plan,) = written.plans
-        return pointers_of(
-            scene, rows_shown(scene, plan), pairs, written.tails, written.ids, written.labels,
+        shown = rows_shown(scene, plan)
+        trails = trails_of(shown) if self._dense.trail_heads else ()
+        return trails + pointers_of(
+            scene, shown, pairs, written.tails, written.ids, written.labels,
             self._nouns, at_moments=self._dense.moments,
         )  # fmt: skip
 

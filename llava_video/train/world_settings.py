@@ -50,6 +50,9 @@ class DenseSettings:
     patches: float = setting(0.0, "of what covers a patch, on the tower's own features", at_least=0)
     looks: float = setting(1.0, "of what a cell shows, on rows that enter the decoder", at_least=0)
     story: float = setting(1.0, "of what happened, on rows that leave it", at_least=0)
+    story_layer: int | None = setting(
+        None, "layer, from 0, behind which the story is read; null: behind the last", at_least=0
+    )
     pointers: float = setting(
         0.0, "of where heads look: to what a question, or else its answer, names", at_least=0
     )
@@ -62,6 +65,9 @@ class DenseSettings:
     first_heads: tuple[tuple[int, int], ...] = setting((), "the same, at what is named first")
     second_heads: tuple[tuple[int, int], ...] = setting(
         (), "the same, at what is named second, or at the only thing"
+    )
+    trail_heads: tuple[tuple[int, int], ...] = setting(
+        (), "those that look from a row of the video at where what it shows was before"
     )
     moments: bool = setting(
         False, "answers look only at when it matters: 'now' at its last, at a deed while it is"
@@ -86,7 +92,7 @@ class DenseSettings:
                 f"pointers = {self.pointers:g}, and heads that point: {told or 'none'}.",
                 "heads and a weight above 0, or neither.",
             )
-        if self.moments and not any(self.heads[role] for role in ROLES if role != "name"):
+        if self.moments and not (self.answer_heads or self.first_heads or self.second_heads):
             raise ConfigError(
                 "moments: true, and among the pointers no heads of answers.",
                 "name answer_heads, first_heads or second_heads too.",

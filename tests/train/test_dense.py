@@ -131,6 +131,31 @@ def test_the_losses_are_the_formula(tiny: LlavaModel, batch: Batch):
         assert abs(net.parts["story"].item() - wrong) > 1e-2
 
 
+def test_a_story_is_read_behind_the_layer_that_is_asked(tiny: LlavaModel, batch: Batch):
+    net = learner(tiny, story=2, answers=1, story_layer=0)
+    net.requires_grad_(True)
+    net(**batch)["loss"].backward()
+    with torch.no_grad():
+        rows = net.spliced(batch["ids"], net.visuals(batch["plans"], batch["tiles"]))
+        layers = tiny.language_model.layers
+        behind = layers[0](rows.clone(), net.keys(batch["shares"]), None, 0)
+        own = behind[batch["visual_rows"]].double()
+        normed = own / own.square().mean(dim=1, keepdim=True).sqrt()
+        logits = (normed @ net.story.weight.double().T + net.story.bias.double()).numpy()
+        last = net.story(net.hidden_rows(rows, net.keys(batch["shares"]))[batch["visual_rows"]])
+        # Without gradients the rows are overwritten behind the layer, and it tells the same.
+        told, quiet = net.parts["story"], net(**batch)["loss"]
+    labels = batch["story"].numpy()
+    expected = mean_as_they_count(mean_of(logits, labels, STORY), STORY)
+    assert told.item() == pytest.approx(expected, abs=1e-5)
+    assert net.parts["story"].item() == pytest.approx(expected, abs=1e-5)
+    assert quiet.item() == pytest.approx(2 * expected + net.parts["answers"].item(), abs=1e-5)
+    wrong = mean_as_they_count(mean_of(last.double().numpy(), labels, STORY), STORY)
+    assert abs(expected - wrong) > 1e-2
+    assert not layers[0]._forward_hooks
+    tiny.zero_grad()
+
+
 def test_a_step_is_a_mean_however_it_is_cut(tiny: LlavaModel):
     net = learner(tiny, looks=1, story=1, pointers=1, name_heads=((1, 0),))
     there = (Pointer(4, "name", ((0, 4),)),)
@@ -213,3 +238,5 @@ def test_heads_that_look_count_as_they_are_told(tiny: LlavaModel):
 def test_heads_that_there_are_not_are_refused(tiny: LlavaModel):
     with pytest.raises(ConfigError, match="the decoder has"):
         learner(tiny, answers=1, pointers=1, name_heads=((99, 0),))
+    with pytest.raises(ConfigError, match="story_layer = 99"):
+        learner(tiny, story=1, story_layer=99)

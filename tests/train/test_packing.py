@@ -6,7 +6,7 @@ import pytest
 import torch
 from seeded_models import TEXT, hidden_rows, model_of, relative_error, run_chunked
 
-from llava_video.train.packing import Share, packed_keys, padded_shares, shares_of
+from llava_video.train.packing import Share, packed_keys, padded_shares, seen_by, shares_of
 
 CPU = torch.device("cpu")
 
@@ -46,6 +46,16 @@ def test_tails_see_the_beginning_and_themselves():
         assert relative_error(packed[start:stop], whole[5:]) < 1e-5
     # With positions that run on, or with the tails before it in sight, the last tail is another.
     assert relative_error(packed[11:13], alone(hidden[2:])[-2:]) > 1e-3
+
+
+def test_what_a_row_sees_by_hand():
+    share = Share(2, 13, tails=(7, 8, 11))
+    rows = torch.tensor([2, 5, 7, 9, 12])
+    seen = [(row.nonzero()[:, 0] + share.start).tolist() for row in seen_by(share, rows)]
+    beginning = [2, 3, 4, 5, 6]
+    assert seen == [[2], [2, 3, 4, 5], [*beginning, 7], [*beginning, 8, 9], [*beginning, 11, 12]]
+    (whole,) = shares_of([4])
+    assert seen_by(whole, torch.tensor([1])).tolist() == [[True, True, False, False]]
 
 
 def test_positions_by_hand():

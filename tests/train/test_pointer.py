@@ -47,3 +47,6 @@ def test_in_a_batch_they_stand_and_point_further_on(spec: ModelSpec):
 def test_shifting_is_by_two_amounts():
     own = Pointer(5, "answer", ((0, 2), (7,)))
     assert shifted([own], text=30, visual=4) == [Pointer(35, "answer", ((4, 6), (11,)))]
+    # A row of the visual stands where the visual does.
+    trail = Pointer(9, "trail", ((2,),))
+    assert shifted([trail], text=30, visual=4) == [Pointer(13, "trail", ((6,),))]

@@ -1,5 +1,6 @@
 """Pointers stand on the words that name things, and point at cells that show these."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.train.dense_labels import LOOKS
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.pointer import Pointer
-from llava_video.train.pointer_labels import pointers_of, rows_shown
+from llava_video.train.pointer_labels import pointers_of, rows_shown, trails_of
 from llava_video.train.settings import DataSettings
 from llava_video.train.small_world import WorldExamples
 from llava_video.train.world_settings import DenseSettings, WorldSource
@@ -25,11 +26,11 @@ def spec(new_folder: Path) -> ModelSpec:
     return read_spec(new_folder)
 
 
-def examples(spec: ModelSpec, **source: object) -> WorldExamples:
+def examples(spec: ModelSpec, dense: DenseSettings = DENSE, **source: object) -> WorldExamples:
     world = WorldSource(clips=400, questions=24, captions=1, **source)
     data = DataSettings(world=world, max_frames=4, share_visuals=True)
     given = (ExampleMaker(spec, data), world, data, spec.config.vision)
-    return WorldExamples(*given, dense=DENSE, tiles_here=True)
+    return WorldExamples(*given, dense=dense, tiles_here=True)
 
 
 def test_pointers_stand_behind_names_and_point_at_what_they_name(spec: ModelSpec):
@@ -95,6 +96,31 @@ def test_where_things_show_is_in_every_frame_they_are_in(spec: ModelSpec):
                 at = frame * rows * (cols + 1) + int(down) * (cols + 1) + int(across)
                 seen.append((time_s, at))
         assert list(found.get(thing, ())) == seen
+
+
+def test_trails_lead_back_to_where_a_thing_was_seen_last():
+    shown = {
+        0: ((0.0, 3), (0.5, 24), (2.0, 84)),  # not seen in between
+        1: ((0.5, 24),),  # for the first time
+        2: ((1.5, 61), (2.0, 84)),  # shares its last cell
+        SIGN: ((0.0, 7), (0.5, 27)),
+    }
+    assert trails_of(shown) == (
+        Pointer(24, "trail", ((3,),)),
+        Pointer(84, "trail", ((24,), (61,))),
+    )
+
+
+def test_trails_are_there_where_heads_are_told_of_them(spec: ModelSpec):
+    made = examples(spec, dense=replace(DENSE, trail_heads=((0, 1),)))
+    one, without = made[3].example, examples(spec)[3].example
+    trails = [own for own in one.pointers if own.role == "trail"]
+    assert [own for own in one.pointers if own.role != "trail"] == [*without.pointers]
+    assert trails
+    assert one.looks is not None
+    for own in trails:
+        assert all(before < own.row for rows in own.shown for before in rows)
+        assert one.looks[own.row][0] >= 1
 
 
 def answered(row: int, rows: tuple[int, ...]) -> list[Pointer]:

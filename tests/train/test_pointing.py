@@ -72,6 +72,19 @@ def test_the_loss_is_the_formula(qkv):
     assert abs(wanted + math.log(p[2] + p[7] + p[8] + p[9])) > 1e-2  # all at once is another loss
 
 
+def test_a_row_of_the_visual_sees_what_is_before_it(qkv):
+    trails = [[Pointer(9, "trail", ((4,),))], [Pointer(25, "trail", ((21,), (23,)))]]
+    keys = PointingKeys(packed_keys(SHARES, TEXT, device=CPU), trails, {"trail": ((0, 1),)})
+    keys.attend(*qkv, None, 0, "sdpa")
+    first = attention_of(qkv, 1, 9, [*range(10)])
+    second = attention_of(qkv, 1, 25, [*range(20, 26)])
+    expected = [-math.log(first[4]), -(math.log(second[21]) + math.log(second[23])) / 2]
+    assert keys.loss().item() == pytest.approx(sum(expected) / 2, abs=1e-5)
+    # What comes later in its beginning is not seen.
+    ahead = attention_of(qkv, 1, 9, [*range(12)])
+    assert abs(first[4] - ahead[4]) > 1e-3
+
+
 def test_it_teaches_the_heads_that_are_told_and_no_other(qkv):
     q, k, v = (x.clone().requires_grad_() for x in qkv)
     keys = pointing(name_heads=((0, 1),))

@@ -1,5 +1,6 @@
 """Settings of a stage: checked, and wrong names answered with the nearest."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -163,12 +164,18 @@ def test_low_rank_changes_may_learn_alone():
     assert stage(learn=[], lora={}).learn == ()
 
 
-def test_the_demo_model_is_made_of_the_small_world_in_two_stages(stages: dict[str, StageSettings]):
-    first, second = stages["demo_1_tower"], stages["demo_2_questions"]
+def test_the_demo_model_is_made_of_the_small_world(stages: dict[str, StageSettings]):
+    names = ("demo_1_tower", "demo_2_questions", "demo_3_pointers", "demo_4_trails")
+    every = [stages[name] for name in names]
+    first, second, third, fourth = every
     assert first.new is not None
-    assert second.model == f"{first.output}/original"
+    for before, after in itertools.pairwise(every):
+        assert after.model == f"{before.output}/original"
     assert first.learn == second.learn == EVERYTHING
-    for made in (first, second):
+    assert third.learn == fourth.learn == EVERYTHING[1:]
+    worlds = [made.data.world for made in every]
+    assert len({world.seed for world in worlds if world is not None}) == len(every)  # other clips
+    for made in every:
         assert made.dense is not None
         world = made.data.world
         assert world is not None
@@ -183,6 +190,11 @@ def test_the_demo_model_is_made_of_the_small_world_in_two_stages(stages: dict[st
     # The decoder is not run where only what a cell shows is learned.
     assert first.dense is not None
     assert (first.dense.story, first.dense.answers) == (0, 0)
+    # What the heads of answers are to find is asked for below the first of their layers.
+    dense = fourth.dense
+    assert dense is not None
+    assert dense.story_layer is not None
+    assert dense.story_layer < min(layer for layer, _ in dense.first_heads + dense.second_heads)
 
 
 def test_stages_follow_one_another(stages: dict[str, StageSettings]):

@@ -24,6 +24,7 @@ def test_no_loss_at_all_is_refused():
     [
         {"pointers": 1},
         {"pointers": 1, "name_heads": ((0, 0),), "moments": True},
+        {"pointers": 1, "trail_heads": ((0, 0),), "moments": True},
         {"name_heads": ((0, 0),)},
         {"pointers": 1, "answer_heads": ((0, 0),), "story": 0, "answers": 0},
     ],
