@@ -15,13 +15,15 @@ from llava_video.errors import ConfigError
 from llava_video.values import VisualPlan
 from llava_video.world.render import sign_size
 from llava_video.world.scene import Event, Scene, State
-from llava_video.world.vocabulary import COLOURS, DIRECTIONS, SHAPES, SIGN_WORDS
+from llava_video.world.vocabulary import COLOURS, DIRECTIONS, PLACES, SHAPES, SIGN_WORDS
+from llava_video.world.witness import place_of
 
 UNKNOWN: Final = -1
 Labels = npt.NDArray[np.int8]
 
 _HAPPENED: Final = ("move", "enter", "grow", "shrink", "recolour", "hide", "stop", "collide")
 _SINCE_S: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5)
+_PLACES: Final = tuple(place for row in PLACES for place in row)
 _SETTLED_S: Final = 0.5  # what has just begun may not show yet
 _RADII: Final = (0.1, 0.117, 0.131)
 
@@ -43,6 +45,8 @@ STORY: Final[dict[str, int]] = {
     "first colour": len(COLOURS),
     "since": len(_SINCE_S) + 2,
     **{f"did {kind}": 2 for kind in _HAPPENED},
+    "half second": 25,
+    "place": len(_PLACES),
     "seen now": 5,
     "seen so far": 5,
 }
@@ -227,6 +231,8 @@ def _story_of(scene: Scene, state: State, time_s: float, *, is_first: bool) -> l
         _COLOURS.index(scene.things[state.thing].colours[0][1]),
         _since(begun, time_s),
         *(_did(own, kind, time_s) for kind in _HAPPENED),
+        min(round(2 * time_s), STORY["half second"] - 1),
+        UNKNOWN if (place := place_of(scene, state)) is None else _PLACES.index(place),
     ]
 
 

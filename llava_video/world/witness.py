@@ -123,7 +123,7 @@ class Witness:
         """Return which of nine places an object is in at an end of the clip; None in doubt."""
         steady = self._steady_frames
         states = self.states[-steady:] if at_end else self.states[:steady]
-        places = {self._place(frame[idx]) for frame in states}
+        places = {place_of(self.scene, frame[idx]) for frame in states}
         return places.pop() if len(places) == 1 else None
 
     def at_end(self, idx: int) -> State:
@@ -214,13 +214,15 @@ class Witness:
         views = found.pop()
         return None if found or "partly" in views else views
 
-    def _place(self, state: State) -> str | None:
-        if state.view != "whole":
-            return None
-        margin = _PLACE_MARGIN + self.scene.shake_px / self.scene.unit_px
-        column = _third(state.x / self.scene.width, margin)
-        row = _third(state.y / self.scene.height, margin)
-        return None if row is None or column is None else PLACES[row][column]
+
+def place_of(scene: Scene, state: State) -> str | None:
+    """Return which of nine places an object is in; None in doubt, or where it is not whole."""
+    if state.view != "whole":
+        return None
+    margin = _PLACE_MARGIN + scene.shake_px / scene.unit_px
+    column = _third(state.x / scene.width, margin)
+    row = _third(state.y / scene.height, margin)
+    return None if row is None or column is None else PLACES[row][column]
 
 
 def _third(share: float, margin: float) -> int | None:

@@ -20,6 +20,7 @@ RED, GREEN, BLUE = 0, 3, 5
 SQUARE, RING = 1, 5
 RIGHT, DOWN, STILL = 0, 2, 8
 NOTHING_BEGAN = 7
+LEFT_PLACE, CENTRE, BOTTOM_RIGHT = 3, 4, 8
 
 
 def labels_of(
@@ -40,7 +41,7 @@ def did(**known: int) -> list[int]:
 
 def test_the_questions_are_of_so_many_classes():
     assert list(LOOKS.values()) == [3, 8, 6, 4, 4, 4, 2, 32]
-    assert list(STORY.values()) == [9, 9, 3, 8, 8, *[2] * 8, 5, 5]
+    assert list(STORY.values()) == [9, 9, 3, 8, 8, *[2] * 8, 25, 9, 5, 5]
 
 
 def test_two_objects_by_hand():
@@ -64,23 +65,24 @@ def test_two_objects_by_hand():
 
     of_square = [
         # The first frame shows no motion; at 1 s the move begins, half a second is not over.
-        [UNKNOWN, STILL, 0, RED, NOTHING_BEGAN, *did()],
-        [UNKNOWN, STILL, 0, RED, 0, *did(move=UNKNOWN)],
+        # On the left, then in the centre; 0.68 is nearer to two thirds than may be asked.
+        [UNKNOWN, STILL, 0, RED, NOTHING_BEGAN, *did(), 0, LEFT_PLACE],
+        [UNKNOWN, STILL, 0, RED, 0, *did(move=UNKNOWN), 2, LEFT_PLACE],
         # 1.0 s ago: more than 0.5 and not more than 1.0.
-        [RIGHT, RIGHT, 0, RED, 1, *did(move=1)],
+        [RIGHT, RIGHT, 0, RED, 1, *did(move=1), 4, CENTRE],
         # 2.5 s ago: more than 0.5, 1, 1.5 and 2; it is over at 3 s.
-        [STILL, RIGHT, 0, RED, 4, *did(move=1)],
+        [STILL, RIGHT, 0, RED, 4, *did(move=1), 7, UNKNOWN],
     ]
     of_ring = [
-        [UNKNOWN, STILL, 0, BLUE, NOTHING_BEGAN, *did()],
-        [STILL, STILL, 0, BLUE, NOTHING_BEGAN, *did()],
-        [UNKNOWN, STILL, 0, BLUE, 0, *did(recolour=UNKNOWN)],
-        [STILL, STILL, 0, BLUE, 2, *did(recolour=1)],
+        [UNKNOWN, STILL, 0, BLUE, NOTHING_BEGAN, *did(), 0, BOTTOM_RIGHT],
+        [STILL, STILL, 0, BLUE, NOTHING_BEGAN, *did(), 2, BOTTOM_RIGHT],
+        [UNKNOWN, STILL, 0, BLUE, 0, *did(recolour=UNKNOWN), 4, BOTTOM_RIGHT],
+        [STILL, STILL, 0, BLUE, 2, *did(recolour=1), 7, BOTTOM_RIGHT],
     ]
     for frame, col in enumerate((1, 1, 1, 2)):
-        expected = np.full((4, 5, 15), UNKNOWN)
-        expected[1, col, :13], expected[3, 3, :13] = of_square[frame], of_ring[frame]
-        expected[3, 4, 13:] = [2, 2]  # the frame's last newline counts
+        expected = np.full((4, 5, 17), UNKNOWN)
+        expected[1, col, :15], expected[3, 3, :15] = of_square[frame], of_ring[frame]
+        expected[3, 4, 15:] = [2, 2]  # the frame's last newline counts
         assert np.array_equal(story[frame], expected)
 
 
@@ -104,12 +106,12 @@ def test_what_shows_in_part_has_a_colour_alone_and_is_not_counted():
     looks, story = labels_of(made, (0.0, 2.0, 3.5, 6.5))
     # At 2 s its centre is on the edge: half of it shows.
     assert looks[1, 0, 0].tolist() == [1, RED, UNKNOWN, UNKNOWN, 0, 1, 0, UNKNOWN]
-    assert story[1, 0, 0, :13].tolist() == [RIGHT, RIGHT, 0, RED, 1, *did(enter=1)]
+    assert story[1, 0, 0, :15].tolist() == [RIGHT, RIGHT, 0, RED, 1, *did(enter=1), 4, UNKNOWN]
     assert looks[0, :, :4, 0].sum() == looks[3, :, :4, 0].sum() == 1  # the ring's alone
-    counts = story[:, 3, 4, 13:].tolist()
+    counts = story[:, 3, 4, 15:].tolist()
     assert counts == [[1, 1], [UNKNOWN, UNKNOWN], [2, 2], [1, 2]]
     assert (story[:, :3, 4] == UNKNOWN).all()
-    assert (story[:, 3, 4, :13] == UNKNOWN).all()
+    assert (story[:, 3, 4, :15] == UNKNOWN).all()
 
 
 def test_objects_of_one_cell_are_only_counted():
