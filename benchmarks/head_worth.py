@@ -2,10 +2,10 @@
 
 Clips of the small world with their questions, as in training. Of every head the share of its
 attention that goes to where a named thing shows, from the last word of the name and, where the
-question names no other, from where the answer begins (geometric means); of all heads that share
-their keys, what the answers' loss rises by without them. Heads to be told where to look
-(`dense.pointers`) are best those that cost little. Compute bound. Good: for a trained model, heads
-with shares near 1.
+question names no other, from where the answer begins; and from an object's row of the video to
+where the object was before (geometric means). Of all heads that share their keys, what the
+answers' loss rises by without them. Heads to be told where to look (`dense.pointers`) are best
+those that cost little. Compute bound. Good: for a trained model, heads with shares near 1.
 
     python benchmarks/head_worth.py [--model demo] [--clips 48] [--seed 11] [--append] [--check]
 """
@@ -32,7 +32,8 @@ from llava_video.train.small_world import WorldExamples
 from llava_video.train.world_settings import DenseSettings, WorldSource
 
 _BATCH = 8
-_DENSE = DenseSettings(pointers=1, name_heads=((0, 0),))  # which heads is no matter here
+_HEAD = ((0, 0),)  # which one is no matter here
+_DENSE = DenseSettings(pointers=1, name_heads=_HEAD, trail_heads=_HEAD)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,9 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     num_clips = 2 if asked.check else asked.clips
     net, batches = _read(asked.model, num_clips, asked.seed)
     looks, loss, costs = _looks(net, batches), _loss(net, batches), _costs(net, batches)
-    print("layer, head   from a name   from an answer")
+    print("layer, head   from a name   from an answer   along a trail")
     for one in looks:
-        print(f"{one['layer']:5d}, {one['head']}  {one['name']:12.3f}  {one['answer']:12.3f}")
+        shares = "  ".join(f"{one[role]:12.3f}" for role in ("name", "answer", "trail"))
+        print(f"{one['layer']:5d}, {one['head']}  {shares}")
     print(f"answers' loss {loss:.4f}; it rises without heads that share their keys by")
     for one in costs:
         print(f"{one['layer']:5d}, {one['heads']}  {one['loss'] - loss:8.4f}")
@@ -82,13 +84,13 @@ def _loss(net: TrainingModel, batches: Sequence[Batch]) -> float:
 
 @torch.no_grad()
 def _looks(net: TrainingModel, batches: Sequence[Batch]) -> list[dict[str, Any]]:
-    """Return the share of every head's attention, from names and from answers."""
+    """Return the share of every head's attention, from names and answers and along trails."""
     text = net.model.dimensions.text
     heads = [*itertools.product(range(text.num_layers), range(text.num_heads))]
     found: dict[tuple[int, Role], list[torch.Tensor]] = defaultdict(list)
     for batch in batches:
         rows = net.spliced(batch["ids"], net.visuals(batch["plans"], batch["tiles"]))
-        every: dict[Role, Any] = {"name": heads, "answer": heads}
+        every: dict[Role, Any] = {"name": heads, "answer": heads, "trail": heads}
         # Of two things each can have half at most.
         single = [[one for one in own if len(one.shown) == 1] for own in batch["pointers"]]
         keys = PointingKeys(net.keys(batch["shares"]), single, every)
@@ -102,6 +104,7 @@ def _looks(net: TrainingModel, batches: Sequence[Batch]) -> list[dict[str, Any]]
             "head": head,
             "name": shares[layer, "name"][head].item(),
             "answer": shares[layer, "answer"][head].item(),
+            "trail": shares[layer, "trail"][head].item(),
         }
         for layer, head in heads
     ]

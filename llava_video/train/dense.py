@@ -7,8 +7,7 @@ readers are thrown away after training. Source of the idea: dense labels and aux
 detectors; which ones help was tried on the small world.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
@@ -39,7 +38,7 @@ class DenseTraining(TrainingModel):
         settings: what each loss counts.
 
     Raises:
-        ConfigError: heads are named that there are not.
+        ConfigError: heads or a layer are named that there are not.
     """
 
     def __init__(self, model: LlavaModel, settings: DenseSettings) -> None:
@@ -92,7 +91,7 @@ class DenseTraining(TrainingModel):
             story: (V, len(STORY)) int8.
             patches: (N P^2, len(PATCHES)) int8, of the patches of the batch's N tiles.
             visual_rows: (V,) int64, where they stand in the sequence.
-            pointers: of each share, what rows of text should look at.
+            pointers: of each share, what rows should look at.
             frames: the same.
             num_items_in_batch: the same.
         """
@@ -113,40 +112,25 @@ class DenseTraining(TrainingModel):
         if settings.story or settings.answers:
             pointers = pointers or [()] * len(shares)
             keys = PointingKeys(self.keys(shares), pointers, settings.heads)
-            rows = self.spliced(ids, visuals)
-            with self._reading_story(visual_rows) as told:
-                hidden = self.hidden_rows(rows, keys)
+            behind: list[torch.Tensor] = []  # copied: without gradients the next layer overwrites
+            language, layer = self.model.language_model, settings.story_layer
+            asked = language.norm if layer is None else language.layers[layer]
+            with asked.register_forward_hook(lambda *call: behind.append(call[-1][visual_rows])):
+                hidden = self.hidden_rows(self.spliced(ids, visuals), keys)
             if (looking := keys.loss()) is not None:
                 parts["pointers"] = weight * looking
             if settings.story:
-                parts["story"] = weight * _loss(
-                    told[0] if told else self.story(hidden[visual_rows]), story, STORY
-                )
+                parts["story"] = weight * _loss(self._told(behind[0]), story, STORY)
             if settings.answers:
                 parts["answers"] = self.answer_loss(hidden, labels, num_items_in_batch)
         self.parts = {name: (loss / weight).detach() for name, loss in parts.items()}
         return {"loss": sum(getattr(settings, name) * loss for name, loss in parts.items())}
 
-    @contextmanager
-    def _reading_story(self, visual_rows: torch.Tensor) -> Iterator[list[torch.Tensor]]:
-        """Read the story behind the layer that is asked for it; nothing if that is the last.
-
-        Later layers read what is there: the story is of use to an answer only where the heads
-        that look from the answer still find it.
-        """
-        told: list[torch.Tensor] = []
-        layer = self.settings.story_layer
-        if layer is None or not self.settings.story:
-            yield told
-            return
-
-        def read(*call: Any) -> None:
-            # At once: without gradients the next layer overwrites the rows.
-            rows = call[-1][visual_rows.to(call[-1].device)]
-            told.append(self.story(F.rms_norm(rows, rows.shape[-1:]).to(self.story.weight.device)))
-
-        with self.model.language_model.layers[layer].register_forward_hook(read):
-            yield told
+    def _told(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return what the reader says of rows behind the layer that is asked, normed as at the end."""
+        if self.settings.story_layer is not None:
+            rows = F.rms_norm(rows, rows.shape[-1:], eps=self.model.dimensions.text.rms_norm_eps)
+        return self.story(rows)  # type: ignore[no-any-return]  # nn.Module
 
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor, questions: dict[str, int]) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """A scene and its plan → what every visual row and every patch of its frames should know.
 
 A row is a cell of a frame's pooled map: where it enters the decoder it is asked what is in it
-(looks), where it leaves it, what happened so far (story).
+(looks), behind a later layer, where and when it is and what happened so far (story).
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,6 +23,9 @@ Labels = npt.NDArray[np.int8]
 
 _HAPPENED: Final = ("move", "enter", "grow", "shrink", "recolour", "hide", "stop", "collide")
 _SINCE_S: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5)
+# Of clips that are looked at twice a second, as the small world's are in training: a row can count
+# the frames before it, and sees no clock.
+_HALF_SECONDS: Final = 25
 _PLACES: Final = tuple(place for row in PLACES for place in row)
 _SETTLED_S: Final = 0.5  # what has just begun may not show yet
 _RADII: Final = (0.1, 0.117, 0.131)
@@ -45,7 +48,7 @@ STORY: Final[dict[str, int]] = {
     "first colour": len(COLOURS),
     "since": len(_SINCE_S) + 2,
     **{f"did {kind}": 2 for kind in _HAPPENED},
-    "half second": 25,
+    "half second": _HALF_SECONDS,
     "place": len(_PLACES),
     "seen now": 5,
     "seen so far": 5,
@@ -231,7 +234,7 @@ def _story_of(scene: Scene, state: State, time_s: float, *, is_first: bool) -> l
         _COLOURS.index(scene.things[state.thing].colours[0][1]),
         _since(begun, time_s),
         *(_did(own, kind, time_s) for kind in _HAPPENED),
-        min(round(2 * time_s), STORY["half second"] - 1),
+        UNKNOWN if (number := round(2 * time_s)) >= _HALF_SECONDS else number,
         UNKNOWN if (place := place_of(scene, state)) is None else _PLACES.index(place),
     ]
 

@@ -45,7 +45,7 @@ class Example:
         looks: (V, questions) int8 of its V visual rows, see `DenseLabels`; or None.
         story: likewise.
         patches: (N P^2, questions) int8 of its N tiles' patches, likewise.
-        pointers: rows of its text, and where among its visual's rows what they name shows.
+        pointers: its rows that are about something, and where in its visual that shows.
     """
 
     ids: tuple[int, ...]
@@ -136,7 +136,7 @@ def pack(examples: Sequence[Example]) -> Batch:
 
 
 def _placed(example: Example, share: Share) -> list[Pointer]:
-    """Return an example's pointers as those of the sequence; they stand behind its one visual."""
+    """Return an example's pointers as those of the sequence; its text is behind its one visual."""
     if not example.pointers:
         return []
     mark = example.ids.index(MARK_ID)

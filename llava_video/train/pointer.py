@@ -14,8 +14,7 @@ class Pointer:
     """A row that is about something, and where that shows.
 
     Attributes:
-        row: of the example's ids, and of its visual where that is what looks ("trail"); in a
-            batch, of the sequence.
+        row: of the example's ids; of a "trail", of its visual's rows; in a batch, of the sequence.
         role: "name" is the last row of a name. "answer", "first" and "second" are the row an answer
             is said from, which looks at all that is named, or at the first or second; the only one
             is both. "trail" is a row of the visual, which looks at where what it shows was before.

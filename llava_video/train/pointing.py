@@ -1,8 +1,8 @@
-"""The keys of a packed batch → the same, and a loss that teaches heads to look where a name shows.
+"""The keys of a packed batch → the same, and a loss that teaches heads to look where things show.
 
 An answer is a weak teacher of attention: which row a question is about is found last, long after
 the rows know all that is asked. So chosen heads are told: the attention p of a row to the rows
-where the one thing it names shows, all together, is to be 1, and 1 / n where n are named:
+where the one thing it is about shows, all together, is to be 1, and 1 / n where n are:
     loss = -mean over pointers and heads of mean_i log sum_{j in shown_i} p_j
 Source of the idea: supervised attention, Liu et al. 2016 (arXiv 1609.04186). Knows no scene.
 """

@@ -49,12 +49,16 @@ class DenseSettings:
 
     patches: float = setting(0.0, "of what covers a patch, on the tower's own features", at_least=0)
     looks: float = setting(1.0, "of what a cell shows, on rows that enter the decoder", at_least=0)
-    story: float = setting(1.0, "of what happened, on rows that leave it", at_least=0)
+    story: float = setting(
+        1.0, "of where, when and what happened, on rows that leave it or `story_layer`", at_least=0
+    )
     story_layer: int | None = setting(
-        None, "layer, from 0, behind which the story is read; null: behind the last", at_least=0
+        None,
+        "layer, from 0, behind which the story is read; null: behind the last and its norm",
+        at_least=0,
     )
     pointers: float = setting(
-        0.0, "of where heads look: to what a question, or else its answer, names", at_least=0
+        0.0, "of where heads look, a mean over all heads and all rows that look", at_least=0
     )
     name_heads: tuple[tuple[int, int], ...] = setting(
         (), "(layer, head), both from 0, that look from the last word of a name"
@@ -86,6 +90,10 @@ class DenseSettings:
         check(self)
         if not self.patches + self.looks + self.story + self.answers:
             raise ConfigError("no loss counts.", "raise patches, looks, story or answers above 0.")
+        if self.story_layer is not None and not self.story:
+            raise ConfigError(
+                f"story_layer = {self.story_layer}, and story = 0.", "raise story, or leave it out."
+            )
         if bool(self.pointers) != any(self.heads.values()):
             told = {f"{role}_heads": list(heads) for role, heads in self.heads.items() if heads}
             raise ConfigError(

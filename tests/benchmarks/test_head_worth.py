@@ -24,7 +24,7 @@ def test_a_row_has_every_head(folder: Path, capsys: pytest.CaptureFixture[str]):
     row = json.loads(capsys.readouterr().out.splitlines()[-1])
     heads = [(layer, head) for layer in range(2) for head in range(4)]
     assert [(one["layer"], one["head"]) for one in row["looks"]] == heads
-    assert all(0 < one[name] < 1 for one in row["looks"] for name in ("name", "answer"))
+    assert all(0 < one[name] < 1 for one in row["looks"] for name in ("name", "answer", "trail"))
     assert [(one["layer"], one["heads"]) for one in row["costs"]] == [
         (layer, heads) for layer in range(2) for heads in ([0, 1], [2, 3])
     ]

@@ -16,6 +16,7 @@ from llava_video.model.model_config import read_model_config
 from llava_video.train.dense import DenseTraining
 from llava_video.train.dense_labels import LOOKS, PATCHES, STORY, UNKNOWN
 from llava_video.train.forward import Batch, Example, TrainingModel, pack
+from llava_video.train.parts import compute_again
 from llava_video.train.pointer import Pointer
 from llava_video.train.pointing import PointingKeys
 from llava_video.train.world_settings import DenseSettings
@@ -133,8 +134,7 @@ def test_the_losses_are_the_formula(tiny: LlavaModel, batch: Batch):
 
 def test_a_story_is_read_behind_the_layer_that_is_asked(tiny: LlavaModel, batch: Batch):
     net = learner(tiny, story=2, answers=1, story_layer=0)
-    net.requires_grad_(True)
-    net(**batch)["loss"].backward()
+    net(**batch)
     with torch.no_grad():
         rows = net.spliced(batch["ids"], net.visuals(batch["plans"], batch["tiles"]))
         layers = tiny.language_model.layers
@@ -153,7 +153,24 @@ def test_a_story_is_read_behind_the_layer_that_is_asked(tiny: LlavaModel, batch:
     wrong = mean_as_they_count(mean_of(last.double().numpy(), labels, STORY), STORY)
     assert abs(expected - wrong) > 1e-2
     assert not layers[0]._forward_hooks
-    tiny.zero_grad()
+
+
+def test_a_story_teaches_the_layers_below_it(tiny_folder: Path, batch: Batch):
+    learned = []
+    for checkpointed in (False, True):
+        model = loaded(tiny_folder).requires_grad_(True)
+        if checkpointed:
+            compute_again(model)
+        net = learner(model, story=2, story_layer=0)
+        net(**batch)["loss"].backward()
+        first, second = model.language_model.layers[:2]
+        assert all(parameter.grad is not None for parameter in first.parameters())
+        assert all(parameter.grad is None for parameter in second.parameters())
+        assert net.story.weight.grad is not None
+        learned.append([first.q_proj.weight.grad, net.story.weight.grad])
+    for plain, again in zip(*learned, strict=True):
+        assert plain.abs().sum() > 0
+        assert torch.allclose(plain, again, atol=1e-6)
 
 
 def test_a_step_is_a_mean_however_it_is_cut(tiny: LlavaModel):

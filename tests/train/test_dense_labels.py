@@ -86,6 +86,14 @@ def test_two_objects_by_hand():
         assert np.array_equal(story[frame], expected)
 
 
+def test_a_row_is_asked_for_its_half_second_as_long_as_there_are_classes():
+    times_s = (0.0, 3 / 7, 4 / 3, 12.2, 12.3, 40.0)
+    _, story = labels_of(scene(thing(x=0.6, y=0.6)), times_s)
+    assert story[:, 2, 2, [*STORY].index("half second")].tolist() == [
+        0, 1, 3, 24, UNKNOWN, UNKNOWN,
+    ]  # fmt: skip
+
+
 def test_a_wide_frame_is_cut_into_cells_of_its_own_sides():
     # Units are the shorter side: 1.5 of 2 across is three quarters, 0.9 of 1 down.
     made = scene(thing(x=1.55, y=0.85), size_px=(100, 200))

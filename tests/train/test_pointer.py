@@ -14,7 +14,7 @@ from llava_video.train.settings import DataSettings
 from llava_video.train.small_world import WorldExamples
 from llava_video.train.world_settings import DenseSettings, WorldSource
 
-DENSE = DenseSettings(pointers=1, name_heads=((0, 0),))
+DENSE = DenseSettings(pointers=1, name_heads=((0, 0),), trail_heads=((0, 0),))
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,12 @@ def test_in_a_batch_they_stand_and_point_further_on(spec: ModelSpec):
         ones, batch["pointers"], (starts[0], starts[ones[0].plans[0].num_tokens]), strict=True
     ):
         for own, moved in itertools.zip_longest(one.pointers, pointers):
-            assert row_ids[moved.row] == one.ids[own.row]
+            if own.role == "trail":
+                assert moved.row == start + own.row
+            else:
+                assert row_ids[moved.row] == one.ids[own.row]
             assert moved.shown == tuple(tuple(start + row for row in rows) for rows in own.shown)
+    assert {own.role for one in ones for own in one.pointers} > {"name", "trail"}
     assert "pointers" not in pack([replace(one, pointers=()) for one in ones])
 
 

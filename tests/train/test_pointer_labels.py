@@ -74,9 +74,12 @@ def test_pointers_stand_behind_names_and_point_at_what_they_name(spec: ModelSpec
     assert num_answers > 200
 
 
-def test_chats_have_no_pointers(spec: ModelSpec):
+def test_chats_have_trails_alone(spec: ModelSpec):
     one = examples(spec, chat_share=1)[3].example
     assert (one.tails, one.pointers) == ((), ())
+    trails = examples(spec, chat_share=1, dense=replace(DENSE, trail_heads=((0, 1),)))[3].example
+    assert trails.tails == ()
+    assert {own.role for own in trails.pointers} == {"trail"}
 
 
 def test_where_things_show_is_in_every_frame_they_are_in(spec: ModelSpec):

@@ -19,6 +19,12 @@ def test_no_loss_at_all_is_refused():
     assert DenseSettings(patches=1, looks=0, story=0, answers=0).patches == 1
 
 
+def test_a_layer_of_the_story_goes_with_a_story():
+    with pytest.raises(ConfigError, match="story_layer = 0"):
+        DenseSettings(story=0, story_layer=0)
+    assert DenseSettings(story_layer=0).story_layer == 0
+
+
 @pytest.mark.parametrize(
     "change",
     [
