@@ -127,7 +127,7 @@ class DenseTraining(TrainingModel):
         return {"loss": sum(getattr(settings, name) * loss for name, loss in parts.items())}
 
     def _told(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return what the reader says of rows behind the layer that is asked, normed as at the end."""
+        """Return what the story's reader says of rows behind the layer that is asked."""
         if self.settings.story_layer is not None:
             rows = F.rms_norm(rows, rows.shape[-1:], eps=self.model.dimensions.text.rms_norm_eps)
         return self.story(rows)  # type: ignore[no-any-return]  # nn.Module
