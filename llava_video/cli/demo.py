@@ -148,7 +148,7 @@ def _next_commands(sample: Sample, *, is_kept: bool) -> Iterator[str]:
     width = max(len(left) for left, _ in rows)
     yield from (f"{left:<{width}}   {right}" for left, right in rows)
     if is_kept:
-        yield f"llava-video ask {sample.clip} 'Is there a cyan cross?' -m {DEMO_MODEL}"
+        yield f"llava-video ask {sample.clip} 'Is there a red diamond?' -m {DEMO_MODEL}"
 
 
 def _head(words: str) -> None:

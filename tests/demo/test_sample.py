@@ -37,13 +37,13 @@ def test_what_is_asked_has_an_answer(tmp_path: Path) -> None:
     sample = write_sample(tmp_path)
     assert CAPTION_PROMPT == "Describe the video with times."
     lines = sample.caption.splitlines()
-    assert len(lines) == 7
-    assert lines[0] == "0.0 s: a green square and a blue square."
-    assert lines[2] == "3.0 s: the green square moves left."
+    assert len(lines) == 6
+    assert lines[0] == "0.0 s: a red diamond, a purple square and a blue square."
+    assert lines[1] == "1.0 s: the red diamond moves down."
     asked = [(question.text, question.answer) for question in sample.questions]
     assert asked == [
-        ("In which direction does the green square move?", "left"),
-        ("Which does something first, the green square or the cyan cross?", "cyan cross"),
+        ("Which way does the red diamond go?", "down"),
+        ("Which moves first, the blue square or the red diamond?", "red diamond"),
     ]
     for question in sample.questions:
         assert question.answer in question.choices
