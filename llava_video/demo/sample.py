@@ -26,8 +26,8 @@ CLIP_FILE: Final = "demo_clip.mp4"
 TRUTH_FILE: Final = "demo_truth.json"
 CAPTION_PROMPT: Final = PROMPTS["timed"][0]
 
-# A draw with three objects, five events, and questions that the packaged model has right: a newcomer
-# sees what works. How often it does is on the model's card.
+# A draw with three objects, five events, and questions that the packaged model has right: a
+# newcomer sees what works. How often it does is on the model's card.
 _NAMES: Final = ("demo", 0, 227)
 _SETTINGS: Final = dataclasses.replace(
     split_settings("heldout"), sizes_px=((256, 256),), rates_hz=(12.0,), lengths_s=(9.0,)
