@@ -23,6 +23,7 @@ Labels = npt.NDArray[np.int8]
 
 _HAPPENED: Final = ("move", "enter", "grow", "shrink", "recolour", "hide", "stop", "collide")
 _SINCE_S: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5)
+_SIDE: Final = 8  # columns and rows of the map that are told apart
 # Of clips that are looked at twice a second, as the small world's are in training: a row can count
 # the frames before it, and sees no clock.
 _HALF_SECONDS: Final = 25
@@ -40,6 +41,8 @@ LOOKS: Final[dict[str, int]] = {
     "down": 4,
     "has sign": 2,
     "sign": len(SIGN_WORDS),
+    "column": _SIDE,
+    "row": _SIDE,
 }
 STORY: Final[dict[str, int]] = {
     "goes": len(DIRECTIONS) + 1,
@@ -162,6 +165,8 @@ def _fill_looks(
     names = list(LOOKS)
     cells[..., names.index("how many")] = 0
     cells[..., names.index("has sign")] = 0
+    cells[:_SIDE, :, names.index("row")] = np.arange(min(rows, _SIDE))[:, None]
+    cells[:, :_SIDE, names.index("column")] = np.arange(min(cols, _SIDE))
     for (row, col), inside in placed(scene, states, rows, cols).items():
         cells[row, col, 0] = min(2, len(inside))
         if len(inside) > 1:
@@ -177,7 +182,7 @@ def _fill_looks(
             int((down - row) * 4),
         )
     if sign is not None and scene.sign is not None:
-        cells[(*sign, slice(-2, None))] = (1, SIGN_WORDS.index(scene.sign.text))
+        cells[(*sign, slice(6, 8))] = (1, SIGN_WORDS.index(scene.sign.text))
 
 
 def _fill_patches(scene: Scene, states: Sequence[State], patches: Labels) -> None:

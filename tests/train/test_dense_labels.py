@@ -40,7 +40,7 @@ def did(**known: int) -> list[int]:
 
 
 def test_the_questions_are_of_so_many_classes():
-    assert list(LOOKS.values()) == [3, 8, 6, 4, 4, 4, 2, 32]
+    assert list(LOOKS.values()) == [3, 8, 6, 4, 4, 4, 2, 32, 8, 8]
     assert list(STORY.values()) == [9, 9, 3, 8, 8, *[2] * 8, 25, 9, 5, 5]
 
 
@@ -57,10 +57,12 @@ def test_two_objects_by_hand():
     # and the quarter of it. 0.4 is 1.6 cells down: row 1, third quarter. The ring: 3.4, 3.4.
     for frame, (col, across) in enumerate([(1, 0), (1, 0), (1, 3), (2, 2)]):
         ring_colour = BLUE if frame < 2 else GREEN
-        expected = np.full((4, 5, 8), UNKNOWN)
-        expected[:, :4] = empty
-        expected[1, col] = [1, RED, SQUARE, 2, across, 2, 0, UNKNOWN]
-        expected[3, 3] = [1, ring_colour, RING, 0, 1, 1, 0, UNKNOWN]
+        expected = np.full((4, 5, 10), UNKNOWN)
+        expected[:, :4, :8] = empty
+        expected[1, col, :8] = [1, RED, SQUARE, 2, across, 2, 0, UNKNOWN]
+        expected[3, 3, :8] = [1, ring_colour, RING, 0, 1, 1, 0, UNKNOWN]
+        for row in range(4):  # every cell, and no newline, is asked where it is
+            expected[row, :4, 8:] = [[0, row], [1, row], [2, row], [3, row]]
         assert np.array_equal(looks[frame], expected)
 
     of_square = [
@@ -100,7 +102,13 @@ def test_a_wide_frame_is_cut_into_cells_of_its_own_sides():
     looks, _ = labels_of(made, (0.0,), rows=2, cols=8)
     # 1.55 / 2 * 8 = 6.2; 0.85 * 2 = 1.7.
     assert np.argwhere(looks[0, :, :8, 0] == 1).tolist() == [[1, 6]]
-    assert looks[0, 1, 6].tolist() == [1, RED, SQUARE, 0, 0, 2, 0, UNKNOWN]
+    assert looks[0, 1, 6].tolist() == [1, RED, SQUARE, 0, 0, 2, 0, UNKNOWN, 6, 1]
+
+
+def test_of_a_large_map_eight_columns_and_rows_are_told_apart():
+    looks, _ = labels_of(scene(thing()), (0.0,), rows=9, cols=10)
+    assert looks[0, 0, :, 8].tolist() == [*range(8), *[UNKNOWN] * 3]
+    assert looks[0, :, 0, 9].tolist() == [*range(8), UNKNOWN]
 
 
 def test_what_shows_in_part_has_a_colour_alone_and_is_not_counted():
@@ -113,7 +121,7 @@ def test_what_shows_in_part_has_a_colour_alone_and_is_not_counted():
     made = scene(comer, thing("ring", "blue", 0.6, 0.6), events=events)
     looks, story = labels_of(made, (0.0, 2.0, 3.5, 6.5))
     # At 2 s its centre is on the edge: half of it shows.
-    assert looks[1, 0, 0].tolist() == [1, RED, UNKNOWN, UNKNOWN, 0, 1, 0, UNKNOWN]
+    assert looks[1, 0, 0].tolist() == [1, RED, UNKNOWN, UNKNOWN, 0, 1, 0, UNKNOWN, 0, 0]
     assert story[1, 0, 0, :15].tolist() == [RIGHT, RIGHT, 0, RED, 1, *did(enter=1), 4, UNKNOWN]
     assert looks[0, :, :4, 0].sum() == looks[3, :, :4, 0].sum() == 1  # the ring's alone
     counts = story[:, 3, 4, 15:].tolist()
@@ -125,7 +133,7 @@ def test_what_shows_in_part_has_a_colour_alone_and_is_not_counted():
 def test_objects_of_one_cell_are_only_counted():
     pair = (thing(x=0.55, y=0.55), thing(colour="blue", x=0.7, y=0.7))
     looks, story = labels_of(scene(*pair), (1.0,), rows=2, cols=2)
-    assert looks[0, 1, 1].tolist() == [2, *[UNKNOWN] * 5, 0, UNKNOWN]
+    assert looks[0, 1, 1].tolist() == [2, *[UNKNOWN] * 5, 0, UNKNOWN, 1, 1]
     assert (story[0, :, :2] == UNKNOWN).all()
     more, _ = labels_of(scene(*pair, thing(x=0.9, y=0.9)), (1.0,), rows=2, cols=2)
     assert more[0, 1, 1, 0] == 2
@@ -164,7 +172,7 @@ def test_a_sign_is_read_in_the_cell_of_its_middle():
     looks, _ = labels_of(made, (0.0,))
     signs = looks[0, :, :4, 6]
     assert np.argwhere(signs == 1).tolist() == [[0, 2]]  # (10.5, 63.5) px
-    assert looks[0, 0, 2].tolist() == [0, *[UNKNOWN] * 5, 1, SIGN_WORDS.index("STOP")]
+    assert looks[0, 0, 2].tolist() == [0, *[UNKNOWN] * 5, 1, SIGN_WORDS.index("STOP"), 2, 0]
     assert (signs != UNKNOWN).all()
 
 
