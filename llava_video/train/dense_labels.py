@@ -182,7 +182,8 @@ def _fill_looks(
             int((down - row) * 4),
         )
     if sign is not None and scene.sign is not None:
-        cells[(*sign, slice(6, 8))] = (1, SIGN_WORDS.index(scene.sign.text))
+        cells[(*sign, names.index("has sign"))] = 1
+        cells[(*sign, names.index("sign"))] = SIGN_WORDS.index(scene.sign.text)
 
 
 def _fill_patches(scene: Scene, states: Sequence[State], patches: Labels) -> None:
