@@ -82,6 +82,7 @@ class Connection:
     Attributes:
         tally: what it has brought.
         fault: why it is over; None until then, and after the end of a file.
+        is_playlist: its pictures come in pieces, of which a new connection brings the last again.
 
     Raises:
         StreamFaultError: it cannot be opened.
@@ -121,7 +122,7 @@ class Connection:
         limit_pixels(settings.max_pixels, self._container)
         self.format = self._container.format.name
         self._is_untimed = bool(_UNTIMED_FORMATS & set(self.format.split(",")))
-        self._may_repeat = "hls" in self.format
+        self.is_playlist = "hls" in self.format
 
     @property
     def codec(self) -> str:
@@ -139,10 +140,19 @@ class Connection:
         """How long a recording is, as it says; 0 where it does not."""
         return (self._container.duration or 0) / 1e6
 
-    def pictures(self) -> Iterator[tuple["VideoFrame", float | None]]:
-        """Yield (stored picture, time by the stream's clock in s or None), until it is over."""
+    def pictures(self) -> Iterator[tuple["VideoFrame", float | None] | None]:
+        """Yield (stored picture, time by the stream's clock in s or None), until it is over.
+
+        None in its place stands for a picture that an earlier connection brought already.
+        """
         for packet in self._packets():
             for frame in self._frames_of(packet):
+                if frame.pts in self._repeated:
+                    self._repeated.discard(frame.pts)
+                    self.tally.repeated += 1
+                    yield None
+                    continue
+                self.tally.decoded += 1
                 raw_s = None if self._is_untimed or frame.time is None else float(frame.time)
                 yield frame, raw_s
 
@@ -195,11 +205,11 @@ class Connection:
         yield av.Packet()
 
     def _frames_of(self, packet: "Packet[Any]") -> Iterator["VideoFrame"]:
-        if self._may_repeat and packet.size and not self._remembered.is_new(packet):
+        if self.is_playlist and packet.size and not self._remembered.is_new(packet):
             # Decoded all the same: the pictures after it may refer to it.
             self._repeated.add(packet.pts if packet.pts is not None else -1)
         # A playlist's pieces come whole; between two of them, MPEG-TS counts may well start anew.
-        if packet.is_corrupt and not self._may_repeat:
+        if packet.is_corrupt and not self.is_playlist:
             self._num_doubtful = _MOST_DOUBTFUL
         try:
             frames = self._track.decode(packet)
@@ -212,11 +222,7 @@ class Connection:
         for frame in frames:
             if self._is_doubtful(frame):
                 self.tally.damaged += 1
-            elif frame.pts in self._repeated:
-                self._repeated.discard(frame.pts)
-                self.tally.repeated += 1
             else:
-                self.tally.decoded += 1
                 yield frame
 
     def _is_doubtful(self, frame: "VideoFrame") -> bool:

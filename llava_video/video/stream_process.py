@@ -31,8 +31,8 @@ class News:
     """What the process says.
 
     Attributes:
-        kind: "ready", "opened", "pulse", "frame" or "ended"; what the message says besides is in
-            `values`.
+        kind: "ready", "opened", "pulse", "repeat", "frame" or "ended"; what the message says
+            besides is in `values`.
         picture: (H, W, 3) uint8, of a "frame".
         values: plain values.
     """

@@ -88,7 +88,7 @@ class StreamReader:
         self._state: StreamState = "connecting"
         self._codec = self._reason = self._told_reason = ""
         self._start_s = settings.starts_at_s
-        self._is_finite = False
+        self._is_finite = self._is_stall_told = False
         self._num_failed = self._num_killed = 0
         self.error: LlavaVideoError | None = None
 
@@ -160,7 +160,7 @@ class StreamReader:
                 if outcome is not None:
                     return outcome
                 # After it was heard: a queue that waits for its reader is no silent stream.
-                watch.heard(news.kind)
+                watch.heard(news)
             elif (outcome := self._look(watch)) is not None:
                 return outcome
         return Outcome("stopped", "", was_open=False)
@@ -177,11 +177,11 @@ class StreamReader:
             text = f"pictures come again, after {watch.stalled_s:.1f} s."
             self._teller.mark("resumed", self._now_wall_s(), text, seconds=watch.stalled_s)
         if news.kind in ("frame", "pulse") and not watch.is_stalled:
-            self._state = "live"
+            self._state, self._is_stall_told = "live", False
         if news.kind == "frame":
             self._told_reason = ""
             self._teller.tell(news)
-        elif news.kind == "pulse":
+        elif news.kind in ("pulse", "repeat"):
             self._teller.count(news.values, self._now_wall_s())
         return None
 
@@ -194,15 +194,17 @@ class StreamReader:
         self._process.kill()
         self._num_killed += 1
         words = "it said nothing" if watch.has_begun else "its process did not start"
-        text = f"{words} for {watch.silent_s():.0f} s"
+        text = f"{words} for {watch.mute_s():.0f} s"
         self._teller.count({}, self._now_wall_s(), is_last=True)
         return Outcome("timeout", text, watch.is_open)
 
     def _stall(self, watch: "_Watch") -> None:
         if not watch.is_stalled:
             watch.is_stalled, self._state = True, "stalled"
-            text = f"nothing has come for {watch.silent_s():.1f} s."
-            self._teller.mark("stalled", self._now_wall_s(), text)
+            if not self._is_stall_told:
+                self._is_stall_told = True  # however often it is tried meanwhile
+                text = f"nothing has come for {watch.silent_s():.1f} s."
+                self._teller.mark("stalled", self._now_wall_s(), text)
 
     def _ended(self, values: Mapping[str, Any], watch: "_Watch") -> Outcome:
         was_open = bool(values["was_open"]) and watch.is_open
@@ -276,16 +278,22 @@ class _Watch:
 
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
-        self._heard_s = time.monotonic()
+        self._heard_s = self._moved_s = time.monotonic()
         self._resumed_s = 0.0
+        self._own_timeout_s = settings.stall_timeout_s
         self.has_begun = self.is_open = self.is_stalled = False
         self.stalled_s = 0.0
 
-    def heard(self, kind: str) -> None:
-        """Take note of a message."""
+    def heard(self, news: News) -> None:
+        """Take note of a message; one that nothing new comes is no sign of a living stream."""
         self._heard_s = time.monotonic()
+        if news.kind != "repeat":
+            self._moved_s = self._heard_s
         self.has_begun = True
-        self.is_open = self.is_open or kind in ("opened", "frame", "pulse")
+        self.is_open = self.is_open or news.kind in ("opened", "frame", "pulse")
+        if news.kind == "opened" and news.values.get("is_playlist"):
+            # FFmpeg gives up the piece it waits for, then the playlist.
+            self._own_timeout_s = 2 * self._settings.stall_timeout_s
 
     def is_resumed(self) -> bool:
         """Say whether a stall is over, asked with each sign of life; once for each.
@@ -300,7 +308,11 @@ class _Watch:
         return not self.is_stalled
 
     def silent_s(self) -> float:
-        """Return how long nothing has come."""
+        """Return how long nothing new has come."""
+        return time.monotonic() - self._moved_s
+
+    def mute_s(self) -> float:
+        """Return how long the process has said nothing."""
         return time.monotonic() - self._heard_s
 
     def is_silent(self) -> bool:
@@ -310,9 +322,9 @@ class _Watch:
     def is_hanging(self) -> bool:
         """Say whether the process should have told us by itself."""
         if self.is_open:
-            return self.silent_s() >= self._settings.stall_timeout_s + _GRACE_S
+            return self.mute_s() >= self._own_timeout_s + _GRACE_S
         patience_s = self._settings.open_timeout_s + _GRACE_S if self.has_begun else _START_S
-        return self.silent_s() >= patience_s
+        return self.mute_s() >= patience_s
 
 
 def _written_s(address: StreamAddress) -> float:

@@ -131,11 +131,16 @@ class _Visit:
                 "codec": connection.codec,
                 "recorded_at_s": connection.recorded_at_s,
                 "duration_s": connection.duration_s,
+                "is_playlist": connection.is_playlist,
             }
         )
         self._begun_s = time.monotonic()
-        for frame, raw_s in connection.pictures():
+        for picture in connection.pictures():
             self._hear()
+            if picture is None:
+                self._pulse("repeat")
+                continue
+            frame, raw_s = picture
             placed = self._clock.place(raw_s, time.monotonic())
             if placed.odd is not None:
                 self._odd.append((placed.odd, placed.odd_s))
@@ -148,7 +153,10 @@ class _Visit:
             else:
                 self._pulse()
         fault = connection.fault
-        why, text = ("end", "it ended") if fault is None else fault
+        tally = connection.tally
+        is_old = tally.repeated > 0 and not tally.decoded
+        end = ("end", "it brings nothing new" if is_old else "it ended")
+        why, text = end if fault is None else fault
         self._channel.send(
             {"is": "ended", "why": why, "text": text, "was_open": True, **self._counts()}
         )
@@ -195,12 +203,12 @@ class _Visit:
         )
         self._pulse_s = now_s
 
-    def _pulse(self) -> None:
-        """Tell the parent now and then that pictures come, though none is due."""
+    def _pulse(self, kind: str = "pulse") -> None:
+        """Tell the parent now and then that pictures come, though none is due, or none is new."""
         now_s = time.monotonic()
         if now_s - self._pulse_s >= _PULSE_S:
             self._pulse_s = now_s
-            self._channel.send({"is": "pulse", **self._counts()})
+            self._channel.send({"is": kind, **self._counts()})
 
     def _counts(self) -> dict[str, int]:
         tally = self._connection.tally

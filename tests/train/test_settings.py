@@ -165,14 +165,14 @@ def test_low_rank_changes_may_learn_alone():
 
 
 def test_the_demo_model_is_made_of_the_small_world(stages: dict[str, StageSettings]):
-    names = ("demo_1_tower", "demo_2_questions", "demo_3_pointers", "demo_4_trails")
+    names = ("demo_1_tower", "demo_2_questions", "demo_3_pointers", "demo_4_trails", "demo_5_places")
     every = [stages[name] for name in names]
-    first, second, third, fourth = every
+    first, second, third, fourth, fifth = every
     assert first.new is not None
     for before, after in itertools.pairwise(every):
         assert after.model == f"{before.output}/original"
     assert first.learn == second.learn == EVERYTHING
-    assert third.learn == fourth.learn == EVERYTHING[1:]
+    assert third.learn == fourth.learn == fifth.learn == EVERYTHING[1:]
     worlds = [made.data.world for made in every]
     assert len({world.seed for world in worlds if world is not None}) == len(every)  # other clips
     for made in every:

@@ -210,6 +210,22 @@ def test_hls_over_an_outage_gives_nothing_twice(tmp_path: Path) -> None:
     assert [*found, *numbers(rest), *numbers(more)] == list(range(30, 88))
 
 
+@pytest.mark.slow
+def test_a_playlist_that_stands_still_is_a_stall_and_its_pictures_come_once(tmp_path: Path) -> None:
+    write_playlist(tmp_path, 0, 5, is_over=False)
+    settings = StreamSettings(**{**QUICK, "stall_timeout_s": 2.5})  # the process's grace is 2 s
+    with FileServer(tmp_path) as server, Stream(f"{server.url}/a.m3u8", settings) as stream:
+        frames, marks = take(stream, until="unreachable")
+        assert kinds(marks) == ["opened", "stalled", "lost", "unreachable"]
+        assert marks[-1].text == "it cannot be reached: it brings nothing new; it is tried again."
+        time.sleep(6.0)  # another try
+        write_playlist(tmp_path, 3, 8, is_over=False)
+        more, marks = take(stream, frames=28)
+        assert kinds(marks) == ["reconnected"]
+        assert numbers([*frames, *more]) == list(range(30, 88))
+        assert stream.status().counts.killed == 0
+
+
 class _Mjpeg(http.server.BaseHTTPRequestHandler):
     """Numbered JPEGs, as cheap cameras send them, for those who know the password."""
 

@@ -29,7 +29,8 @@ def connect(address: Any, settings: StreamSettings = LIVE, remembered: Any = Non
 
 
 def read(connection: Connection) -> list[int]:
-    found = [read_index(connection.upright(frame)) for frame, _ in connection.pictures()]
+    pictures = [picture for picture in connection.pictures() if picture is not None]
+    found = [read_index(connection.upright(frame)) for frame, _ in pictures]
     connection.close()
     return found
 

@@ -183,6 +183,36 @@ def test_signs_of_life_are_no_silence() -> None:
 
 
 @pytest.mark.usefixtures("ticking")
+def test_a_stall_after_a_stall_is_told_though_no_frame_was_due() -> None:
+    pulses = [item for _ in range(20) for item in (*silence(0.02), News(kind="pulse"))]
+    found, *_ = run([OPENED, frame(0.0), *silence(0.5), *pulses, *silence(0.5), *pulses])
+    assert found == ["opened", "0", "stalled", "resumed", "stalled", "resumed", "ended"]
+
+
+@pytest.mark.usefixtures("ticking")
+def test_old_pictures_are_no_sign_of_a_living_camera_and_those_who_bring_them_do_not_hang() -> None:
+    repeats = [item for _ in range(60) for item in (*silence(0.05), News(kind="repeat"))]
+    nothing = ended("end", "it brings nothing new")
+    again = [OPENED, *repeats, nothing, OPENED, *repeats, nothing]
+    found, reader, process = run([OPENED, frame(0.0), *repeats, nothing, *again])
+    # Told once, however often it is tried; such a try has failed.
+    assert found == ["opened", "0", "stalled", "lost", "unreachable", "ended"]
+    assert process.num_killed == 0
+    assert reader.status().counts.failed_tries == 2
+
+
+@pytest.mark.usefixtures("ticking")
+def test_a_playlist_has_twice_the_time_to_say_that_it_is_over() -> None:
+    opened = News(kind="opened", values={**OPENED.values, "is_playlist": True})
+    script = [frame(0.0), *silence(0.2 + stream_reader._GRACE_S - 0.05), ended("end")]
+    found, _, process = run([opened, *script])
+    assert found == ["opened", "0", "stalled", "lost", "ended"]
+    assert process.num_killed == 0
+    _, _, process = run([OPENED, *script])
+    assert process.num_killed == 1
+
+
+@pytest.mark.usefixtures("ticking")
 def test_a_process_that_hangs_is_ended_and_another_one_reads() -> None:
     hangs = silence(0.1 + stream_reader._GRACE_S + 0.05)
     found, reader, process = run([OPENED, frame(0.0), *hangs, OPENED, frame(0.0, now_s=9.0)])
