@@ -165,8 +165,8 @@ def test_low_rank_changes_may_learn_alone():
 
 
 def test_the_demo_model_is_made_of_the_small_world(stages: dict[str, StageSettings]):
-    names = ("demo_1_tower", "demo_2_questions", "demo_3_pointers", "demo_4_trails", "demo_5_places")
-    every = [stages[name] for name in names]
+    names = ("1_tower", "2_questions", "3_pointers", "4_trails", "5_places")
+    every = [stages[f"demo_{name}"] for name in names]
     first, second, third, fourth, fifth = every
     assert first.new is not None
     for before, after in itertools.pairwise(every):
