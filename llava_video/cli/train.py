@@ -50,7 +50,7 @@ def train(
     one that was not. Status 3 of --check: some examples are broken.
     """
     if not paths:
-        raise ConfigError("--config is missing.", "--config configs/train/small_3_video.yaml")
+        raise ConfigError("--config is missing.", "--config configs/train/small_1_projector.yaml")
     console.keeps_names = True  # from here on errors are of the file
     stages = [read_yaml(StageSettings, path, changes) for path in paths]
     quiet_downloads(console)
