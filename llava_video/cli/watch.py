@@ -89,8 +89,9 @@ def watch(
     address alone where there is one camera. Ctrl-C finishes what is under way, a second one stops
     at once; the same command goes on where it was. Every window and rule leaves a line in
     DIR/why.jsonl. Status: 0; 3 when some cameras ended with an error or alerts found no room on the
-    disk, 1 when all cameras did; 130 when it was stopped, by Ctrl-C or SIGTERM. Of a rehearsal: 0
-    when precision and recall reach --least, else 3. Of --check: 1 when a watch would not work.
+    disk, 1 when all cameras did or no question had an answer; 130 when it was stopped, by Ctrl-C or
+    SIGTERM. Of a rehearsal: 0 when precision and recall reach --least, else 3. Of --check: 1 when a
+    watch would not work.
     """
     from llava_video.monitor.settings import read_rules
 

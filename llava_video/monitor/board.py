@@ -21,6 +21,8 @@ Frames = npt.NDArray[np.uint8]
 
 _MOST_NOTES = 20
 _KINDS = ("asked", "reused", "idle", "failed", "dropped")
+# Windows in a row without any answer that make a camera a failing one: one or two may be chance.
+_MOST_FAILED = 3
 # Weight of the newest window in the mean of the model's seconds.
 _NEWEST = 0.1
 
@@ -37,6 +39,8 @@ class _Camera:
     mean_s: float = 0.0
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     alerts: int = 0
+    failed_in_a_row: int = 0
+    failures: tuple[str, ...] = ()
     notes: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -97,6 +101,10 @@ class Board:
             one = self._cameras[judged.camera]
             one.windows[judged.kind] += num_windows
             one.questions += judged.num_asked
+            if judged.kind != "dropped":  # nobody looked: a server that hangs drops most of them
+                failed = judged.kind == "failed"
+                one.failed_in_a_row = one.failed_in_a_row + 1 if failed else 0
+                one.failures = judged.failures
             if judged.num_asked:
                 one.model_s += judged.model_s
                 is_first = one.mean_s == 0
@@ -180,6 +188,8 @@ class Board:
             "address": status.name if status else "",
             "state": status.state if status else "",
             "reason": printable(status.reason) if status else "",
+            "failing": one.failed_in_a_row >= _MOST_FAILED,
+            "failures": list(one.failures),
             "stream": asdict(status.counts) if status else {},
             "lag_s": status.lag_s if status else 0.0,
             "frame": None if one.frame is None else one.frame.idx,
@@ -219,10 +229,13 @@ def together(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """
     alerts: dict[str, dict[str, Any]] = {}
     for facts in messages:
-        one = alerts.setdefault(str(facts["alert_id"]), {"files": []})
+        one = alerts.setdefault(str(facts["alert_id"]), {"files": [], "warnings": []})
         one["files"] = [*facts.get("files", []), *one["files"]]
+        if facts["kind"] != "end":  # that of the window it is over in is no warning of the alert
+            one["warnings"] = list(dict.fromkeys([*facts.get("warnings", []), *one["warnings"]]))
         if facts["kind"] == "alert":
-            alerts[str(facts["alert_id"])] = {**one, **facts, "files": one["files"]}
+            own = {"files": one["files"], "warnings": one["warnings"]}
+            alerts[str(facts["alert_id"])] = {**one, **facts, **own}
         elif facts["kind"] == "update":
             one["description"] = facts.get("description", "")
             one["problem"] = facts.get("problem", "")

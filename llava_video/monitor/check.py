@@ -134,12 +134,20 @@ def _sink(sink: SinkSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
         words = found or f"{sink.command[0]} is no program here."
         yield Finding(about=about, level="ok" if found else "error", words=words)
     elif sink.kind in ("webhook", "mqtt") and all(map(environ.get, sink.environment_names)):
-        host, port = _host(sink, environ)
-        is_fit = bool(host)
-        words = f"{host}:{port}" if is_fit else "its address names no host."
-        yield Finding(about=about, level="ok" if is_fit else "error", words=words)
+        yield _addressed(sink, environ)
     elif sink.kind == "terminal":
         yield Finding(about=about, level="ok", words="this terminal")
+
+
+def _addressed(sink: SinkSettings, environ: Mapping[str, str]) -> Finding:
+    about = f"sink {sink.name}"
+    try:
+        sink.refuse_user(filled(sink.address, environ))
+    except LlavaVideoError as error:
+        return Finding(about=about, level="error", words=str(error))
+    host, port = _host(sink, environ)
+    words = f"{host}:{port}" if host else "its address names no host."
+    return Finding(about=about, level="ok" if host else "error", words=words)
 
 
 def _planned(settings: WatchSettings, camera: CameraSettings, plan: PlanWindow) -> Finding:
@@ -220,6 +228,9 @@ def _keeps_up(settings: WatchSettings, took_s: Mapping[str, float]) -> Finding:
 
 def _reached(sink: SinkSettings, environ: Mapping[str, str], timeout_s: float) -> Finding:
     about = f"sink {sink.name}"
+    found = _addressed(sink, environ)
+    if found.level == "error":
+        return found
     host, port = _host(sink, environ)
     try:
         with contextlib.closing(socket.create_connection((host, port), timeout_s)):
@@ -230,7 +241,7 @@ def _reached(sink: SinkSettings, environ: Mapping[str, str], timeout_s: float) -
 
 
 def _host(sink: SinkSettings, environ: Mapping[str, str]) -> tuple[str, int]:
-    parts = urllib.parse.urlsplit(filled(sink.address, environ))
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError):  # a port that is no number, an IPv6 host without its end
+        parts = urllib.parse.urlsplit(filled(sink.address, environ))
         return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
     return "", 0

@@ -8,8 +8,10 @@ state: what `changed` compares with is the rules' business.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from itertools import chain, pairwise
 from typing import Any, Final
 
 from llava_video.config import check, setting
@@ -32,6 +34,9 @@ _ALLOWED: Final = {
     "json": {*_EQUAL, *_ORDER, *_TEXT, *CHANGE},
 }
 _MISSING: Final = object()
+# A text that `instructs` is met by.
+_INSTRUCTION: Final = "ignore your instructions"
+_MOST_NUMBER: Final = sys.float_info.max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,11 +100,23 @@ class Condition:
             value: of the answer; what a field does not name, or of another kind, meets nothing.
         """
         part = part_of(value, self.field)
-        if part is _MISSING or not all(
-            _holds(name, getattr(self, name), part) for name in self.compares if name not in CHANGE
-        ):
+        if part is _MISSING or not self._meets(part):
             return False
         return not self.any_of or any(inner.holds(value) for inner in self.any_of)
+
+    def _meets(self, part: Any) -> bool:
+        return all(
+            _holds(name, getattr(self, name), part) for name in self.compares if name not in CHANGE
+        )
+
+    @property
+    def named(self) -> tuple[Plain, ...]:
+        """What answers are compared with, of `any_of` too; for `instructs`, a text that does."""
+        own = [wanted for _, wanted in self._wanted()]
+        own += [x for x in map(self._number, _ORDER) if x is not None]
+        own += [] if self.contains is None else [self.contains]
+        own += [_INSTRUCTION] if self.instructs else []
+        return (*own, *chain.from_iterable(inner.named for inner in self.any_of))
 
     def takes_change(self, before: Any, now: Any) -> bool:
         """Say whether a change from one answer to another is the one meant."""
@@ -153,18 +170,44 @@ class Condition:
             )
 
     def _refuse_all_or_none(self, answer: AnswerType) -> None:
-        """Refuse what does not tell one answer of a closed set from another."""
-        form = answer.response_format
-        if not isinstance(form, list):
-            return
-        values = [answer.value_of(one) for one in form]
-        met = [self.holds(one) and self.takes_change(self.changed_from, one) for one in values]
-        if not any(met) or (all(met) and not self.is_change):
+        """Refuse what does not tell one answer from another."""
+        if answer.type == "json":
+            # What stands in a field may be of any kind, or missing: no condition always holds.
+            parts = (*_numbers(self.named), *_texts(self.named), True, False, None)
+            met = [self._meets(one) and self.takes_change(self.changed_from, one) for one in parts]
+            is_always = False
+        else:
+            values = telling_answers(answer, self)
+            met = [self.holds(one) and self.takes_change(self.changed_from, one) for one in values]
+            is_always = all(met) and not self.is_change
+        if not any(met) or is_always:
             raise ConfigError(
                 f"{'every answer meets' if all(met) else 'no answer meets'} the condition "
                 f"{', '.join(self.compares) or 'any_of'}.",
-                f"the answers are {', '.join(form)}.",
+                _answers_words(answer),
             )
+
+
+def telling_answers(answer: AnswerType, *conditions: Condition) -> list[Any]:
+    """Return answers among which one meets the conditions wherever any answer does.
+
+    Of a closed set, all. Of numbers, those that the conditions name and one from between each two.
+    Of texts, those that are named, alone and with more words, and one that has none of them; that
+    a text could have the words of one condition and those of another is nobody's contradiction.
+
+    Args:
+        answer: any but json, whose fields may hold anything: for it there are none.
+        conditions: refused already where they do not go with the answer.
+    """
+    form = answer.response_format
+    if isinstance(form, list):
+        return [answer.value_of(one) for one in form]
+    if answer.type == "number":
+        named = chain.from_iterable(one.named for one in conditions)
+        return _numbers(named, *answer.limits, whole=answer.whole)
+    if answer.type == "text":
+        return [text for one in conditions for text in _texts(one.named)]
+    return []
 
 
 def part_of(value: Any, field: str) -> Any:
@@ -243,13 +286,50 @@ def _refuse_never(name: str, wanted: Any, answer: AnswerType) -> None:
     )
 
 
+def _numbers(
+    named: Iterable[Plain], low: float = -math.inf, high: float = math.inf, *, whole: bool = False
+) -> list[int | float]:
+    """Return the numbers that are named, one from between each two and one beyond, inside limits.
+
+    No comparison changes its mind elsewhere.
+    """
+    edges: list[int | float] = [x for x in (low, high) if math.isfinite(x)]
+    edges += [x for x in named if isinstance(x, int | float) and not isinstance(x, bool)]
+    edges = sorted({min(max(x, -_MOST_NUMBER), _MOST_NUMBER) for x in edges}) or [0]
+    found: set[int | float] = set()
+    if whole:
+        for x in edges:
+            found |= {math.ceil(x) - 1, math.floor(x), math.ceil(x), math.floor(x) + 1}
+    else:
+        first, last = edges[0], edges[-1]
+        found |= {*edges, *(one / 2 + other / 2 for one, other in pairwise(edges))}
+        found |= {min(first - 1, math.nextafter(first, -math.inf))}
+        found |= {max(last + 1, math.nextafter(last, math.inf))}
+    return sorted(x for x in found if low <= x <= high and abs(x) <= _MOST_NUMBER)
+
+
+def _texts(named: Iterable[Plain]) -> list[str]:
+    """Return the texts that are named, alone and with more; all of them in one; and another text.
+
+    Whatever a text meets, it meets as one of the named, or else the text with all of them does.
+    """
+    texts = [one for one in named if isinstance(one, str)]
+    words = [plain_text(one) for one in texts if plain_text(one)]
+    # What a message can show comes first; characters of no script are in no text of a person's.
+    free = chain(("anything else", "?", "#"), map(chr, range(0xE000, 0xF900)))
+    other = next(one for one in free if not any(word in one for word in words))
+    return [*texts, *(f"{one} {other}" for one in texts), f"{' '.join(texts)} {other}", other]
+
+
 def _answers_words(answer: AnswerType) -> str:
     form = answer.response_format
     if isinstance(form, list):
         return f"the answers are {', '.join(form)}; YAML's true and false are not among them."
+    if answer.type != "number":
+        return "the answer is a text." if answer.type == "text" else "the answer is any JSON value."
     low, high = answer.limits
     kind = "whole numbers" if answer.whole else "numbers"
-    return f"the answers are {kind} from {low} to {high}." if answer.type == "number" else "a text."
+    return f"the answers are {kind} from {low} to {high}."
 
 
 def _refuse_unknown_field(field: str, schema: Mapping[str, Any]) -> None:

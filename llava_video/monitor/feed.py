@@ -4,6 +4,7 @@ Puts the change gate before the rolling windows, so that what a window shows is 
 asks about it, and keeps what came before an event as its evidence. Knows no queue and no question.
 """
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from llava_video.video.stream_events import Mark, StreamFrame
 
 Frames = npt.NDArray[np.uint8]
 
+_MOST_BYTES = WindowSettings().most_bytes
 # After these nothing comes for a while: a window that waits for its end is told as it is.
 _SILENT = ("lost", "stalled", "ended")
 
@@ -59,18 +61,33 @@ class CameraFeed:
     Args:
         camera: its windows and its gate.
         before_s: what is held of the time before a window, s.
+        num_waiting: windows that may wait for the model. A window's evidence is asked for when it
+            has waited as long and was judged, so pictures of so many more steps, and one, are held.
+        most_bytes: what held pictures may take; the oldest go.
 
     Attributes:
         num_frames: frames taken.
         num_new: of them, those that showed something new.
     """
 
-    def __init__(self, camera: CameraSettings, before_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        camera: CameraSettings,
+        before_s: float = 10.0,
+        *,
+        num_waiting: int = 0,
+        most_bytes: int = _MOST_BYTES,
+    ) -> None:
         self._camera = camera
         self._before_s = before_s
-        held_s = before_s + camera.window_s
+        held_s = before_s + camera.window_s + (num_waiting + 1) * camera.step_s
         self._windows = RollingWindows(
-            WindowSettings(length_s=camera.window_s, step_s=camera.step_s, before_s=held_s)
+            WindowSettings(
+                length_s=camera.window_s,
+                step_s=camera.step_s,
+                before_s=held_s,
+                most_bytes=most_bytes,
+            )
         )
         self._gate = ChangeGate(camera.gate)
         self._looked: dict[int, tuple[int, Frames]] = {}
@@ -92,7 +109,9 @@ class CameraFeed:
             self.num_frames += 1
             self.num_new += change.is_new
             self._looked[event.idx] = change.content, change.picture
-            return self._jobs(self._windows.add(event))
+            jobs = self._jobs(self._windows.add(event))
+            self._forget()
+            return jobs
 
     def finish(self) -> list[WindowJob]:
         """Return the windows that wait for their end, as they are."""
@@ -124,6 +143,12 @@ class CameraFeed:
             first = windows[-1].frames[0].idx
             self._looked = {idx: one for idx, one in self._looked.items() if idx >= first}
         return jobs
+
+    def _forget(self) -> None:
+        """Let go of what was seen in frames that are held no more, for want of room."""
+        oldest = self._windows.recent(math.inf)[0].idx
+        if next(iter(self._looked)) < oldest:
+            self._looked = {idx: one for idx, one in self._looked.items() if idx >= oldest}
 
     def _job(self, window: Window) -> WindowJob:
         first, last = window.frames[0], window.frames[-1]

@@ -14,6 +14,7 @@ import numpy as np
 from llava_video.errors import LlavaVideoError
 from llava_video.monitor.alerts import AlertDesk
 from llava_video.monitor.feed import WindowJob, stacked
+from llava_video.monitor.instructions import printable
 from llava_video.monitor.message import Message
 from llava_video.monitor.questions import AskWindow, WindowAnswers, WindowFrames, reused
 from llava_video.monitor.reuse import Answered
@@ -26,6 +27,9 @@ from llava_video.monitor.trace import WhyTrace
 
 _log = logging.getLogger(__name__)
 
+# A server may write something new into each reason, such as the time.
+_MOST_REASONS = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
@@ -36,7 +40,7 @@ class Judged:
         window_idx: its number.
         at_s: where it ends, wall clock, s since 1970.
         kind: "asked" when the model was, "reused" when earlier answers stood for all of it, "idle"
-            when no rule was due, "failed" when no question had an answer, "dropped".
+            when no rule was due, "failed" when no question that was due had an answer, "dropped".
         seen: what was observed, by rule.
         decisions: one for each rule of the camera.
         told: messages of alerts that were raised or ended.
@@ -55,6 +59,36 @@ class Judged:
     num_asked: int = 0
     model_s: float = 0.0
     reused_tokens: int = 0
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why questions have no answer, each reason once, in one line without control characters.
+
+        There may be some although others were answered.
+        """
+        reasons = (printable(one.reason) for one in self.seen.values() if one.kind == "failed")
+        return tuple(dict.fromkeys(reasons))
+
+
+class FailureNotes:
+    """Windows → what a person is to be told of those whose questions have no answer.
+
+    Each reason of a camera is told once, and so is the end of it: a watch that answers nothing
+    raises no alert, so without a word it looks like one where nothing happens.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[str, list[str]] = {}
+
+    def of(self, judged: Judged) -> list[str]:
+        """Return what is to be told of a window; of most there is nothing."""
+        told = self._told.setdefault(judged.camera, [])
+        if told and judged.kind == "asked" and not judged.failures:
+            told.clear()
+            return ["every question is answered again."]
+        new = [one for one in judged.failures if one not in told][: _MOST_REASONS - len(told)]
+        told += new
+        return [f"no answer: {reason}" for reason in new]
 
 
 class Judge:
@@ -105,7 +139,7 @@ class Judge:
             seen[rule.name] = observed
             self._keep(rule, job, observed)
         return self._decided(
-            job, seen, kind=_kind(seen, answers.num_asked), num_asked=answers.num_asked,
+            job, seen, kind=_kind(seen, due), num_asked=answers.num_asked,
             model_s=model_s, reused_tokens=answers.reused_tokens,
         )  # fmt: skip
 
@@ -213,10 +247,8 @@ def frames_of(job: WindowJob) -> WindowFrames:
     )
 
 
-def _kind(seen: Mapping[str, Observation], num_asked: int) -> str:
-    if num_asked:
-        return "asked"
-    kinds = {one.kind for one in seen.values()}
-    if "failed" in kinds:
-        return "failed"
-    return "reused" if "answered" in kinds else "idle"
+def _kind(seen: Mapping[str, Observation], due: list[Rule]) -> str:
+    if due:
+        # Questions fail one by one where a server is down: that they were asked says nothing.
+        return "failed" if all(seen[rule.name].kind == "failed" for rule in due) else "asked"
+    return "reused" if any(one.kind == "answered" for one in seen.values()) else "idle"

@@ -170,8 +170,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _health(self) -> None:
         facts = self.live.board.facts()
         states = {one["name"]: one["state"] for one in facts["cameras"]}
-        is_well = not facts["ended"] and "live" in states.values()
-        body = json.dumps({"ok": is_well, "cameras": states}, ensure_ascii=False).encode()
+        # Pictures that come and are never answered raise no alert, however live they are.
+        failing = [one["name"] for one in facts["cameras"] if one["failing"]]
+        is_well = not facts["ended"] and "live" in states.values() and not failing
+        found = {"ok": is_well, "cameras": states, "failing": failing}
+        body = json.dumps(found, ensure_ascii=False).encode()
         status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
         self._send(status, body, "application/json")
 

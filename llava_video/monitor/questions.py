@@ -25,6 +25,8 @@ from llava_video.values import Description
 
 _AMOUNTS: Final = {"fps", "num_frames", "max_frames", "sampling", "times"}
 _ASKED_OF_ALL: Final = ("max_new_tokens", "response_format")
+# What `LlavaVideo.describe` asks of a video by itself, for where the guard stands before it.
+_DESCRIBE: Final = "Please describe this video in detail."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +125,12 @@ def ask_window(
 
 
 def describe_alert(
-    model: LlavaVideo, window: WindowFrames, prompt: str | None = None, **options: Any
+    model: LlavaVideo,
+    window: WindowFrames,
+    prompt: str | None = None,
+    *,
+    guard: bool = True,
+    **options: Any,
 ) -> tuple[str, tuple[str, ...]]:
     """Describe what an alert's window shows, for its update.
 
@@ -131,6 +138,7 @@ def describe_alert(
         model: describes.
         window: of the alert.
         prompt: what is asked; None for the model's own request.
+        guard: as of `ask_window`.
         **options: see `Options`.
 
     Returns:
@@ -140,9 +148,9 @@ def describe_alert(
     Raises:
         LlavaVideoError: it cannot be answered.
     """
-    words = prompt or (model.card.describe if model.card else "") or None
+    words = prompt or (model.card.describe if model.card else "") or _DESCRIBE
     video, options = _shown(window, options)
-    described = model.describe(video, words, **options)
+    described = model.describe(video, guarded(words) if guard else words, **options)
     return printable(described.text), _warnings([described], {})
 
 

@@ -15,7 +15,7 @@ import yaml
 from llava_video.config import check, from_mapping, read_values, setting
 from llava_video.errors import ConfigError
 from llava_video.monitor.answer_type import AnswerType
-from llava_video.monitor.condition import Condition
+from llava_video.monitor.condition import Condition, telling_answers
 from llava_video.monitor.scene_settings import GateSettings
 from llava_video.monitor.schedule import Span, check_zone
 from llava_video.monitor.secret import filled, names_in, refuse_written_out
@@ -177,8 +177,7 @@ class Rule:
         if self.condition.is_change or self.until.is_change:
             raise ConfigError("until does not go with changes.", "a change ends at once.")
         self.until.refuse_impossible(self.answer)
-        form = self.answer.response_format
-        values = map(self.answer.value_of, form) if isinstance(form, list) else ()
+        values = telling_answers(self.answer, self.condition, self.until)
         both = [one for one in values if self.condition.holds(one) and self.until.holds(one)]
         if both:
             raise ConfigError(

@@ -4,6 +4,7 @@ What belongs to another kind of sink is refused. Secrets are names of the enviro
 nothing.
 """
 
+import re
 import urllib.parse
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
@@ -32,6 +33,11 @@ _NEEDS: Final = {
     "terminal": (),
 }
 _SCHEMES: Final = {"webhook": ("http", "https"), "mqtt": ("mqtt", "mqtts")}
+_USER: Final = re.compile(r"[^/?#]*//[^/?#]*@")
+_WITHOUT_USER: Final = {
+    "webhook": "its requests are signed with secret: ${NAME}; a token may stand in the path.",
+    "mqtt": "user: … and secret: ${NAME}.",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +116,23 @@ class SinkSettings:
                 f"the address of sink {self.name!r} does not begin with {schemes[0]}://.",
                 f"allowed: {', '.join(f'{scheme}://' for scheme in schemes)}.",
             )
-        if self.kind == "mqtt" and "@" in self.address:
+        self.refuse_user(self.address)
+
+    def refuse_user(self, address: str) -> None:
+        """Refuse an address with `user:password@`, without repeating it.
+
+        urllib takes all of that for the host's name: nothing would ever be delivered, and the
+        password would be sent to whoever resolves names.
+
+        Args:
+            address: this sink's, its names filled or not.
+
+        Raises:
+            ConfigError: there is a user.
+        """
+        if "@" in address if self.kind == "mqtt" else _USER.match(address):
             raise ConfigError(
-                f"the address of sink {self.name!r} has a user.", "user: … and secret: ${NAME}."
+                f"the address of sink {self.name!r} has a user.", _WITHOUT_USER[self.kind]
             )
 
     @property

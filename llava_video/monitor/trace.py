@@ -6,6 +6,7 @@ line that cannot be written is counted and lost, and stops no watch. Knows no ca
 
 import contextlib
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -101,15 +102,19 @@ class WhyTrace:
             self._let_go()
 
     def _add(self, line: bytes) -> None:
+        before = b""
         if self._file is None:
             path = self._path(0)
             self._size = path.stat().st_size if path.exists() else 0
             self._file = path.open("ab")
-        if self._size and self._size + len(line) > self._most_bytes:
+            if self._size and not _ends_whole(path):
+                before = b"\n"  # or the next line would be the end of one that nobody can read
+        if self._size and self._size + len(before + line) > self._most_bytes:
             self._rotate()
-        self._file.write(line)
+            before = b""
+        self._file.write(before + line)
         self._file.flush()  # a watch that is killed has told all it did
-        self._size += len(line)
+        self._size += len(before + line)
 
     def _rotate(self) -> None:
         self._let_go()
@@ -129,8 +134,15 @@ class WhyTrace:
         return self._folder / (f"{NAME}.{number}.jsonl" if number else f"{NAME}.jsonl")
 
 
+def _ends_whole(path: Path) -> bool:
+    """Say whether the last line of a file is whole: a full disk or a power cut leaves half."""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
 def read_trace(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a trace, oldest first; half a line at the end of a file is passed over.
+    """Yield the lines of a trace, oldest first; half a line is passed over.
 
     Args:
         folder: of the watch.
@@ -144,7 +156,7 @@ def read_trace(folder: Path) -> Iterator[dict[str, Any]]:
     for path in [*paths, folder / f"{NAME}.jsonl"]:
         if not path.exists():
             continue
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", errors="replace") as file:  # half a character, too
             for line in file:
                 with contextlib.suppress(json.JSONDecodeError):
                     yield json.loads(line)

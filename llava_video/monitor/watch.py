@@ -26,7 +26,7 @@ from llava_video.monitor.board import Board
 from llava_video.monitor.camera_streams import CameraStreams, OpenStreams, Streams
 from llava_video.monitor.delivery import Couriers
 from llava_video.monitor.feed import CameraFeed
-from llava_video.monitor.judge import Judge, Judged, frames_of
+from llava_video.monitor.judge import FailureNotes, Judge, Judged, frames_of
 from llava_video.monitor.loop_settings import LoopSettings
 from llava_video.monitor.page import LivePage
 from llava_video.monitor.questions import AskWindow, WindowFrames, ask_window, describe_alert
@@ -85,7 +85,9 @@ class WatchSummary:
 
     @property
     def exit_status(self) -> int:
-        """0, 3 when some cameras ended with an error or alerts are lost, 1 when all cameras did."""
+        """0; 3 for errors of some cameras or lost alerts, 1 for all cameras' or without answers."""
+        if self.windows.get("failed") and not self.windows.get("asked"):
+            return 1
         if not self.errors:
             return 3 if self.held else 0
         return 1 if len(self.errors) == self.num_cameras else 3
@@ -110,7 +112,7 @@ def asker_of(model: LlavaVideo, settings: WatchSettings, **options: Any) -> Aske
         return ask_window(model, window, rules, guard=settings.guard, **options)
 
     def describe(window: WindowFrames) -> tuple[str, tuple[str, ...]]:
-        return describe_alert(model, window, **options)
+        return describe_alert(model, window, guard=settings.guard, **options)
 
     return Asker(ask=ask, describe=describe)
 
@@ -163,10 +165,7 @@ def run_watch(
             "take it out of the rules' sinks first.",
         )
     addresses = {
-        camera.name: (
-            camera.filled_address(environ),
-            camera.stream_settings(pace),
-        )
+        camera.name: (camera.filled_address(environ), camera.stream_settings(pace))
         for camera in settings.cameras
     }
     with contextlib.ExitStack() as undo:
@@ -210,7 +209,9 @@ class _Watch:
         self.settings, self.spool, self.loop = settings, spool, loop
         self.stopping, self.on_note = stopping, on_note
         names = [camera.name for camera in settings.cameras]
-        self.feeds = {camera.name: CameraFeed(camera) for camera in settings.cameras}
+        self.feeds = {
+            one.name: CameraFeed(one, num_waiting=loop.queue_windows) for one in settings.cameras
+        }
         self.queue = WindowQueue(names, loop.queue_windows, waits=pace == "fast")
         self.desk = AlertDesk(spool, settings, on_put=self._on_put, clock=clock)
         self.trace = WhyTrace(
@@ -227,7 +228,7 @@ class _Watch:
             names, statuses=lambda: self.streams.statuses(), depths=self.queue.depths,
             more=self._facts, messages=self._messages,
         )  # fmt: skip
-        self.counts = _Counts()
+        self.counts, self.failures = _Counts(), FailureNotes()
         self._said = set[str]()
         self._error: BaseException | None = None
         self._worker = threading.Thread(target=self._work, name="model", daemon=True)
@@ -342,16 +343,16 @@ class _Watch:
             self.queue.close(keeps=False)
 
     def _judge(self, waiting: Waiting) -> None:
-        job = waiting.job
+        job, number = waiting.job, max(1, waiting.num_dropped)
         if waiting.num_dropped:
             why = "the watch was stopped" if self.stopping.is_set() else "the model was busy"
-            number = waiting.num_dropped
             judged = self.judge.drop(job, why if number == 1 else f"{why}, {number} windows")
         else:
             judged = self.judge.judge(job)
-        number = max(1, waiting.num_dropped)
         self.counts.windows[judged.kind] = self.counts.windows.get(judged.kind, 0) + number
         self.board.judged(judged, number)
+        for text in self.failures.of(judged):
+            self.on_note(job.camera, text)
         self._tell_more(waiting, judged)
 
     def _tell_more(self, waiting: Waiting, judged: Judged) -> None:

@@ -30,7 +30,7 @@ class WebhookSink:
         clock: wall clock, s since 1970.
 
     Raises:
-        ConfigError: the environment lacks a name.
+        ConfigError: the environment lacks a name, or the address there has a user.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class WebhookSink:
     ) -> None:
         self._name, self._timeout_s, self._clock = settings.name, settings.timeout_s, clock
         self._address = filled(settings.address, environ)
+        settings.refuse_user(self._address)
         self._secret = filled(settings.secret, environ).encode()
         # The address is its owner's own choice, so it may be in the owner's own network.
         self._fetch = FetchSettings(allow_private=True, timeout_s=settings.timeout_s)

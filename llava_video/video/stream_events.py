@@ -58,10 +58,10 @@ class Mark:
         kind: "opened", its first picture is here; "unreachable", a try to open it failed, others
             follow; "lost", the connection ended; "stalled", nothing comes; "reconnected", a new
             connection brings pictures; "resumed", the old one does again; "gap", its own clock
-            leaves time out; "jumped", its clock was set, and the times given go on evenly; "late",
-            pictures come long after they should; "resized"; "frozen", pictures have been equal for
-            long; "moving", they are no more; "damaged", pictures could not be decoded; "dropped",
-            nobody took them in time; "ended", no more will come.
+            leaves time out; "jumped", its clock was set or stands still, and the times given go on
+            evenly; "late", pictures come long after they should; "resized"; "frozen", pictures have
+            been equal for long; "moving", they are no more; "damaged", pictures could not be
+            decoded; "dropped", nobody took them in time; "ended", no more will come.
         wall_s: when, in seconds since 1970, as frames count it.
         pts_s: where on the stream's clock; nan before its first picture.
         text: what happened, a sentence.

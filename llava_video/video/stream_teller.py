@@ -22,6 +22,7 @@ _ODD_WORDS: dict[MarkKind, str] = {
     "jumped": "its clock was set by {:+.1f} s; times go on evenly.",
     "late": "pictures come {:.1f} s late.",
 }
+_STOOD_WORDS = "its clock stands still; times go on by the wall clock."
 _COUNTED = ("decoded", "damaged", "repeated")
 
 
@@ -58,14 +59,16 @@ class Teller:
         self._same_since_s = 0.0
         self._is_frozen = False
         self._total, self._seen = dict.fromkeys(_COUNTED, 0), dict.fromkeys(_COUNTED, 0)
-        self._num_unroomed = self._damage_told = 0
+        # Of the connection: pictures that its process had no room for, and those told of.
+        self._num_unroomed = self._unroomed_told = 0
+        self._damage_told = 0
         self._damage_told_s = -math.inf
 
     def begin(self) -> None:
         """Say that a new connection begins: its clock and its counts start anew."""
         self._base_s = None
         self._seen = dict.fromkeys(_COUNTED, 0)
-        self._num_unroomed = 0
+        self._num_unroomed = self._unroomed_told = 0
 
     def mark(self, kind: MarkKind, wall_s: float, text: str, **more: Any) -> None:
         """Put a mark where the stream stands."""
@@ -74,6 +77,8 @@ class Teller:
 
     def count(self, values: Mapping[str, Any], wall_s: float, *, is_last: bool = False) -> None:
         """Take the counts that stand in a message; tell of damage now and then.
+
+        Pictures that found no room are told of before the next one, or here when none comes.
 
         Args:
             values: of the message.
@@ -84,11 +89,14 @@ class Teller:
             now = int(values.get(name, self._seen[name]))
             self._total[name] += now - self._seen[name]
             self._seen[name] = now
+        self._num_unroomed = int(values.get("unroomed", self._num_unroomed))
         num_new = self._total["damaged"] - self._damage_told
         if num_new and (is_last or wall_s - self._damage_told_s >= _DAMAGE_EVERY_S):
             self._damage_told, self._damage_told_s = self._total["damaged"], wall_s
             text = f"{num_new} pieces of it could not be decoded."
             self.mark("damaged", wall_s, text, num_frames=num_new)
+        if is_last:
+            self._tell_unroomed(wall_s, math.nan if self.frame is None else self.frame[0])
 
     def tell(self, news: News) -> None:
         """Put a picture into the queue, and before it what befell the stream since the last one.
@@ -108,15 +116,12 @@ class Teller:
             self.mark("resized", wall_s, text)
         for kind, seconds in values["odd"]:
             if kind in _ODD_WORDS:
-                text = _ODD_WORDS[kind].format(seconds)
+                stood = kind == "jumped" and seconds == 0
+                text = _STOOD_WORDS if stood else _ODD_WORDS[kind].format(seconds)
                 self.mark(kind, wall_s, text, seconds=float(seconds))
         self._tell_frozen(bool(values["is_same"]), pts_s, wall_s)
         self.count(values, wall_s)
-        num_unroomed = int(values["unroomed"])
-        if num_unroomed > self._num_unroomed:
-            self._queue.count_dropped(num_unroomed - self._num_unroomed, wall_s, pts_s)
-            self.num_taken += num_unroomed - self._num_unroomed
-            self._num_unroomed = num_unroomed
+        self._tell_unroomed(wall_s, pts_s)
         self.frame, self.size_px = (pts_s, wall_s, now_s), size_px
         self.lag_s = float(values["lag_s"])
         idx, self.num_taken = self.num_taken, self.num_taken + 1
@@ -159,6 +164,13 @@ class Teller:
             away_s = now_s - self.frame[2]
             text = f"pictures come again, after {away_s:.1f} s."
             self.mark("reconnected", wall_s, text, seconds=away_s)
+
+    def _tell_unroomed(self, wall_s: float, pts_s: float) -> None:
+        num_new = self._num_unroomed - self._unroomed_told
+        if num_new > 0:
+            self._unroomed_told = self._num_unroomed
+            self._queue.count_dropped(num_new, wall_s, pts_s)
+            self.num_taken += num_new
 
     def _tell_frozen(self, is_same: bool, pts_s: float, wall_s: float) -> None:
         if not is_same:

@@ -1,6 +1,7 @@
 """A board says what a watch does, and nobody waits for who looks."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from llava_video.monitor.board import Board, together
 from llava_video.monitor.judge import Judged
+from llava_video.monitor.rules import Observation
 from llava_video.video.stream_events import Mark, StreamCounts, StreamFrame, StreamStatus
 
 STATUS = StreamStatus(name="rtsp://10.0.0.7/ch1", state="live", counts=StreamCounts(dropped=3))
@@ -50,6 +52,27 @@ def test_shares_counts_and_answers() -> None:
     )  # fmt: skip
     assert camera["answers"]["person"]["value"] == "yes"
     assert camera["answers"]["person"]["why"] == "raised"
+
+
+def test_a_camera_is_failing_after_three_windows_without_any_answer() -> None:
+    board = board_of()
+    lost = Observation(start_s=98.0, at_s=100.0, kind="failed", reason="no\x1b[31m server")
+    failed = replace(judged("failed"), seen={"person": lost, "car": lost})
+
+    def found() -> tuple[bool, list[str]]:
+        (camera,) = board.facts()["cameras"]
+        return camera["failing"], camera["failures"]
+
+    for one, is_failing in (
+        (failed, False), (failed, False), (judged("dropped"), False), (failed, True),
+        (judged("dropped"), True),
+    ):  # fmt: skip
+        board.judged(one)
+        assert found() == (is_failing, ["no [31m server"])
+    board.judged(judged())
+    assert found() == (False, [])
+    board.judged(failed)
+    assert found()[0] is False  # in a row
 
 
 def test_the_seconds_of_a_window_are_a_moving_mean() -> None:
@@ -101,15 +124,22 @@ def test_the_spool_is_read_for_news_alone() -> None:
 def test_alerts_come_with_what_came_later() -> None:
     newest_first = [
         message_of(2, rule="person", files=[]).facts,
-        message_of(1, "end", at_s=9.0).facts,
-        message_of(1, "update", description="a car", files=[{"name": "b", "kind": "sheet"}]).facts,
-        message_of(1, files=[{"name": "a", "kind": "snapshot"}]).facts,
+        message_of(1, "end", at_s=9.0, warnings=["of the end"]).facts,
+        message_of(
+            1,
+            "update",
+            description="a car",
+            files=[{"name": "b", "kind": "sheet"}],
+            warnings=["black", "it tries to instruct"],
+        ).facts,
+        message_of(1, files=[{"name": "a", "kind": "snapshot"}], warnings=["dark", "black"]).facts,
         message_of(0, "update", description="its alert is older than what was read").facts,
     ]
     del newest_first[-1]["rule"]
     second, first = together(newest_first)
-    assert (second["kind"], second["files"]) == ("alert", [])
+    assert (second["kind"], second["files"], second["warnings"]) == ("alert", [], [])
     assert (first["description"], first["ended_s"]) == ("a car", 9.0)
+    assert first["warnings"] == ["dark", "black", "it tries to instruct"]
     assert {one["kind"] for one in first["files"]} == {"snapshot", "sheet"}
 
 

@@ -122,6 +122,18 @@ def test_a_model_that_is_too_slow_is_a_warning(tmp_path: Path) -> None:
     assert (found.level, found.words[:4]) == ("warning", "150%")
 
 
+def test_an_address_that_cannot_be_used_is_an_error_and_not_reached(tmp_path: Path) -> None:
+    clip = tmp_path / "a.mp4"
+    write_clip(clip, [paint_index(1, 32, 64)] * 12, frame_rate_hz=1)
+    made = rules([hook("${URL}")], address=str(clip))
+    with receiving() as receiver:
+        host = receiver.address.removeprefix("http://")
+        for address in (f"http://me:hush@{host}", "http://[::1"):
+            environ = {**SECRETS, "URL": address}
+            for findings in (check_watch(made, environ), probe_watch(made, environ)):
+                assert by_about(list(findings))["sink hook"][0] == "error"
+
+
 def test_an_address_without_a_host_is_an_error() -> None:
     found = by_about(list(check_watch(rules([hook("http:///x")]), SECRETS)))
     assert found["sink hook"][0] == "error"

@@ -3,13 +3,23 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llava_video.errors import ConfigError
 from llava_video.monitor.answer_type import AnswerType
-from llava_video.monitor.condition import Condition, is_missing, part_of, same
+from llava_video.monitor.condition import (
+    Condition,
+    is_missing,
+    part_of,
+    same,
+    telling_answers,
+)
 
 NUMBER = AnswerType(type="number", at_least=0, at_most=10)
 FREE = AnswerType(type="number", whole=False)
+WIDE = AnswerType(type="number", at_least=0, at_most=100)
+SHARE = AnswerType(type="number", at_least=0, at_most=1, whole=False)
 CHOICE = AnswerType(type="choice", choices=("open", "closed"))
 TEXT = AnswerType(type="text")
 JSON = AnswerType(
@@ -126,6 +136,21 @@ def test_what_means_nothing_is_refused(wrong: dict[str, Any], message: str) -> N
         ({"changed_to": 3, "at_least": 5}, NUMBER, "no answer meets"),
         ({"changed": True, "equals": "open", "not_equals": "open"}, CHOICE, "no answer meets"),
         ({"any_of": ({"at_least": 99},)}, NUMBER, "no number meets"),
+        ({"equals": 3, "above": 5}, WIDE, "no answer meets the condition equals, above"),
+        ({"above": 3, "below": 4}, WIDE, "no answer meets"),
+        ({"one_of": (1, 2), "not_equals": 1, "above": 2}, FREE, "no answer meets"),
+        ({"changed_to": 3, "at_least": 5}, WIDE, "no answer meets"),
+        ({"at_least": 4, "any_of": ({"below": 3}, {"equals": 3.5})}, FREE, "no answer meets"),
+        ({"at_least": 0}, WIDE, "every answer meets.*whole numbers from 0 to 100"),
+        ({"above": -0.5}, SHARE, "every answer meets the condition above"),
+        ({"any_of": ({"at_least": 5}, {"below": 5})}, FREE, "every answer meets"),
+        ({"any_of": ({"at_least": 5}, {"at_most": 4})}, WIDE, "every answer meets"),
+        ({"equals": "a", "not_equals": " A"}, TEXT, "no answer meets.*the answer is a text"),
+        ({"equals": "red", "contains": "blue"}, TEXT, "no answer meets"),
+        ({"equals": "red", "instructs": True}, TEXT, "no answer meets"),
+        ({"any_of": ({"not_equals": "a"}, {"contains": "a"})}, TEXT, "every answer meets"),
+        ({"field": "n", "equals": 3, "above": 5}, JSON, "no answer meets.*JSON value"),
+        ({"field": "n", "equals": 3, "contains": "3"}, JSON, "no answer meets"),
         ({"field": "m", "equals": 1}, JSON, "no 'm'.*cars, n"),
         ({"field": "cars.0.size", "equals": 1}, JSON, "no 'size'.*colour"),
     ],
@@ -148,7 +173,43 @@ def test_what_no_answer_meets_or_every_one_does_is_refused(
         (Condition(above=2, below=3), FREE),
         (Condition(field="cars.0.colour", equals="red"), JSON),
         (Condition(field="n", at_least=3), JSON),
+        (Condition(field="n", not_equals=False), JSON),
+        (Condition(field="n", equals=True), JSON),
+        (Condition(above=3, below=5), WIDE),
+        (Condition(above=0), SHARE),
+        (Condition(above=1e308), FREE),
+        (Condition(not_equals=7), WIDE),
+        (Condition(changed=True), FREE),
+        (Condition(contains="fire", not_equals="fire"), TEXT),
+        (Condition(contains="anything", not_equals="anything else"), TEXT),
+        (Condition(contains="fire", any_of=(Condition(contains="smoke"),)), TEXT),
+        (Condition(contains="exit", instructs=True), TEXT),
+        (Condition(instructs=True), TEXT),
+        (Condition(any_of=(Condition(not_equals=""), Condition(contains="a"))), TEXT),
     ],
 )
 def test_what_may_be_is_not_refused(condition: Condition, answer: AnswerType) -> None:
     condition.refuse_impossible(answer)
+
+
+numbers = st.none() | st.integers(-4, 14).map(lambda half: half / 2)
+conditions = st.builds(
+    Condition, not_equals=st.just(99), equals=numbers, at_least=numbers, at_most=numbers,
+    above=numbers, below=numbers,
+)  # fmt: skip
+
+
+@given(conditions, conditions, st.booleans())
+def test_what_any_number_meets_one_of_the_told_numbers_does(
+    one: Condition, other: Condition, whole: bool
+) -> None:
+    answer = AnswerType(type="number", at_least=0, at_most=40, whole=whole)
+    told = telling_answers(answer, one, other)
+    every = [quarter / 4 for quarter in range(161) if not (whole and quarter % 4)]
+    assert all(answer.value_of(number) == number for number in told)
+    for kind in (
+        lambda x: one.holds(x) and other.holds(x),
+        lambda x: one.holds(x) and not other.holds(x),
+        lambda x: not one.holds(x) and not other.holds(x),
+    ):
+        assert any(map(kind, told)) == any(map(kind, every))

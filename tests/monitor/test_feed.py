@@ -1,5 +1,7 @@
 """A camera's frames become windows that know what they show, and evidence of the time before."""
 
+import weakref
+
 import numpy as np
 import pytest
 from watch_footage import HEIGHT_PX, START_S, WIDTH_PX, picture_of, settings_of
@@ -69,6 +71,30 @@ def test_evidence_that_is_gone_is_the_last_frame() -> None:
     frames, times_s = feed.evidence(jobs[0], 5)
     assert times_s == (jobs[0].last.wall_s,)
     assert frames.shape[0] == 1
+
+
+def test_evidence_is_whole_when_the_window_waited_as_long_as_it_may() -> None:
+    feed = CameraFeed(CAMERA, before_s=6.0, num_waiting=4)
+    jobs = fed(feed, *(frame(second) for second in range(41)))
+    # Windows are 2 s apart: this one ended 10 s ago, four of waiting and one of judging.
+    (job,) = (job for job in jobs if job.end_pts_s == 30.0)
+    _, times_s = feed.evidence(job, 64)
+    assert [when - START_S for when in times_s] == list(range(20, 31))
+
+
+def test_what_found_no_room_is_held_by_nobody() -> None:
+    camera = settings_of(window_s=20.0, step_s=2.0).cameras[0]
+    most = 3
+    feed = CameraFeed(camera, most_bytes=most * frame(0).picture.nbytes)
+    seen, num_windows = list[weakref.ref[np.ndarray]](), 0
+    for second in range(60):
+        one = frame(second, second % 4)
+        seen.append(weakref.ref(one.picture))
+        num_windows += len(feed.take(one))
+        # The gate compares with the last one, which is held anyway.
+        assert sum(picture() is not None for picture in seen) <= most
+        assert feed.held_bytes <= most * one.picture.nbytes
+    assert num_windows == 20
 
 
 def test_a_day_takes_no_more_memory_than_a_minute() -> None:

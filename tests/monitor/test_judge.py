@@ -1,6 +1,7 @@
 """Nothing is asked twice while nothing changes; whatever happens, each rule has a decision."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from watch_jobs import job_of
 
 from llava_video.errors import CapacityError
 from llava_video.monitor.alerts import AlertDesk
-from llava_video.monitor.judge import Judge, Judged
+from llava_video.monitor.judge import FailureNotes, Judge, Judged
 from llava_video.monitor.questions import WindowAnswers, WindowFrames
 from llava_video.monitor.rules import Observation, Rule
 from llava_video.monitor.settings import WatchSettings, rules_of
@@ -102,6 +103,63 @@ def test_a_window_that_fails_is_told_and_asked_again(error, reason: str) -> None
     assert "secret" not in judged.decisions[0].reason
     ask.says = "no"
     assert judge.judge(job_of(1, contents=(1,))).kind == "asked"
+
+
+def failing(reasons: dict[str, str]) -> Judge:
+    """Return one whose questions fail one by one, as those of a server that is down."""
+
+    def ask(window: WindowFrames, rules: Sequence[Rule]) -> WindowAnswers:
+        given = {"start_s": window.start_s, "at_s": window.end_s}
+        seen = {
+            rule.name: Observation(**given, kind="failed", reason=reasons[rule.name])
+            if rule.name in reasons
+            else Observation(**given, value="no", confidence=0.9)
+            for rule in rules
+        }
+        return WindowAnswers(observations=seen, num_asked=len(rules), reused_tokens=0, seconds={})
+
+    return Judge(settings(), ask, clock=lambda: 0.0)
+
+
+def test_a_window_none_of_whose_questions_has_an_answer_failed() -> None:
+    reasons = {"person": "no server\nat 10.0.0.7", "car": "no server at 10.0.0.7"}
+    judge = failing(reasons)
+    judged = judge.judge(job_of(0, contents=(1,)))
+    assert (judged.kind, judged.num_asked) == ("failed", 2)
+    assert judged.failures == ("no server at 10.0.0.7",)
+    del reasons["person"]
+    judged = judge.judge(job_of(1, contents=(1,)))
+    assert (judged.kind, judged.failures) == ("asked", ("no server at 10.0.0.7",))
+    # The person's answer is used again, and of what was due nothing is answered.
+    judged = judge.judge(job_of(2, contents=(1,)))
+    assert (judged.kind, whys(judged)) == ("failed", ["reused", "failed"])
+
+
+def test_failures_are_told_once_by_camera_and_reason_and_so_is_their_end() -> None:
+    notes = FailureNotes()
+    reasons = {"person": "no server.", "car": "no server."}
+    judge = failing(reasons)
+
+    def told(number: int) -> list[str]:
+        return notes.of(judge.judge(job_of(number)))
+
+    assert [told(number) for number in range(3)] == [["no answer: no server."], [], []]
+    yard = replace(judge.judge(job_of(3)), camera="yard")
+    assert notes.of(yard) == ["no answer: no server."]
+    reasons["car"] = "too long."
+    assert [told(4), told(5)] == [["no answer: too long."], []]
+    del reasons["person"]
+    assert told(6) == []  # one of two is answered
+    reasons.clear()
+    assert notes.of(judge.drop(job_of(7), "the model was busy")) == []
+    assert [told(8), told(9)] == [["every question is answered again."], []]
+    reasons["car"] = "no server."
+    assert told(10) == ["no answer: no server."]
+    found = []
+    for number in range(11, 40):
+        reasons["car"] = f"request {number}."
+        found += told(number)
+    assert len(found) == 7  # reasons that never come twice are not told for ever
 
 
 def test_a_dropped_window_is_a_decision_too(tmp_path: Path) -> None:

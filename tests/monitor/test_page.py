@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from monitor_cases import message_of
 
 from llava_video.errors import ConfigError
 from llava_video.monitor.board import Board
+from llava_video.monitor.judge import Judged
 from llava_video.monitor.page import LivePage, is_local, page_address
+from llava_video.monitor.rules import Observation
 from llava_video.video.stream_events import StreamCounts, StreamFrame, StreamStatus
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -104,9 +107,20 @@ def test_only_reading(page: LivePage) -> None:
     assert int(headers["Content-Length"]) > 10
 
 
-def test_health_is_whether_a_camera_is_live(page: LivePage) -> None:
+def test_health_is_whether_a_camera_is_live_and_answers_come(page: LivePage) -> None:
     status, _, body = get(page, "/health")
-    assert (status, json.loads(body)) == (200, {"ok": True, "cameras": {EVIL: "live"}})
+    well = {"ok": True, "cameras": {EVIL: "live"}, "failing": []}
+    assert (status, json.loads(body)) == (200, well)
+    lost = Observation(start_s=96.0, at_s=100.0, kind="failed", reason="no server")
+    one = Judged(
+        camera=EVIL, window_idx=1, at_s=100.0, kind="failed", seen={"person": lost}, decisions=()
+    )
+    for status_then in (200, 200, 503, 503):
+        page.board.judged(one)
+        assert get(page, "/health")[0] == status_then
+    assert json.loads(get(page, "/health")[2]) == {**well, "ok": False, "failing": [EVIL]}
+    page.board.judged(replace(one, kind="asked", seen={}))
+    assert get(page, "/health")[0] == 200
     page.board.end()
     assert get(page, "/health")[0] == 503
 

@@ -9,6 +9,7 @@ import chromium
 import pytest
 from watch_footage import START_S, FakeStreams, picture_of, settings_of
 
+from llava_video.errors import CapacityError
 from llava_video.monitor.questions import WindowAnswers, WindowFrames
 from llava_video.monitor.rules import Observation, Rule
 from llava_video.monitor.watch import Asker, run_watch
@@ -27,7 +28,10 @@ def frames(states: Sequence[int], first: int = 0) -> Iterator[StreamFrame]:
 
 
 def bars(window: WindowFrames, rules: Sequence[Rule]) -> WindowAnswers:
-    value = "yes" if read_index(window.frames[-1]) & 1 else "no"
+    index = read_index(window.frames[-1])
+    if index & 2:
+        raise CapacityError(f"{EVIL} has no server.")
+    value = "yes" if index & 1 else "no"
     seen = {
         rule.name: Observation(
             start_s=window.start_s, at_s=window.end_s, confidence=0.9,
@@ -41,7 +45,7 @@ def bars(window: WindowFrames, rules: Sequence[Rule]) -> WindowAnswers:
 @needs_chromium
 def test_an_alert_stands_on_the_page_within_two_seconds(tmp_path: Path) -> None:
     address: list[str] = []
-    raise_it, over = threading.Event(), threading.Event()
+    raise_it, fail_it, over = threading.Event(), threading.Event(), threading.Event()
     raised_s: list[float] = []
 
     def events() -> Iterator[StreamFrame]:
@@ -49,8 +53,10 @@ def test_an_alert_stands_on_the_page_within_two_seconds(tmp_path: Path) -> None:
         assert raise_it.wait(120)
         raised_s.append(time.monotonic())
         yield from frames([1] * 5, 8)
+        assert fail_it.wait(120)
+        yield from frames([2] * 8, 13)
         assert over.wait(120)
-        yield from frames([1], 13)
+        yield from frames([1], 21)
 
     def note(camera: str, text: str) -> None:
         if text.startswith("page: "):
@@ -85,11 +91,21 @@ def test_an_alert_stands_on_the_page_within_two_seconds(tmp_path: Path) -> None:
             assert words == EVIL  # text, and nothing else
             assert browser.value("document.querySelector('#evil')") is None
             assert browser.value("document.title") == "llava-video watch"
+            fail_it.set()
+            _shows_failures(browser)
             over.set()
             ended = "document.querySelector('#state').textContent === 'ended'"
             assert browser.wait(ended, 20)
     finally:
-        raise_it.set()
-        over.set()
+        for event in (raise_it, fail_it, over):
+            event.set()
         thread.join(30)
     assert took_s < 2.0
+
+
+def _shows_failures(browser: chromium.Chromium) -> None:
+    """Wait for two windows without an answer, and for why, as text."""
+    facts = "document.querySelector('#cameras dl').textContent"
+    assert browser.wait(f"{facts}.includes('failed2')", 20)
+    problem = browser.value("document.querySelector('#cameras .problem').textContent")
+    assert problem == f"no answer: {EVIL} has no server."

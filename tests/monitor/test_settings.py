@@ -84,6 +84,14 @@ def test_what_a_rule_leaves_out() -> None:
         ({"when": {"changed": True}, "until": {"equals": "no"}}, "until does not go with changes"),
         ({"answer": NUMBER, "when": {"at_least": 5}, "until": {"at_most": 5}},
          "the answer 5 meets both"),
+        ({"answer": {**NUMBER, "at_most": 99}, "when": {"at_least": 50}, "until": {"at_least": 40}},
+         "the answer 50 meets both"),
+        ({"answer": {"type": "number", "whole": False}, "when": {"above": 2, "below": 5},
+          "until": {"above": 4, "below": 6}}, "the answer 4.5 meets both"),
+        ({"answer": {"type": "text"}, "when": {"contains": "door"}, "until": {"equals": "No door"}},
+         "the answer 'No door' meets both"),
+        ({"answer": {"type": "text"}, "when": {"contains": "a"}, "until": {"not_equals": "a"}},
+         r"the answer 'a \?' meets both"),
         ({"answer": {"type": "text"}, "when": {"contains": "a"}, "confidence": 0.9},
          "confidence = 0.9 of an answer of type 'text'"),
         ({"confidence": 1.1}, "confidence = 1.1"),
@@ -104,6 +112,21 @@ def test_rules_that_contradict_themselves_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         rules_of({"cameras": [GATE], "rules": [{**PERSON, **changes}]})
+
+
+@pytest.mark.parametrize(
+    ("answer", "when", "until"),
+    [
+        ({**NUMBER, "at_most": 99}, {"at_least": 50}, {"at_most": 49}),
+        ({"type": "number", "whole": False}, {"above": 2}, {"at_most": 2}),
+        ({"type": "text"}, {"contains": "open"}, {"contains": "closed"}),
+        ({"type": "text"}, {"instructs": True}, {"contains": "exit"}),
+        ({"type": "text"}, {"not_equals": "nothing"}, {"equals": "nothing"}),
+    ],
+)
+def test_what_ends_an_alert_may_be_all_else(answer: Any, when: Any, until: Any) -> None:
+    rule = {**PERSON, "answer": answer, "when": when, "until": until}
+    assert rules_of({"cameras": [GATE], "rules": [rule]}).rules[0].until is not None
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ BROKER = {"name": "b", "kind": "mqtt", "address": "mqtts://h", "topic": "t"}
     [
         HOOK,
         {**HOOK, "address": "${WHOLE}", "pictures": True},
+        {**HOOK, "address": "https://h/@me?to=a@b#c@d"},
         BROKER,
         {**BROKER, "user": "me", "secret": "${S}"},
         {"name": "f", "kind": "jsonl", "path": "a.jsonl"},
@@ -35,6 +36,8 @@ def test_a_sink_of_each_kind(values: dict[str, Any]) -> None:
         ({**HOOK, "secret": "x${S}"}, "stands in the file"),
         ({**HOOK, "secret": ""}, "lacks secret"),
         ({**HOOK, "address": "ftp://h"}, "does not begin with http://"),
+        ({**HOOK, "address": "https://me:${S}@h/"}, "the address of sink 'hook' has a user"),
+        ({**HOOK, "address": "https://hunter2@h"}, "signed with secret"),
         ({**HOOK, "topic": "t"}, "takes no topic"),
         ({**BROKER, "secret": "${S}"}, "a password and no user"),
         ({**BROKER, "topic": ""}, "lacks topic"),

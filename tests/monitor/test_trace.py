@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from monitor_cases import person, run, said
 
 from llava_video.monitor.trace import WhyTrace, read_trace
@@ -42,6 +43,25 @@ def test_a_trace_goes_on_where_it_was(tmp_path: Path) -> None:
         file.write('{"number": 3, "cut')
     assert [line["number"] for line in read_trace(tmp_path)] == [0, 1, 2]
     assert json.loads((tmp_path / "why.jsonl").read_text().splitlines()[2]) == {"number": 2}
+
+
+@pytest.mark.parametrize("half", [b'{"half":', '{"half": "gr\u00fc'.encode()[:-1]])
+def test_half_a_line_takes_no_other_with_it(tmp_path: Path, half: bytes) -> None:
+    (tmp_path / "why.jsonl").write_bytes(b'{"number": 0}\n' + half)
+    with WhyTrace(tmp_path, most_bytes=4096, most_files=2) as trace:
+        trace.write({"number": 1})
+        trace.write({"number": 2})
+    assert [line["number"] for line in read_trace(tmp_path)] == [0, 1, 2]
+    lines = [b'{"number": 0}', half, b'{"number": 1}', b'{"number": 2}', b""]
+    assert (tmp_path / "why.jsonl").read_bytes().split(b"\n") == lines
+
+
+def test_half_a_line_makes_no_file_larger(tmp_path: Path) -> None:
+    (tmp_path / "why.jsonl").write_bytes(b"x" * 40)
+    with WhyTrace(tmp_path, most_bytes=54, most_files=2) as trace:
+        trace.write({"number": 1})  # 14 bytes, and one for the end of the half line
+    assert (tmp_path / "why.1.jsonl").read_bytes() == b"x" * 40
+    assert (tmp_path / "why.jsonl").read_bytes() == b'{"number": 1}\n'
 
 
 def test_a_folder_that_cannot_be_written_loses_lines_and_nothing_else(tmp_path: Path) -> None:

@@ -5,21 +5,26 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from watch_footage import START_S, Day, FakeStreams, oracle_of, picture_of, settings_of
 
 from llava_video.api import LlavaVideo
-from llava_video.errors import AccessRefusedError, ConfigError, LedgerError
+from llava_video.engine.request import Event, Request
+from llava_video.errors import AccessRefusedError, CapacityError, ConfigError, LedgerError
+from llava_video.monitor.instructions import GUARD
 from llava_video.monitor.loop_settings import LoopSettings
 from llava_video.monitor.questions import WindowAnswers, WindowFrames
 from llava_video.monitor.rules import Observation, Rule
 from llava_video.monitor.settings import WatchSettings
 from llava_video.monitor.spool import Spool
 from llava_video.monitor.trace import read_trace
+from llava_video.monitor.updates import UpdateWriter
 from llava_video.monitor.watch import Asker, WatchSummary, asker_of, run_watch
 from llava_video.video.stream_events import Mark, StreamFrame
 from llava_video.world.bars import read_index
@@ -112,6 +117,28 @@ def test_a_model_that_is_too_slow_costs_windows_which_are_told(tmp_path: Path) -
     assert sum(summary.windows.values()) == 20
 
 
+def test_an_alert_that_waited_for_the_model_keeps_the_time_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, seen = threading.Event(), list[tuple[float, ...]]()
+
+    def slow(window: WindowFrames, rules: Sequence[Rule]) -> WindowAnswers:
+        assert window.end_s - START_S != 32 or full.wait(20)
+        return bars(window, rules)
+
+    def events() -> Iterator[StreamFrame]:
+        for one in frames([second in range(28, 32) for second in range(60)]):
+            if one.pts_s == 53:  # those that end at 36 to 52 wait
+                full.set()
+            yield one
+
+    monkeypatch.setattr(UpdateWriter, "put", lambda _, told: seen.append(told.times_s))
+    loop = LoopSettings(evidence_frames=64, queue_windows=5)
+    watched(tmp_path, settings(tmp_path), FakeStreams({"gate": events()}), Asker(ask=slow),
+            loop=loop)  # fmt: skip
+    assert [[when - START_S for when in times_s] for times_s in seen] == [list(range(18, 33))]
+
+
 def test_a_recording_that_is_read_fast_loses_no_window(tmp_path: Path) -> None:
     loop = LoopSettings(queue_windows=1)
     streams = FakeStreams({"gate": frames([second // 8 % 2 for second in range(160)])})
@@ -196,6 +223,62 @@ def test_a_camera_that_refuses_is_named_and_the_others_go_on(tmp_path: Path) -> 
     assert [camera for camera, text in notes if "password" in text] == ["gate"]
     marks = [line for line in read_trace(tmp_path / "watch") if "mark" in line]
     assert [(line["camera"], line["mark"]) for line in marks] == [("gate", "ended")]
+
+
+def test_a_watch_without_answers_says_so_once_and_when_they_come_again(tmp_path: Path) -> None:
+    is_down, told, notes = threading.Event(), threading.Event(), list[tuple[str, str]]()
+    is_down.set()
+
+    def note(camera: str, text: str) -> None:
+        notes.append((camera, text))
+        told.set()
+
+    def asks(window: WindowFrames, rules: Sequence[Rule]) -> WindowAnswers:
+        if is_down.is_set():
+            raise CapacityError("no server at 10.0.0.7.")
+        return bars(window, rules)
+
+    def watch(events: Iterator[StreamFrame]) -> WatchSummary:
+        streams = FakeStreams({"gate": events})
+        return watched(tmp_path, settings(tmp_path), streams, Asker(ask=asks), on_note=note)
+
+    summary = watch(frames([0] * 16))
+    assert notes == [("gate", "no answer: no server at 10.0.0.7.")]
+    assert (summary.windows, summary.exit_status) == ({"failed": 4}, 1)
+
+    told.clear()
+
+    def events() -> Iterator[StreamFrame]:
+        yield from frames([0] * 8, 100)
+        assert told.wait(20)
+        is_down.clear()
+        yield from frames([0] * 16, 108)
+
+    summary = watch(events())
+    assert notes[2:] == [("gate", "every question is answered again.")]
+    assert (summary.windows["asked"] > 0, summary.exit_status) == (True, 0)
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_descriptions_are_guarded_where_questions_are(tiny_model: LlavaVideo, guard: bool) -> None:
+    oracle, prompts = oracle_of(tiny_model), list[str]()
+
+    class Heard:
+        def run(self, requests: Iterable[Request]) -> Iterator[Event]:
+            for request in requests:
+                prompts.append(tiny_model.spec.tokenizer.decode(request.text_ids))
+                yield from oracle.engine.run([request])
+
+    made = replace(settings_of(), guard=guard)
+    asker = asker_of(LlavaVideo(tiny_model.spec, Heard()), made)
+    window = WindowFrames(
+        frames=np.stack([picture_of(1)] * 2).astype("uint8"), times_s=(0.0, 1.0), start_s=0.0,
+        end_s=2.0,
+    )  # fmt: skip
+    asker.ask(window, made.rules[:1])
+    assert asker.describe is not None
+    asker.describe(window)
+    assert [GUARD in prompt for prompt in prompts] == [guard, guard]
 
 
 def test_what_breaks_the_models_thread_breaks_the_watch(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import time
 import pytest
 from monitor_cases import message_of, receiving
 
-from llava_video.errors import SinkError
+from llava_video.errors import ConfigError, SinkError
 from llava_video.monitor.signature import MESSAGE_ID, is_signed
 from llava_video.monitor.sink_settings import SinkSettings
 from llava_video.monitor.webhook import WebhookSink
@@ -53,8 +53,8 @@ def test_one_that_never_ends_is_left_in_time(how: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["http://127.0.0.1:{port}/tok3n", "http://u:tok3n@127.0.0.1:{port}/", "tok3n", "http://[tok3n",
-     "http://127.0.0.1:tok3n/", "http://tok3n with blanks/"],
+    ["http://127.0.0.1:{port}/tok3n", "tok3n", "http://[tok3n", "http://127.0.0.1:tok3n/",
+     "http://tok3n with blanks/"],
 )  # fmt: skip
 def test_an_address_that_does_not_answer_is_not_told(address: str) -> None:
     with socket.socket() as free:
@@ -63,6 +63,15 @@ def test_an_address_that_does_not_answer_is_not_told(address: str) -> None:
     with pytest.raises(SinkError, match="sink 'hook' is not reached") as caught:
         hook(address.format(port=port), timeout_s=5.0).send(message_of(1), b"{}")
     assert "tok3n" not in f"{caught.value!r} {caught.value.__cause__}"
+
+
+def test_an_address_with_a_user_is_refused_before_a_resolver_is_asked() -> None:
+    with pytest.raises(ConfigError, match="the address of sink 'hook' has a user") as caught:
+        hook("http://u:tok3n@127.0.0.1/")
+    assert "tok3n" not in f"{caught.value!r} {caught.value.__cause__}"
+    with receiving() as receiver:  # of a path it is a part like any other
+        hook(f"{receiver.address}/@me").send(message_of(1), b"{}")
+        assert receiver.num_asked == 1
 
 
 def test_what_is_no_http_is_a_refusal() -> None:

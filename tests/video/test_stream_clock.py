@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava_video.video.stream_clock import StreamClock
+from llava_video.video.stream_rate import RateSampler
 
 
 def clock(*, is_live: bool = True) -> StreamClock:
@@ -66,6 +67,41 @@ def test_pictures_of_one_moment_are_kept_apart() -> None:
     times, odd = placed([(0.0, 0.0), (0.0, 0.0), (0.0, 0.0)])
     assert times[0] < times[1] < times[2] < 0.01
     assert odd == []
+
+
+def test_a_clock_that_stands_still_goes_on_by_the_wall_clock_and_is_told_once() -> None:
+    # 25 pictures a second for ten minutes, all of one moment by their own clock: at one a second,
+    # 600 are due, less those of the 2.04 s after which it is known that the clock stands.
+    made, sampler = clock(), RateSampler(1.0)
+    found = [made.place(7.0, 0.04 * k) for k in range(15_000)]
+    assert sum(sampler.takes(one.pts_s) for one in found) in range(597, 601)
+    assert found[-1].pts_s == pytest.approx(0.04 * 14_999)
+    assert [(one.odd, one.odd_s) for one in found if one.odd] == [("jumped", 0.0)]
+    assert found[-1].lag_s < 0.1
+
+
+@pytest.mark.parametrize("raw_s", [0.04, 8.0])
+def test_a_clock_that_goes_on_after_it_stood_counts_no_time_twice(raw_s: float) -> None:
+    stood = [(0.0, 0.5 * k) for k in range(17)]
+    times, odd = placed([*stood, (raw_s, 8.5), (raw_s + 0.5, 9.0)])
+    assert times[-3:] == [8.0, 8.5, 9.0]
+    assert odd == [("jumped", 0.0)]
+    again, odd = placed([*stood, *((raw_s, 8.5 + 0.5 * k) for k in range(17))])
+    assert again[-1] == 16.5
+    assert odd == [("jumped", 0.0)] * 2
+
+
+def test_pictures_that_come_together_after_a_silence_keep_their_own_times() -> None:
+    # The last picture of before comes again, then thirty seconds of them at once.
+    steps = [(0.0, 0.0), (0.0, 30.0), (0.0, 30.0), *((0.5 * k, 30.0) for k in range(1, 61))]
+    times, odd = placed(steps)
+    assert times[-1] == pytest.approx(30.0, abs=0.01)
+    assert {kind for kind, _ in odd} <= {"late"}
+
+
+def test_a_recording_whose_clock_stands_says_nothing_of_the_wall() -> None:
+    times, odd = placed([(3.0, 1.0 * k) for k in range(10)], is_live=False)
+    assert (times[-1], odd) == (0.009, [])
 
 
 def test_pictures_that_come_ten_times_slower_than_they_were_taken_are_late_once() -> None:

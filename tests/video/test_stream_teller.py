@@ -75,6 +75,14 @@ def test_sizes_holes_and_jumps() -> None:
     ]
 
 
+def test_a_clock_that_stands_still_is_told_as_one() -> None:
+    told = Told()
+    told.frame(0.0, 0.0, odd=[["jumped", 0.0]])
+    assert "its clock stands still; times go on by the wall clock." in [
+        event.text for event in told.events() if isinstance(event, Mark)
+    ]
+
+
 def test_a_frozen_picture_is_told_once_and_so_is_its_end() -> None:
     told = Told(frozen_s=3.0)
     told.frame(0.0, 0.0)
@@ -116,6 +124,31 @@ def test_pictures_that_found_no_room_are_dropped_ones() -> None:
     counts = told.teller.counts(failed_tries=3, killed=1)
     assert (counts.taken, counts.dropped, counts.delivered) == (6, 4, 2)
     assert (counts.failed_tries, counts.killed) == (3, 1)
+
+
+@pytest.mark.parametrize("last", [{"unroomed": 5}, {}])
+def test_pictures_that_found_no_room_before_the_end_are_counted_with_it(
+    last: dict[str, int],
+) -> None:
+    told = Told()
+    told.frame(0.0, 0.0, unroomed=1)
+    told.teller.count({"unroomed": 5}, 1001.0)  # it tells now and then, and may die without a word
+    told.teller.count(last, 1002.0, is_last=True)
+    told.teller.begin()
+    told.frame(0.0, 5.0, unroomed=2)
+    found = told.events()
+    marks = [(e.num_frames, e.wall_s) for e in found if isinstance(e, Mark) and e.kind == "dropped"]
+    assert marks == [(1, 1000.0), (4, 1002.0), (2, 1005.0)]
+    assert [event for event in found if not isinstance(event, Mark)] == [(1, 0.0), (8, 5.0)]
+    counts = told.teller.counts(0, 0)
+    assert (counts.taken, counts.dropped, counts.delivered) == (9, 7, 2)
+
+
+def test_pictures_that_never_found_room_stand_nowhere() -> None:
+    told = Told()
+    told.teller.count({"unroomed": 3}, 1002.0, is_last=True)
+    (mark,) = told.events()
+    assert (mark.kind, mark.num_frames, np.isnan(mark.pts_s)) == ("dropped", 3, True)
 
 
 def test_counts_go_on_over_connections() -> None:

@@ -54,10 +54,12 @@ function showCameras(cameras) {
     }
     where.textContent = `${camera.state} ${camera.address}, last frame ${clock(camera.frame_at_s)}`;
     pairs(facts, [["asked", camera.windows.asked], ["reused", share(camera.reused_share)],
-      ["dropped", `${camera.windows.dropped} (${share(camera.dropped_share)})`], ["waiting", camera.depth],
+      ["dropped", `${camera.windows.dropped} (${share(camera.dropped_share)})`], ["failed", camera.windows.failed],
+      ["waiting", camera.depth],
       ["per window", `${camera.window_s.toFixed(2)} s`]]);
     answers(table, camera);
-    problem.textContent = camera.state === "live" ? "" : camera.reason;
+    const failures = camera.failures.map((reason) => `no answer: ${reason}`);
+    problem.textContent = [camera.state === "live" ? "" : camera.reason, ...failures].filter(Boolean).join(" ");
   });
 }
 
