@@ -1,6 +1,8 @@
 """`llava-video train`: a stage in YAML → a trained checkpoint, or a report of its data."""
 
 import json
+import os
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,8 +61,7 @@ def train(
     found = [run(console, stage, as_json, is_one=is_one) for stage in stages]
     if as_json:
         values = [{"name": stage.name} | one for stage, (_, one) in zip(stages, found, strict=True)]
-        text = json.dumps(found[0][1] if is_one else values, indent=1, ensure_ascii=False)
-        click.echo(text)
+        _say(json.dumps(found[0][1] if is_one else values, indent=1, ensure_ascii=False))
     return max(status for status, _ in found)
 
 
@@ -74,7 +75,7 @@ def _check(
     report = check_stage(stage, console.progress.on_example)
     console.progress.close()
     if not as_json:
-        click.echo("\n".join(report.lines()))
+        _say("\n".join(report.lines()))
     status = _SOME_BROKEN if report.num_broken else 0
     if report.num_broken == report.num_examples:
         status = _ALL_BROKEN
@@ -90,7 +91,7 @@ def _train(
 
     if not is_one and is_done(stage):
         if not as_json:
-            click.echo(f"{stage.name}: done before.")
+            _say(f"{stage.name}: done before.")
         folders = {name: str(folder) for name, folder in results(stage).items()}
         return 0, {"folders": folders, "is_done_before": True}
 
@@ -108,8 +109,31 @@ def _train(
         return 0, values if is_one else values | {"is_done_before": False}
     begun = f", the last {done.num_steps - done.resumed_from} now" if done.resumed_from else ""
     loss = "" if done.loss is None else f"; loss {done.loss:.4f}"
-    if done.folders:  # of several processes, one speaks
-        click.echo(f"{stage.name}: {done.num_steps} steps{begun}{loss}.")
+    _say(f"{stage.name}: {done.num_steps} steps{begun}{loss}.{_left_out(done.broken)}")
     for name, folder in done.folders.items():
-        click.echo(f"  {name}: {folder}")
+        _say(f"  {name}: {folder}")
     return 0, {}
+
+
+def _say(text: str) -> None:
+    """Write a result; of several processes, the first one writes it.
+
+    Which one this is has to be known before they have met, for stages that were done before: so it
+    is read where torchrun notes it. `RANK` alone may be the number of a machine.
+    """
+    is_one_of_several = "LOCAL_RANK" in os.environ
+    if not is_one_of_several or os.environ.get("RANK", "0") == "0":
+        click.echo(text)
+
+
+def _left_out(broken: Mapping[str, int]) -> str:
+    """Return the sentence about what could not be learned from, the most frequent kind first.
+
+    >>> _left_out({"empty answer": 2, "missing file": 3})
+    ' 5 examples left out: 3 missing file, 2 empty answer.'
+    """
+    if not broken:
+        return ""
+    total = sum(broken.values())
+    kinds = ", ".join(f"{num:,} {kind}" for kind, num in Counter(broken).most_common())
+    return f" {total:,} {'example' if total == 1 else 'examples'} left out: {kinds}."

@@ -34,6 +34,8 @@ from llava_video.video.source import Source
 
 # No example comes near: what would be cut here is refused by `max_tokens`.
 _NO_LIMIT = 2**40
+# A picture's own bytes in the place of its path are megabytes; their beginning tells what it is.
+_MOST_SHOWN = 200
 _MARKS_FIRST = re.compile(rf"(?:{IMAGE_MARK}\s*)+")
 T = TypeVar("T")
 
@@ -107,8 +109,7 @@ class ExampleMaker:
     def _with_opened(self, record: Record, use: Callable[["Written", Sequence[Opened]], T]) -> T:
         said, media = self._conversations(record)
         for one in media:
-            if "://" not in one.path and not Path(one.path).exists():
-                raise record.error(f"shows {one.path}, which is not there", "missing file")
+            _check_there(record, one)
         try:
             with contextlib.ExitStack() as stack:
                 opened: list[Opened] = []
@@ -287,6 +288,25 @@ class Written:
             num_visual=num_visual,
             num_learned=sum(label != IGNORED for label in self.labels),
         )
+
+
+def _check_there(record: Record, media: Media) -> None:
+    """See that a file or folder is there.
+
+    One that cannot be asked for is as good as missing: it lies in a folder that may not be entered,
+    or no file can have such a name, as where a record holds the picture itself.
+    """
+    if "://" in media.path:
+        return
+    try:
+        is_there = Path(media.path).exists()
+    except (OSError, ValueError) as cause:
+        why = getattr(cause, "strerror", None) or str(cause)
+        shown = media.path[:_MOST_SHOWN] + "…" * (len(media.path) > _MOST_SHOWN)
+        what = f"shows {shown}, which cannot be looked for: {why}"
+        raise record.error(what, "missing file") from cause
+    if not is_there:
+        raise record.error(f"shows {media.path}, which is not there", "missing file")
 
 
 def _measured(written: Written, opened: Sequence[Opened]) -> Measure:

@@ -58,10 +58,9 @@ class Record:
     @property
     def num_words(self) -> int:
         """Words of what is said: what is known of its length before anything is opened."""
-        said = self.values.get("conversations")
-        texts = (
-            [str(one.get("value", "")) for one in said if isinstance(one, Mapping)] if said else []
-        )
+        given = self.values.get("conversations")
+        said = given if isinstance(given, list) else []  # else the record breaks when it is made
+        texts = [str(one.get("value", "")) for one in said if isinstance(one, Mapping)]
         texts += [str(self.values.get(key, "")) for key in ("prompt", "chosen", "rejected")]
         return sum(len(text.split()) for text in texts)
 
@@ -154,7 +153,8 @@ def _read(path: str, media: str) -> Iterator[Record]:
     try:
         text = Path(path).read_text(encoding="utf-8")
         if path.endswith(".jsonl"):
-            entries = [json.loads(line) for line in text.splitlines() if line.strip()]
+            # `splitlines` would also cut at U+2028, U+2029 and U+0085, which JSON allows in a text.
+            entries = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             entries = json.loads(text)
     except (OSError, UnicodeError, ValueError) as cause:

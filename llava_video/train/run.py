@@ -58,14 +58,17 @@ class Trained:
     Attributes:
         folders: "original", "hf" or "adapter" → checkpoint; empty in all processes but the first.
         num_steps: of the optimiser, all runs together.
-        loss: of the last line of metrics; None where the stage was too short for one.
+        loss: of the last line of metrics; None where there is none.
         resumed_from: the step this run went on from; 0 for a new one.
+        broken: kind → how often an example that breaks so was left out, all processes and runs
+            together where metrics.jsonl is written; one is met again in every epoch.
     """
 
     folders: Mapping[str, Path]
     num_steps: int
     loss: float | None
     resumed_from: int
+    broken: Mapping[str, int]
 
 
 def check_stage(
@@ -129,6 +132,7 @@ def train(
     trainer = loop(net, examples, stage, arguments, on_line)
     begun = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
+    broken = trainer.counts()["broken"]  # which all processes have to ask at once
     folders = _save(stage, spec, net.model) if trainer.is_world_process_zero() else {}
     trainer.accelerator.wait_for_everyone()  # a stage that follows reads what was saved
     logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
@@ -137,6 +141,7 @@ def train(
         num_steps=trainer.state.global_step,
         loss=logged[-1] if logged else None,
         resumed_from=0 if begun is None else int(begun.name.rpartition("-")[2]),
+        broken=broken,
     )
 
 

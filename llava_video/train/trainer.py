@@ -147,8 +147,8 @@ class StageTrainer(Trainer):
         """Return what all processes counted since the last line, which each has to ask at once.
 
         Returns:
-            "tokens", and "broken" since the start, together; "wait_s", and what the last batches'
-            losses are the sum of, where they are one ("loss_" and a name), as means.
+            "tokens", and "broken" since the run's start, together; "wait_s", and what the last
+            batches' losses are the sum of, where they are one ("loss_" and a name), as means.
         """
         parts: dict[str, torch.Tensor] = getattr(self._net, "parts", {})
         losses = {f"loss_{name}": float(loss) for name, loss in parts.items()}
@@ -174,7 +174,10 @@ class StageTrainer(Trainer):
 
 
 class Metrics(TrainerCallback):
-    """One line of metrics per `log_every` steps.
+    """One line of metrics per `log_every` steps, and one at every checkpoint and at the end.
+
+    So a run that goes on from a checkpoint knows what its steps so far passed over, and what broke
+    in the last few steps is told too.
 
     Args:
         trainer: counts.
@@ -196,7 +199,7 @@ class Metrics(TrainerCallback):
         self._since_s = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Drop the lines that a killed run wrote after its last checkpoint."""
+        """Drop the lines of steps that are done again, and count on from the last that is kept."""
         self._since_s = time.perf_counter()
         if not state.is_world_process_zero:
             return
@@ -204,10 +207,17 @@ class Metrics(TrainerCallback):
             self._curves.begin(state.global_step)
         if not self._path or not self._path.is_file():
             return
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self._path.read_text(encoding="utf-8").split("\n")
         kept = [line for line in lines if _step_of(line) <= state.global_step]
         with replacing(self._path) as unfinished:
-            unfinished.write_text("".join(kept), encoding="utf-8")
+            unfinished.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        if kept:  # of all processes, which are added up again: the others begin at nought
+            self._trainer.broken = dict(json.loads(kept[-1]).get("broken", {}))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Ask for a line where a checkpoint is about to be written, or no step follows."""
+        if control.should_save or state.global_step >= state.max_steps:
+            control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Write one line."""

@@ -5,8 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from training_runs import broken_off
 
 from llava_video.api import load
+from llava_video.config import read_yaml
+from llava_video.train.run import Trained
+from llava_video.train.settings import StageSettings
 
 
 @pytest.fixture
@@ -46,13 +50,13 @@ def test_a_stage_is_trained_and_loads(run, config: Path, tmp_path: Path):
 
 def test_what_was_made_as_json(run, config: Path, tmp_path: Path):
     short = run("train", "--config", config, "--set", "max_steps=1", "--set", "log_every=9")
-    assert short.out.startswith("toy: 1 steps.")
+    assert short.out.startswith("toy: 1 steps; loss ")  # a last line, however few its steps
     shutil.rmtree(tmp_path / "run")
     values = json.loads(
         run("train", "--config", config, "--set", LEARN, "--set", "max_steps=1", "--json").out
     )
     assert values["folders"] == {"original": str(tmp_path / "run" / "original")}
-    assert (values["num_steps"], values["resumed_from"]) == (1, 0)
+    assert (values["num_steps"], values["resumed_from"], values["broken"]) == (1, 0, {})
 
 
 def test_several_stages_are_one_list_of_json(run, config: Path, tmp_path: Path):
@@ -71,6 +75,44 @@ def test_several_stages_are_one_list_of_json(run, config: Path, tmp_path: Path):
     ]
     assert made[0]["folders"] == {"original": str(tmp_path / "run" / "original")}
     assert made[1]["num_steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "speaks"),
+    [
+        ({"LOCAL_RANK": "1", "RANK": "1"}, False),
+        ({"LOCAL_RANK": "0", "RANK": "2"}, False),  # the first of a second machine
+        ({"LOCAL_RANK": "0", "RANK": "0"}, True),
+        ({"RANK": "1"}, True),  # a machine's number, where there is one process
+    ],
+)
+def test_of_several_processes_the_first_one_speaks(
+    run,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: dict[str, str],
+    speaks: bool,
+):
+    monkeypatch.setattr("llava_video.train.run.is_done", lambda stage: True)
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    twice = ("train", "--config", config, "--config", config)
+    for given in (twice, (*twice, "--json"), (*twice, "--check"), (*twice, "--check", "--json")):
+        outcome = run(*given)
+        assert (outcome.status, bool(outcome.out)) == (0, speaks), given
+
+
+def test_a_stage_that_was_trained_is_told_by_the_first_process_alone(
+    run, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What `run.train` gives in the second of two processes, which do not meet here."""
+    done = Trained(folders={}, num_steps=4, loss=1.0, resumed_from=0, broken={"marks": 1})
+    monkeypatch.setattr("llava_video.train.run.train", lambda stage, show: done)
+    given = ("train", "--config", config)
+    assert run(*given).out == "toy: 4 steps; loss 1.0000. 1 example left out: 1 marks.\n"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("RANK", "1")
+    assert run(*given).out == run(*given, "--json").out == ""
 
 
 def test_stages_are_run_in_turn_and_those_that_are_done_are_left(run, config: Path, tmp_path: Path):
@@ -116,6 +158,42 @@ def test_the_data_is_checked_and_nothing_is_trained(run, config: Path, tmp_path:
     outcome = run("train", "--config", config, "--check", "--set", "data.max_tokens=2")
     assert outcome.status == 1
     assert "4 broken: 3 too long, 1 marks." in outcome.out
+
+
+def with_two_broken(path: Path) -> None:
+    some = json.loads(path.read_text())
+    some[1]["conversations"][1]["value"] = " "
+    some[2] |= {
+        "image": "none.png",
+        "conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "A"}],
+    }
+    path.write_text(json.dumps(some))
+
+
+def test_what_is_left_out_is_told(run, config: Path, tmp_path: Path):
+    """Of four examples the second leads to the third, and both to the fourth: 1 + 2 an epoch."""
+    with_two_broken(tmp_path / "data.json")
+    given = ("train", "--config", config, "--set", LEARN, "--set", "log_every=3")
+    first = run(*given, "--set", "epochs=2").out.splitlines()[0]
+    assert first.startswith("toy: 4 steps; loss ")
+    assert first.endswith(" 6 examples left out: 4 missing file, 2 empty answer.")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [3, 4]
+    assert json.loads(lines[-1])["broken"] == {"missing file": 4, "empty answer": 2}
+
+
+def test_what_an_earlier_run_left_out_is_told_too(
+    run, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with_two_broken(tmp_path / "data.json")
+    changes = (LEARN, "epochs=2", "log_every=3", "save_every=2")
+    broken_off(read_yaml(StageSettings, config, changes), monkeypatch, 3)
+    given = [one for change in changes for one in ("--set", change)]
+    outcome = run("train", "--config", config, *given, "--json")
+    assert outcome.status == 0, outcome
+    values = json.loads(outcome.out)
+    assert values["resumed_from"] == 2
+    assert values["broken"] == {"missing file": 4, "empty answer": 2}
 
 
 def test_pairs_are_checked_as_pairs(run, config: Path, tmp_path: Path):

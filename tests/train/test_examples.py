@@ -175,6 +175,34 @@ def test_what_breaks_is_named(
         assert caught.value.kind == kind
 
 
+def test_a_path_that_no_file_can_have_is_a_missing_file(tiny_spec: ModelSpec, media: Path):
+    """As where a record holds the picture itself, in base64."""
+    for look in (maker(tiny_spec).example, maker(tiny_spec).measure):
+        with pytest.raises(ExampleError, match="File name too long") as caught:
+            look(record(media, "<image>", "A", image="iVBORw0KGgo" * 1000))
+        assert caught.value.kind == "missing file"
+        assert "iVBORw0KGgo" in caught.value.message
+        assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    "cause", [PermissionError(13, "Permission denied"), ValueError("a nought")]
+)
+def test_what_may_not_be_looked_for_is_a_missing_file(
+    tiny_spec: ModelSpec, media: Path, monkeypatch: pytest.MonkeyPatch, cause: Exception
+):
+    making, one = maker(tiny_spec), record(media, "<image>", "A", image="a.png")
+
+    def refuse(path: Path) -> bool:
+        raise cause
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", refuse)  # a folder's mode does not stop root
+        with pytest.raises(ExampleError, match=r"a\.png, which .*(denied|nought)\.") as caught:
+            making.measure(one)
+    assert caught.value.kind == "missing file"
+
+
 def test_a_model_that_fuses_is_refused(tiny_spec: ModelSpec):
     fusion = FusionConfig(side=1, num_layers=1)
     dimensions = dataclasses.replace(tiny_spec.config.dimensions, fusion=fusion)

@@ -75,6 +75,16 @@ def test_lines_and_braces(tmp_path: Path):
     assert ids(SourceSettings(path=path)) == ["a0", "a1", "b0", "b1"]
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path, end: bytes):
+    texts = ["a\u2028b", "a\u2029b", "a\x85b", "\u2028"]
+    rows = [json.dumps({"conversations": said(one, "A")}, ensure_ascii=False) for one in texts]
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(end.join(row.encode() for row in [*rows, ""]))
+    found = read_mixture([SourceSettings(path=str(path))], 0)
+    assert [one.values["conversations"][0]["value"] for one in found] == texts
+
+
 @pytest.mark.parametrize("text", ['{"id": 1}', "[1, 2]", "[{", "\xff"])
 def test_files_of_another_kind_are_refused(tmp_path: Path, text: str):
     path = tmp_path / "data.json"
@@ -147,3 +157,13 @@ def test_what_is_known_before_anything_is_opened():
     assert record("Q", "A", image="a").modality == "image"
     assert record("Q", "A", image="a", video="b").modality == "video"
     assert Record(name="one", values={}, folder="").num_words == 0
+
+
+@pytest.mark.parametrize("said", [5, True, 1.5, {"from": "human"}, "Hi", [3]])
+def test_the_words_of_what_is_no_conversation_are_none(said: Any):
+    """An order of examples is made of words before any record is looked into and counted broken."""
+    one = Record(name="one", values={"conversations": said, "image": "a"}, folder="")
+    assert one.num_words == 0
+    with pytest.raises(ExampleError) as caught:
+        one.conversation()
+    assert caught.value.kind == "conversation"

@@ -144,6 +144,42 @@ def test_lines_of_lost_steps_are_taken_out(tmp_path: Path, tail: str):
     assert path.read_text() == "".join(lines[:2])
 
 
+@pytest.mark.parametrize(("is_first", "expected"), [(True, {"marks": 5}), (False, {})])
+def test_counts_go_on_from_the_last_line_that_is_kept(
+    tmp_path: Path, is_first: bool, expected: dict[str, int]
+):
+    """The line tells of all processes, so that one of them alone goes on from it."""
+    lines = [{"step": step, "broken": {"marks": 5 * step}} for step in (1, 2)]
+    # The process was killed before the end of a line was written.
+    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    made = trainer()
+    made.broken = {}
+    metrics = Metrics(made, tmp_path)
+    metrics.on_train_begin(None, state(1, is_first=is_first), None)
+    assert made.broken == expected
+
+
+def test_a_line_whose_end_was_not_written_gets_it(tmp_path: Path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}')
+    metrics = Metrics(trainer(), tmp_path)
+    metrics.on_train_begin(None, state(1), None)
+    metrics.on_log(None, state(2), None, logs={"loss": 1.5})
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in text.splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("step", "is_saved", "has_line"), [(8, False, False), (8, True, True), (9, False, True)]
+)
+def test_a_checkpoint_and_the_end_have_a_line(
+    tmp_path: Path, step: int, is_saved: bool, has_line: bool
+):
+    """The line of a checkpoint holds the counts that a run which goes on from it begins with."""
+    control: Any = SimpleNamespace(should_save=is_saved, should_log=False)
+    Metrics(trainer(), tmp_path).on_step_end(None, state(step), control)
+    assert control.should_log is has_line
+
+
 def test_lines_are_not_lost_where_taking_some_out_is_broken_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
