@@ -250,8 +250,6 @@ def _write_beside(folder: Path, sources: Sources, goal: Goal, entries: list[Entr
         values["vision_feature_layer"] = -1 - num_unused
     if goal.layout == "hf":
         values[TEXT_ROWS] = goal.num_text_rows
-    else:  # the tower is in the files now; the authors' code looks at this flag, not at them
-        values["unfreeze_mm_vision_tower"] = True
     write_json(folder / "config.json", values)
     write_json(folder / "generation_config.json", generation_values(config.generation))
     tokenizer = sources.tokenizer_folder

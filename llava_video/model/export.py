@@ -26,7 +26,7 @@ from llava_video.model.hf_config import hf_from_original
 from llava_video.model.json_fields import JsonFields
 from llava_video.model.members import MEMBER_KEY, TEMPLATE_KEY, backbone_of
 from llava_video.model.model_config import FileFormat, GenerationDefaults, ModelConfig
-from llava_video.model.names import file_names, unused_tower_shapes
+from llava_video.model.names import file_names, parameter_shapes, unused_tower_shapes
 from llava_video.model.tensor_files import Entry, write_shards
 from llava_video.model.tower_config import vision_values
 
@@ -70,8 +70,10 @@ def write_checkpoint(
         The folder.
 
     Raises:
-        CheckpointError: the target is not empty or cannot be written; nothing is left behind.
+        CheckpointError: a tensor is not of the configuration's shape, or the target is not empty or
+            cannot be written; nothing is left behind.
     """
+    _check_shapes(tensors, config.dimensions)
     target = Path(folder)
     with new_folder(target) as unfinished:
         write_shards(unfinished, _entries(tensors, config, layout), shard_bytes)
@@ -130,6 +132,10 @@ def config_values(
         MEMBER_KEY: config.member,
         TEMPLATE_KEY: config.template,
     }
+    if any(name.startswith("vision_tower.") for name in tensors):
+        # The authors' code looks at this flag, not at the files: without it, it leaves the tower in
+        # them and fetches the published one, which a tower that learned is not.
+        original["unfreeze_mm_vision_tower"] = True
     named = original.get("architectures")
     if not named or named[0] in DECODERS:
         original |= _class_keys(config)
@@ -166,6 +172,23 @@ def generation_values(generation: GenerationDefaults) -> dict[str, Any]:
         "top_k": generation.top_k,
     }
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _check_shapes(tensors: Mapping[str, Tensor], dimensions: ModelDimensions) -> None:
+    """See that every tensor is whole: under ZeRO-3 a process holds placeholders of no numbers."""
+    shapes = parameter_shapes(dimensions)
+    wrong = [
+        f"{name} is {tuple(tensor.shape)}, not {shapes[name]}"
+        for name, tensor in tensors.items()
+        if name in shapes and tuple(tensor.shape) != shapes[name]
+    ]
+    if wrong:
+        more = f"; {len(wrong) - 1:,} more are unlike" if len(wrong) > 1 else ""
+        raise CheckpointError(
+            f"the tensors are not of the shapes that the configuration says: {wrong[0]}{more}.",
+            "save with the configuration of the model; where ZeRO-3 shares a model out among "
+            "processes, gather it first.",
+        )
 
 
 def _entries(

@@ -85,7 +85,7 @@ def save_adapter(
         The folder.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: it cannot be written, or what learned holds no numbers.
     """
     names = file_names(spec.config.dimensions, "original")
     changes: dict[str, torch.Tensor] = {}
@@ -94,6 +94,11 @@ def save_adapter(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
+        if not parameter.numel():  # of a process that holds a share alone: ZeRO-3's placeholder
+            raise CheckpointError(
+                f"{name} holds no numbers.",
+                "gather the parameters of all processes (StageTrainer.gather), then save.",
+            )
         tensor = parameter.detach().cpu().contiguous()
         module, is_change, side = name.partition(".lora_")
         if is_change:
@@ -113,7 +118,13 @@ def save_adapter(
         if others:
             torch.save(others, unfinished / BESIDE_ADAPTER)
         write_json(unfinished / ADAPTER_CONFIG, _adapter_values(spec, settings))
-        values = config_values(spec.config, "original", dict(model.named_parameters()))
+        # A tower that did not learn is not in this folder, but where its base has it.
+        told = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad or not name.startswith("vision_tower.")
+        }
+        values = config_values(spec.config, "original", told)
         # Merged, it is of its base's dtype, whatever the changes were learned in.
         values["torch_dtype"] = spec.config.stored_dtype
         write_json(unfinished / "config.json", values)

@@ -89,7 +89,7 @@ def check_stage(
             "the small world's clips are drawn while a stage runs: there is no file to check.",
             "leave --check out; max_steps=1 tries a stage.",
         )
-    spec = _spec_of(stage, weights=False)
+    spec = _spec_of(stage, weights=False).with_template(stage.template)
     records = read_mixture(stage.data.sources, stage.seed)
     return check_data(_maker_of(stage, spec), records, progress)
 
@@ -107,11 +107,16 @@ def train(
         BackendMissingError: the stage wants PEFT, DeepSpeed or TensorBoard, which is not here.
         CheckpointError: the model cannot be loaded or saved.
         ConfigError: the folder holds another stage, whose difference is named; the mixture cannot
-            be read.
+            be read; one process sees several GPUs.
         ExampleError: an example breaks, where the settings say that this is the end.
     """
     from llava_video.train.preference_trainer import PreferenceTrainer
-    from llava_video.train.trainer import StageTrainer, last_checkpoint, training_arguments
+    from llava_video.train.trainer import (
+        StageTrainer,
+        check_processes,
+        last_checkpoint,
+        training_arguments,
+    )
 
     for name, is_used in (
         ("peft", stage.lora is not None),
@@ -121,19 +126,24 @@ def train(
         if is_used:
             backends.require(name)
     _check_folder(stage)
-    asked, stage = stage, with_model(stage)
-    spec = _spec_of(stage, weights=True)
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
+    arguments = training_arguments(stage, bf16=bf16)
+    check_processes(arguments)
+    asked, stage = stage, with_model(stage)
+    begun_with = _spec_of(stage, weights=True)
+    spec = begun_with.with_template(stage.template)
     examples = _examples_of(stage, spec)
     net = _model_of(stage, spec, bf16=bf16)
     folder = _begin(asked)
-    arguments = training_arguments(stage, bf16=bf16)
     loop = StageTrainer if stage.dpo is None else PreferenceTrainer
     trainer = loop(net, examples, stage, arguments, on_line)
     begun = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
     broken = trainer.counts()["broken"]  # which all processes have to ask at once
-    folders = _save(stage, spec, net.model) if trainer.is_world_process_zero() else {}
+    trainer.gather()
+    # Captions are no conversations: a model that learned from them is asked as it was before.
+    kept = begun_with if stage.template == "plain" else spec
+    folders = _save(stage, kept, net.model) if trainer.is_world_process_zero() else {}
     trainer.accelerator.wait_for_everyone()  # a stage that follows reads what was saved
     logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     return Trained(
@@ -227,7 +237,7 @@ def _spec_of(stage: StageSettings, *, weights: bool) -> ModelSpec:
         vision_tower=stage.vision_tower,
         files="all" if weights else "config",
         dtype="float32",
-    ).with_template(stage.template)
+    )
     if not weights:
         return spec
     sources = find_sources(stage.model, base=stage.base, vision_tower=stage.vision_tower)
@@ -293,17 +303,23 @@ def _learner_of(
 
 
 def _save(stage: StageSettings, spec: ModelSpec, model: LlavaModel) -> dict[str, Path]:
-    """Write the result in the checkpoint's own dtype; an adapter first, and what it makes then."""
+    """Write the result in the dtype asked for, or the model's; an adapter first, merged then.
+
+    The spec has the template that the result is asked with.
+    """
     folders = results(stage)
     original = folders["original"]
+    dtype = getattr(torch, stage.dtype or spec.config.stored_dtype)
     if stage.lora is not None:
         adapter = folders["adapter"]
         if not adapter.exists():
             save_adapter(model, adapter, spec=spec, settings=stage.lora)
         if not original.exists():
-            convert_checkpoint(adapter, original, layout="original")
+            convert_checkpoint(
+                adapter, original, layout="original", dtype=dtype, vision_tower=stage.vision_tower
+            )
     elif not original.exists():
-        model.to("cpu", getattr(torch, stage.dtype or spec.config.stored_dtype))
+        model.to("cpu", dtype)
         tokenizer = spec.sources.tokenizer_folder
         save_model(model, original, config=spec.config, tokenizer_from=tokenizer)
     if "hf" in folders and not folders["hf"].exists():

@@ -207,7 +207,7 @@ class StageSettings:
     base: str | None = setting(None, "what an adapter, a projector or a delta is over")
     vision_tower: str | None = setting(None, "tower of a checkpoint that holds none")
     template: str | None = setting(
-        None, "of the conversations; None: the model's; 'plain' captions"
+        None, "of the conversations; None: the model's; 'plain': captions, not kept in the result"
     )
     output: str = setting("", "new folder for checkpoints, metrics and the result")
     learn: tuple[Part, ...] = setting(

@@ -21,7 +21,7 @@ from accelerate.utils import gather_object
 from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from llava_video.errors import CheckpointError
+from llava_video.errors import CheckpointError, ConfigError
 from llava_video.files import replacing
 from llava_video.train.batches import Examples, Made, collate
 from llava_video.train.curves import FOLDER, Curves
@@ -142,6 +142,32 @@ class StageTrainer(Trainer):
                 f"{resume_from_checkpoint} holds other parameters than those that learn.",
                 "begin anew in another output folder.",
             )
+
+    def gather(self) -> None:
+        """Give the first process the whole parameters where ZeRO-3 shares them out.
+
+        Every process holds placeholders of no numbers for them there, which would be saved. All
+        have to ask at once. The numbers are in the dtype that DeepSpeed calculates in.
+
+        Raises:
+            ConfigError: the DeepSpeed file says that they are not gathered.
+        """
+        engine: Any = self.deepspeed
+        if engine is None or engine.config.get("zero_optimization", {}).get("stage") != 3:
+            return
+        try:
+            state = self.accelerator.get_state_dict(engine)
+        except ValueError as cause:
+            raise ConfigError(
+                f"{self._stage.deepspeed} shares the parameters out (stage 3) and has no "
+                "stage3_gather_16bit_weights_on_model_save: the result cannot be written.",
+                "set it to true, and run the stage again: it goes on from its last checkpoint.",
+            ) from cause
+        if not self.is_world_process_zero():
+            return
+        for name, parameter in self._net.named_parameters():
+            # As DeepSpeed itself does: what it notes on its own parameters stays.
+            parameter.data = state[name]
 
     def counts(self) -> dict[str, Any]:
         """Return what all processes counted since the last line, which each has to ask at once.
@@ -295,6 +321,24 @@ def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments
         ddp_find_unused_parameters=True,
         ddp_broadcast_buffers=False,  # none changes; a quantised decoder's are gigabytes
     )
+
+
+def check_processes(arguments: TrainingArguments) -> None:
+    """See that a process has one GPU.
+
+    With several, `Trainer` would wrap the model in `nn.DataParallel`, which cuts a batch's ids into
+    as many pieces and leaves the plans and shares that belong to them whole.
+
+    Raises:
+        ConfigError: it has several.
+    """
+    num_gpus = arguments.n_gpu
+    if num_gpus > 1:
+        raise ConfigError(
+            f"{num_gpus} GPUs and one process: training takes a process for each GPU.",
+            f"torchrun --nproc-per-node {num_gpus} -m llava_video train …, or for one of them "
+            "CUDA_VISIBLE_DEVICES=0.",
+        )
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -90,6 +90,29 @@ def test_what_only_a_name_told_is_written_down(tmp_path: Path, config, tensors, 
 
 
 @pytest.mark.parametrize("layout", ["original", "hf"])
+def test_the_authors_code_is_told_that_a_tower_is_there(tmp_path: Path, config, tensors, layout):
+    """It fills the tower from the files only then; transformers always does."""
+    unsaid = replace(config, values={**config.values, "unfreeze_mm_vision_tower": False})
+    folder = write_checkpoint(tmp_path / "out", tensors=tensors, config=unsaid, layout=layout)
+    values = json.loads((folder / "config.json").read_text())
+    told = {"original": True, "hf": None}
+    assert values.get("unfreeze_mm_vision_tower") is told[layout]
+    beside = {name: t for name, t in tensors.items() if not name.startswith("vision_tower.")}
+    assert config_values(unsaid, "original", beside)["unfreeze_mm_vision_tower"] is False
+
+
+def test_placeholders_are_never_written(tmp_path: Path, config, tensors):
+    """Under ZeRO-3 a process that was not gathered holds tensors of no numbers."""
+    shared_out = {name: tensor[:0] for name, tensor in tensors.items()}
+    with pytest.raises(CheckpointError, match=r"is \(0.*more are unlike.*ZeRO-3"):
+        write_checkpoint(tmp_path / "out", tensors=shared_out, config=config, layout="original")
+    cut = {**tensors, "image_newline": tensors["image_newline"][:3]}
+    with pytest.raises(CheckpointError, match=r"image_newline is \(3,\), not \(64,\)\."):
+        write_checkpoint(tmp_path / "out", tensors=cut, config=config, layout="hf")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("layout", ["original", "hf"])
 def test_the_frames_it_was_trained_with_are_kept(tmp_path: Path, config, tensors, layout):
     values = {**config.values, "llava_video_fps": 2.5, "llava_video_max_frames": 24}
     own = replace(config, values=values)

@@ -164,6 +164,79 @@ def test_a_stage_of_low_rank_changes(tiny_folder: Path, tmp_path: Path, data_fil
     assert not any(name.startswith("vision_tower") or "norm" in name for name in different)
 
 
+def test_a_tower_and_a_dtype_that_are_given_are_merged_too(
+    shared: Path, tmp_path: Path, data_file: Path
+):
+    """The base names a tower that is nowhere; the one that is given stands in the result."""
+    family = shared / "golden" / "family"
+    base = Path(shutil.copytree(family / "llava-v1.5-tiny", tmp_path / "llava-v1.5-tiny"))
+    texts = tmp_path / "texts.json"
+    texts.write_text(json.dumps(json.loads(data_file.read_text())[:1]))
+    values: dict[str, Any] = {
+        "model": str(base),
+        "vision_tower": str(family / "openai" / "clip-tiny-patch14-336"),
+        "output": str(tmp_path / "run"),
+        "learn": [],
+        "max_steps": 1,
+        "dtype": "bfloat16",
+        "lora": {"r": 2, "alpha": 4},
+        "data": {"sources": [{"path": str(texts)}], "num_workers": 0},
+    }
+    done = train(from_mapping(StageSettings, values))
+    stored = load_file(done.folders["original"] / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    tower = load_file(Path(values["vision_tower"]) / "model.safetensors")
+    name = "vision_model.encoder.layers.0.mlp.fc1.weight"
+    taken = stored[f"model.vision_tower.vision_tower.{name}"]
+    assert torch.equal(taken, tower[name].bfloat16())
+    kept = read_model_config(done.folders["original"])
+    assert kept.values["mm_vision_tower"] == "openai/clip-tiny-patch14-336"
+
+
+def test_an_adapter_of_captions_keeps_the_models_template(
+    tiny_folder: Path, tmp_path: Path, data_file: Path
+):
+    captions = data_file.parent / "lora_captions.json"
+    captions.write_text(json.dumps([json.loads(data_file.read_text())[2]]))
+    values: dict[str, Any] = {
+        "model": str(tiny_folder),
+        "output": str(tmp_path / "run"),
+        "learn": ["projector"],
+        "template": "plain",
+        "max_steps": 1,
+        "lora": {"r": 2, "alpha": 4},
+        "data": {"sources": [{"path": str(captions)}], "num_workers": 0},
+    }
+    done = train(from_mapping(StageSettings, values))
+    own = read_model_config(tiny_folder).template
+    assert own != "plain"
+    assert {read_model_config(folder).template for folder in done.folders.values()} == {own}
+
+
+def test_an_adapter_says_that_a_tower_is_there_where_it_learned(
+    model: LlavaModel, tiny_folder: Path, tmp_path: Path
+):
+    spec = read_spec(tiny_folder)
+    values = {n: v for n, v in spec.config.values.items() if n != "unfreeze_mm_vision_tower"}
+    spec = replace(spec, config=replace(spec.config, values=values))
+
+    def told(target: str) -> object:
+        folder = save_adapter(model, tmp_path / target, spec=spec, settings=SETTINGS)
+        return json.loads((folder / "config.json").read_text()).get("unfreeze_mm_vision_tower")
+
+    assert told("a") is None
+    for parameter in model.vision_tower.parameters():
+        parameter.requires_grad = True
+    assert told("b") is True
+
+
+def test_placeholders_are_no_adapter(model: LlavaModel, tiny_folder: Path, tmp_path: Path):
+    model.get_parameter("projector.linear1.weight").data = torch.empty(0)
+    with pytest.raises(CheckpointError, match=r"projector\.linear1\.weight holds no numbers"):
+        save_adapter(model, tmp_path / "a", spec=read_spec(tiny_folder), settings=SETTINGS)
+    assert not (tmp_path / "a").exists()
+
+
 def test_they_learn_at_the_stages_rate(model: LlavaModel):
     values = {
         "model": "m",

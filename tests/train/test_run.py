@@ -244,6 +244,45 @@ def test_sizes_of_no_model_leave_the_folder_free(stage: Stage, new_model: NewMod
     assert Path(with_model(replace(made, new=new_model)).model).is_dir()
 
 
+@pytest.mark.parametrize(("template", "kept"), [("plain", None), ("qwen_2_5", "qwen_2_5")])
+def test_only_a_chat_template_is_kept(
+    stage: Stage, tiny_folder: Path, data_file: Path, template: str, kept: str | None
+):
+    """Captions say how a stage learns; the model it leaves is asked as the one it began with."""
+    path = data_file.parent / "captions.json"
+    path.write_text(json.dumps([json.loads(data_file.read_text())[2]]))
+    values = {"data": {"sources": [{"path": str(path)}]}, "max_steps": 1, "layouts": ["hf"]}
+    settings = stage(template=template, **values)
+    done, asked = train(settings), train(stage(output=f"{settings.output}-asked", **values))
+    assert done.loss != asked.loss  # it did learn in the template
+    own = read_model_config(tiny_folder).template
+    assert own not in ("plain", "qwen_2_5")
+    for folder in done.folders.values():
+        assert read_model_config(folder).template == (kept or own)
+
+
+def test_several_gpus_in_one_process_are_refused_first(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("transformers.TrainingArguments.n_gpu", 2)
+    with pytest.raises(ConfigError, match="2 GPUs and one process"):
+        train(stage())
+    assert not Path(stage().output).exists()
+
+
+def test_the_result_is_saved_after_all_processes_gathered_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    from llava_video.train.trainer import StageTrainer
+
+    def gather(trainer: Any) -> None:
+        trainer.model.model.image_newline.data.fill_(7.0)
+
+    monkeypatch.setattr(StageTrainer, "gather", gather)
+    done = train(stage(max_steps=1))
+    assert (weights(done.folders["original"])["image_newline"] == 7).all()
+
+
 def test_settings_are_never_noted_by_half(stage: Stage, monkeypatch: pytest.MonkeyPatch):
     settings = stage(max_steps=1)
     broken_off(settings, monkeypatch, 0)

@@ -9,12 +9,19 @@ import pytest
 import torch
 
 from llava_video.config import from_mapping
+from llava_video.errors import ConfigError
 from llava_video.train.batches import Examples, Made
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import Example
 from llava_video.train.mixture import Record
 from llava_video.train.settings import DataSettings, StageSettings
-from llava_video.train.trainer import Metrics, StageTrainer, last_checkpoint, training_arguments
+from llava_video.train.trainer import (
+    Metrics,
+    StageTrainer,
+    check_processes,
+    last_checkpoint,
+    training_arguments,
+)
 
 
 def stage(**changes: Any) -> StageSettings:
@@ -35,6 +42,69 @@ def test_arguments_are_the_stages():
     assert training_arguments(stage(schedule="constant"), bf16=False).lr_scheduler_type == (
         "constant_with_warmup"
     )
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1])
+def test_a_process_has_at_most_one_gpu(num_gpus: int):
+    given: Any = SimpleNamespace(n_gpu=num_gpus)
+    check_processes(given)
+    given.n_gpu = 4
+    with pytest.raises(ConfigError, match="4 GPUs and one process") as caught:
+        check_processes(given)
+    assert "torchrun --nproc-per-node 4" in str(caught.value)
+
+
+class Sharing(StageTrainer):
+    """A trainer of a network whose parameters lie elsewhere, as ZeRO-3 of DeepSpeed leaves them."""
+
+    def __init__(self, folder: Path, zero_stage: int) -> None:
+        one = stage(output=str(folder), deepspeed=None)
+        model: Any = torch.nn.Linear(3, 2)
+        self.whole = {name: p.detach().clone() for name, p in model.named_parameters()}
+        super().__init__(model, Noughts(), one, training_arguments(one, bf16=False))
+        model.weight.requires_grad = False
+        for parameter in model.parameters():
+            parameter.data = torch.empty(0)
+        zero = {"stage": zero_stage}
+        self.deepspeed = SimpleNamespace(config={"zero_optimization": zero} if zero_stage else {})
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+def test_what_is_shared_out_is_gathered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero_stage: int
+):
+    sharing, asked = Sharing(tmp_path, zero_stage), []
+
+    def get_state_dict(engine: Any) -> dict[str, torch.Tensor]:
+        asked.append(engine)
+        return sharing.whole
+
+    monkeypatch.setattr(sharing.accelerator, "get_state_dict", get_state_dict)
+    sharing.gather()
+    assert asked == ([sharing.deepspeed] if zero_stage == 3 else [])
+    found = dict(cast("torch.nn.Module", sharing.model).named_parameters())
+    assert [p.requires_grad for p in found.values()] == [False, True]
+    for name, whole in sharing.whole.items():
+        assert torch.equal(found[name], whole if zero_stage == 3 else torch.empty(0))
+
+
+def test_other_processes_ask_too_and_get_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sharing, asked = Sharing(tmp_path, 3), []
+    monkeypatch.setattr(sharing, "is_world_process_zero", lambda: False)
+    monkeypatch.setattr(sharing.accelerator, "get_state_dict", asked.append)  # returns None
+    sharing.gather()
+    assert asked == [sharing.deepspeed]
+
+
+def test_a_file_that_forbids_gathering_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sharing = Sharing(tmp_path, 3)
+
+    def get_state_dict(_: Any) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(sharing.accelerator, "get_state_dict", get_state_dict)
+    with pytest.raises(ConfigError, match="stage3_gather_16bit_weights_on_model_save"):
+        sharing.gather()
 
 
 def test_the_last_whole_checkpoint(tmp_path: Path):
