@@ -107,7 +107,7 @@ def train(
         BackendMissingError: the stage wants PEFT, DeepSpeed or TensorBoard, which is not here.
         CheckpointError: the model cannot be loaded or saved.
         ConfigError: the folder holds another stage, whose difference is named; the mixture cannot
-            be read; one process sees several GPUs.
+            be read; one process sees several GPUs; a checkpoint is of other processes.
         ExampleError: an example breaks, where the settings say that this is the end.
     """
     from llava_video.train.preference_trainer import PreferenceTrainer
@@ -128,16 +128,16 @@ def train(
     _check_folder(stage)
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
     arguments = training_arguments(stage, bf16=bf16)
-    check_processes(arguments)
+    begun = last_checkpoint(Path(stage.output))
+    check_processes(arguments, begun)
     asked, stage = stage, with_model(stage)
     begun_with = _spec_of(stage, weights=True)
     spec = begun_with.with_template(stage.template)
     examples = _examples_of(stage, spec)
     net = _model_of(stage, spec, bf16=bf16)
-    folder = _begin(asked)
+    _begin(asked)
     loop = StageTrainer if stage.dpo is None else PreferenceTrainer
     trainer = loop(net, examples, stage, arguments, on_line)
-    begun = last_checkpoint(folder)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
     broken = trainer.counts()["broken"]  # which all processes have to ask at once
     trainer.gather()

@@ -323,14 +323,19 @@ def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments
     )
 
 
-def check_processes(arguments: TrainingArguments) -> None:
-    """See that a process has one GPU.
+def check_processes(arguments: TrainingArguments, begun: Path | None = None) -> None:
+    """See that a process has one GPU, and that a run goes on with as many processes as it had.
 
-    With several, `Trainer` would wrap the model in `nn.DataParallel`, which cuts a batch's ids into
-    as many pieces and leaves the plans and shares that belong to them whole.
+    With several GPUs, `Trainer` would wrap the model in `nn.DataParallel`, which cuts a batch's ids
+    into as many pieces and leaves the plans and shares that belong to them whole. With other
+    processes a step has another batch, and what was learned already would come again.
+
+    Args:
+        arguments: of this run.
+        begun: the checkpoint it goes on from.
 
     Raises:
-        ConfigError: it has several.
+        ConfigError: it has several GPUs, or the checkpoint is of other processes.
     """
     num_gpus = arguments.n_gpu
     if num_gpus > 1:
@@ -338,6 +343,13 @@ def check_processes(arguments: TrainingArguments) -> None:
             f"{num_gpus} GPUs and one process: training takes a process for each GPU.",
             f"torchrun --nproc-per-node {num_gpus} -m llava_video train …, or for one of them "
             "CUDA_VISIBLE_DEVICES=0.",
+        )
+    num_before = 0 if begun is None else len(list(begun.glob("rng_state*.pth")))
+    if num_before not in (0, arguments.world_size):
+        raise ConfigError(
+            f"{begun} was written by {num_before} processes, and this is a run of "
+            f"{arguments.world_size}.",
+            f"torchrun --nproc-per-node {num_before} -m llava_video train …, or another folder.",
         )
 
 

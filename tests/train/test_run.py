@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -356,6 +357,15 @@ def test_two_processes_learn_what_one_does(stage: Stage, tmp_path: Path):
         for other in (begun, two)
     )
     assert apart <= 0.02 * moved
+
+
+@pytest.mark.slow
+def test_two_processes_are_not_followed_by_one(stage: Stage, tmp_path: Path):
+    settings = stage(output=str(tmp_path / "two"), batch_size=1, save_every=1)
+    train_in_two(settings, tmp_path)
+    shutil.rmtree(tmp_path / "two" / "original")
+    with pytest.raises(ConfigError, match="was written by 2 processes, and this is a run of 1"):
+        train(settings)
 
 
 @pytest.mark.slow

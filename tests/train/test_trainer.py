@@ -46,12 +46,24 @@ def test_arguments_are_the_stages():
 
 @pytest.mark.parametrize("num_gpus", [0, 1])
 def test_a_process_has_at_most_one_gpu(num_gpus: int):
-    given: Any = SimpleNamespace(n_gpu=num_gpus)
+    given: Any = SimpleNamespace(n_gpu=num_gpus, world_size=1)
     check_processes(given)
     given.n_gpu = 4
     with pytest.raises(ConfigError, match="4 GPUs and one process") as caught:
         check_processes(given)
     assert "torchrun --nproc-per-node 4" in str(caught.value)
+
+
+def test_a_run_goes_on_with_as_many_processes_as_it_had(tmp_path: Path):
+    given: Any = SimpleNamespace(n_gpu=0, world_size=2)
+    check_processes(given, tmp_path)
+    for rank in range(2):
+        (tmp_path / f"rng_state_{rank}.pth").touch()
+    check_processes(given, tmp_path)
+    given.world_size = 1
+    with pytest.raises(ConfigError, match="by 2 processes, and this is a run of 1") as caught:
+        check_processes(given, tmp_path)
+    assert "torchrun --nproc-per-node 2" in str(caught.value)
 
 
 class Sharing(StageTrainer):
