@@ -18,6 +18,7 @@ from stream_servers import encode, is_gone, kinds, numbers, painted, take
 from llava_video.errors import AccessRefusedError
 from llava_video.video.settings import StreamSettings
 from llava_video.video.stream import Stream
+from llava_video.video.stream_events import Mark
 from llava_video.world.bars import paint_index
 
 
@@ -61,6 +62,11 @@ def test_a_wrong_password_and_the_right_one(cameras, tmp_path: Path, capfd: Any)
     assert "SECRET" not in "".join(capfd.readouterr())
 
 
+def befell(marks: list[Mark]) -> list[str]:
+    """Return what befell a connection; on a busy machine its end may fall into a picture."""
+    return [kind for kind in kinds(marks) if kind != "damaged"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_cut_silent_killed_and_started_again(cameras, tmp_path: Path, transport: str) -> None:
@@ -86,12 +92,12 @@ def test_cut_silent_killed_and_started_again(cameras, tmp_path: Path, transport:
     assert is_gone(pid)
     found = numbers([*frames, *more, *rest, *again, *last, *anew, *end])
     assert kinds(marks) == ["opened"]
-    assert kinds(cut) == ["lost", "reconnected"]
-    assert kinds(hushed)[0] == "stalled"
-    assert kinds(hushed)[-1] == "lost"
-    assert kinds(spoken) == ["reconnected"]
-    assert kinds(killed) == ["lost", "unreachable"]
-    assert kinds(started) == ["reconnected"]
+    assert befell(cut) == ["lost", "reconnected"]
+    assert befell(hushed)[0] == "stalled"
+    assert befell(hushed)[-1] == "lost"
+    assert befell(spoken) == ["reconnected"]
+    assert befell(killed) == ["lost", "unreachable"]
+    assert befell(started) == ["reconnected"]
     assert counts.connections == 4
     assert counts.dropped == counts.killed == 0
     # What was handed to a connection came, from its first keyframe on; one in ten is one.
