@@ -129,6 +129,12 @@ def make_plan(
     return replace(plan, warnings=(*plan.warnings, warning))
 
 
+def description_prompt(noun: Literal["video", "image"], card: ModelCard | None = None) -> str:
+    """Return what a model is asked where nobody asks anything: in its card's words, if any."""
+    own = "" if card is None else card.describe
+    return own or f"Please describe this {noun} in detail."
+
+
 def turns_of(
     prompt: Prompt, opened: Sequence[Opened], card: ModelCard | None = None
 ) -> tuple[Turn, ...]:
@@ -145,9 +151,8 @@ def turns_of(
     if prompt is None:
         if not opened:
             raise ConfigError("there is neither a video nor a question.", "give one of them.")
-        noun = "video" if any(isinstance(v, OpenedVideo) for v in opened) else "image"
-        own = "" if card is None else card.describe
-        prompt = own or f"Please describe this {noun} in detail."
+        has_video = any(isinstance(one, OpenedVideo) for one in opened)
+        prompt = description_prompt("video" if has_video else "image", card)
     if isinstance(prompt, str):
         return (Turn("user", prompt),)
     if not isinstance(prompt, Iterable):

@@ -21,12 +21,11 @@ from llava_video.monitor.instructions import guarded, instruction_in, printable,
 from llava_video.monitor.rules import Observation
 from llava_video.monitor.settings import Rule
 from llava_video.options import Options
+from llava_video.preview import description_prompt
 from llava_video.values import Description
 
 _AMOUNTS: Final = {"fps", "num_frames", "max_frames", "sampling", "times"}
 _ASKED_OF_ALL: Final = ("max_new_tokens", "response_format")
-# What `LlavaVideo.describe` asks of a video by itself, for where the guard stands before it.
-_DESCRIBE: Final = "Please describe this video in detail."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +147,7 @@ def describe_alert(
     Raises:
         LlavaVideoError: it cannot be answered.
     """
-    words = prompt or (model.card.describe if model.card else "") or _DESCRIBE
+    words = prompt or description_prompt("video", model.card)
     video, options = _shown(window, options)
     described = model.describe(video, guarded(words) if guard else words, **options)
     return printable(described.text), _warnings([described], {})
