@@ -289,6 +289,10 @@ class Written:
             num_learned=sum(label != IGNORED for label in self.labels),
         )
 
+    def learned_from(self, start: int) -> int:
+        """Return where what is learned begins, at or behind an id."""
+        return next(at for at in range(start, len(self.labels)) if self.labels[at] != IGNORED)
+
 
 def _check_there(record: Record, media: Media) -> None:
     """See that a file or folder is there.

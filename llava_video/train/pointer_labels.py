@@ -7,6 +7,7 @@ from llava_video.model.labels import IGNORED
 from llava_video.train.dense_labels import check_rows, placed, sign_cell
 from llava_video.train.pointer import Pointer, Rows
 from llava_video.values import VisualPlan
+from llava_video.world.caption import Telling
 from llava_video.world.mentions import SIGN, mentions
 from llava_video.world.moments import Span, moments
 from llava_video.world.scene import Scene
@@ -82,11 +83,7 @@ def pointers_of(
             if thing in shown
         )
         if groups and learned < stop:
-            found += (
-                Pointer(learned - 1, "answer", groups),
-                Pointer(learned - 1, "first", groups[:1]),
-                Pointer(learned - 1, "second", groups[1:2] or groups),
-            )
+            found += _looks(learned - 1, groups)
         asked = tuple(ids[start:learned])
         ends = [
             start + at - 1
@@ -99,6 +96,31 @@ def pointers_of(
                 for at, thing in zip(ends, named, strict=True)
                 if thing is not None and thing in shown
             )
+    return tuple(found)
+
+
+def pointers_of_caption(
+    told: Sequence[tuple[Telling, int]], shown: Shown, start: int
+) -> tuple[Pointer, ...]:
+    """Return where a caption's rows should look: at what the part they say tells of, when it shows.
+
+    So a row looks at what the next one is about: where a part ends, at what comes then.
+
+    Args:
+        told: the parts of the caption, and how many ids each has.
+        shown: of `rows_shown`.
+        start: of the caption's first id, among the example's.
+    """
+    found: list[Pointer] = []
+    for telling, num_ids in told:
+        groups = tuple(
+            _rows_of(shown[thing], telling.spans) for thing in telling.things if thing in shown
+        )
+        if groups:
+            found += [
+                one for row in range(start - 1, start + num_ids - 1) for one in _looks(row, groups)
+            ]
+        start += num_ids
     return tuple(found)
 
 
@@ -117,6 +139,15 @@ def trails_of(shown: Shown) -> tuple[Pointer, ...]:
             for (_, before), (_, row) in itertools.pairwise(places):
                 found.setdefault(row, []).append((before,))
     return tuple(Pointer(row, "trail", tuple(before)) for row, before in found.items())
+
+
+def _looks(row: int, groups: tuple[Rows, ...]) -> tuple[Pointer, ...]:
+    """Return where a row that says something of one or two things should look, in all roles."""
+    return (
+        Pointer(row, "answer", groups),
+        Pointer(row, "first", groups[:1]),
+        Pointer(row, "second", groups[1:2] or groups),
+    )
 
 
 def _spans(scene: Scene, question: str, thing: int, shown: Shown) -> tuple[Span, ...]:

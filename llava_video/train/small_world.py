@@ -25,18 +25,22 @@ from llava_video.train.examples import ExampleMaker, Written
 from llava_video.train.forward import Example as PackedExample
 from llava_video.train.mixture import Record
 from llava_video.train.pointer import Pointer
-from llava_video.train.pointer_labels import pointers_of, rows_shown, trails_of
+from llava_video.train.pointer_labels import (
+    pointers_of,
+    pointers_of_caption,
+    rows_shown,
+    trails_of,
+)
 from llava_video.train.raw_frames import FilmedFrames, grouped_by_size, step_of, tiles_of_frames
 from llava_video.train.settings import DataSettings
 from llava_video.train.world_settings import DenseSettings, WorldSource
 from llava_video.values import VideoInfo, VisualPlan
-from llava_video.world.caption import caption
+from llava_video.world.caption import caption, tellings
 from llava_video.world.composer import compose
 from llava_video.world.dice import Dice
 from llava_video.world.example import PROMPTS, questions_of
 from llava_video.world.mentions import NOUNS
 from llava_video.world.render import render_at
-from llava_video.world.scene import Scene
 from llava_video.world.splits import split_settings
 from llava_video.world.witness import Witness
 
@@ -47,6 +51,7 @@ _Shape = tuple[int, int, float, int]  # height, width, px; rate, Hz; frames
 _ANY_SHAPE: Final[_Shape] = (64, 64, 2.0, 16)
 # Two questions that begin with different letters, and what stands in the place of none.
 _UNLIKE: Final[tuple[Pair, Pair]] = (("What?", "A."), ("Is it?", "B."))
+_STYLES: Final = {prompt: style for style, prompts in PROMPTS.items() for prompt in prompts}
 _SILENT: Final[Pair] = ("What is this?", "A clip.")
 
 
@@ -82,6 +87,7 @@ class WorldExamples(Dataset[Made]):
         self._plan_of = lru_cache(maxsize=4096)(self._planned)
         self._beginning_of = lru_cache(maxsize=4096)(self._begun)
         self._end_of = lru_cache(maxsize=65_536)(self._ended)
+        self._num_ids_of = lru_cache(maxsize=65_536)(lambda text: len(maker.ids_of(text)))
         if dense is not None:
             check_rows(self._plan_of(*_ANY_SHAPE))
 
@@ -129,7 +135,8 @@ class WorldExamples(Dataset[Made]):
         scene = compose(settings, source.split, source.seed, idx)
         shape = (scene.height_px, scene.width_px, scene.rate_hz, scene.num_frames)
         dice = Dice(scene.name, "training")
-        written, pairs = self._written(Witness(scene, settings), shape, dice)
+        witness = Witness(scene, settings)
+        written, pairs = self._written(witness, shape, dice)
         self._maker.check(Record(name=scene.name, values={}, folder=""), written.measure())
         (plan,) = written.plans
         frames = torch.from_numpy(render_at(scene, plan.frame_idxs))
@@ -150,30 +157,35 @@ class WorldExamples(Dataset[Made]):
             looks=None if labels is None else torch.from_numpy(labels.looks),
             story=None if labels is None else torch.from_numpy(labels.story),
             patches=None if labels is None else torch.from_numpy(labels.patches),
-            pointers=self._pointers(scene, written, pairs),
+            pointers=self._pointers(witness, written, pairs),
         )
 
     def _pointers(
-        self, scene: Scene, written: Written, pairs: Sequence[Pair]
+        self, witness: Witness, written: Written, pairs: Sequence[Pair]
     ) -> tuple[Pointer, ...]:
         if self._dense is None or not self._dense.pointers:
             return ()
         (plan,) = written.plans
-        shown = rows_shown(scene, plan)
-        trails = trails_of(shown) if self._dense.trail_heads else ()
-        return trails + pointers_of(
-            scene, shown, pairs, written.tails, written.ids, written.labels,
+        shown = rows_shown(witness.scene, plan)
+        found = trails_of(shown) if self._dense.trail_heads else ()
+        found += pointers_of(
+            witness.scene, shown, pairs, written.tails, written.ids, written.labels,
             self._nouns, at_moments=self._dense.moments,
         )  # fmt: skip
+        if self._dense.captions:
+            for (question, _), tail in zip(pairs, written.tails, strict=True):
+                if question in _STYLES:
+                    told = tellings(witness, _STYLES[question])
+                    sized = [(one, self._num_ids_of(one.text)) for one in told]
+                    found += pointers_of_caption(sized, shown, written.learned_from(tail))
+        return found
 
     def _written(
         self, witness: Witness, shape: _Shape, dice: Dice
     ) -> tuple[Written, Sequence[Pair]]:
         """Write what is asked and told of a clip; and the questions and answers of its tails."""
         source = self._source
-        questions = questions_of(witness, self._settings) if source.questions else ()
-        wanted = [q for q in questions if q.kind not in source.seldom or dice.chance(_SELDOM)]
-        asked = [(one.text, one.answer) for one in wanted[: source.questions]]
+        asked = self._asked(witness, dice)
         styles = dice.shuffled(list(PROMPTS))[: source.captions]
         told = [(dice.pick(PROMPTS[style]), caption(witness, style)) for style in styles]
         is_chat = len(asked) > 1 and dice.chance(source.chat_share)
@@ -182,6 +194,17 @@ class WorldExamples(Dataset[Made]):
             return self._chat(pairs, shape), ()
         pairs = pairs or [_SILENT]
         return self._apart(pairs, shape), pairs
+
+    def _asked(self, witness: Witness, dice: Dice) -> list[Pair]:
+        """Draw what is asked of a clip."""
+        source = self._source
+        rounds = range(source.rounds if source.questions else 0)
+        every = [one for idx in rounds for one in questions_of(witness, self._settings, idx)]
+        if len(rounds) > 1:
+            every = dice.shuffled(every)
+        wanted = [q for q in every if q.kind not in source.seldom or dice.chance(_SELDOM)]
+        pairs = dict.fromkeys((one.text, one.answer) for one in wanted)
+        return list(pairs)[: source.questions]
 
     def _chat(self, pairs: Sequence[Pair], shape: _Shape) -> Written:
         """Write questions in turn."""

@@ -19,6 +19,11 @@ class WorldSource:
     clips: int = setting(100_000, "clips of an epoch; the next epoch has others", at_least=1)
     seed: int = setting(0, "another one gives other clips", at_least=0)
     questions: int = setting(12, "most questions of a clip", at_least=0)
+    rounds: int = setting(
+        1,
+        "how often each kind is asked, of what is drawn anew; `questions` is still the most",
+        at_least=1,
+    )
     captions: int = setting(1, "captions of a clip, of the three styles", at_least=0, at_most=3)
     chat_share: float = setting(
         0.0, "share of clips whose questions come in turn, as one chat", at_least=0, at_most=1
@@ -76,6 +81,9 @@ class DenseSettings:
     moments: bool = setting(
         False, "answers look only at when it matters: 'now' at its last, at a deed while it is"
     )
+    captions: bool = setting(
+        False, "what an answer's heads do, they do all along a caption, at what it tells of"
+    )
     answers: float = setting(
         1.0, "of the answers; with 0 for this and `story` the decoder is not run", at_least=0
     )
@@ -100,11 +108,13 @@ class DenseSettings:
                 f"pointers = {self.pointers:g}, and heads that point: {told or 'none'}.",
                 "heads and a weight above 0, or neither.",
             )
-        if self.moments and not (self.answer_heads or self.first_heads or self.second_heads):
-            raise ConfigError(
-                "moments: true, and among the pointers no heads of answers.",
-                "name answer_heads, first_heads or second_heads too.",
-            )
+        answering = self.answer_heads or self.first_heads or self.second_heads
+        for name in ("moments", "captions"):
+            if getattr(self, name) and not answering:
+                raise ConfigError(
+                    f"{name}: true, and among the pointers no heads of answers.",
+                    "name answer_heads, first_heads or second_heads too.",
+                )
         if self.pointers and not self.story + self.answers:
             raise ConfigError(
                 "pointers count, and the decoder is not run.", "raise story or answers above 0."

@@ -84,14 +84,17 @@ def make_example(settings: WorldSettings, *names: object) -> Example:
     return Example(scene, captions, questions_of(witness, settings))
 
 
-def questions_of(witness: Witness, settings: WorldSettings) -> tuple[Question, ...]:
+def questions_of(
+    witness: Witness, settings: WorldSettings, round_idx: int = 0
+) -> tuple[Question, ...]:
     """Return what is asked of a clip, at most one question of each kind, in a drawn order.
 
     Args:
         witness: what is certain about it.
         settings: the world it is drawn from.
+        round_idx: another one draws anew what is asked about and how.
     """
-    dice = Dice(witness.scene.name, "questions")
+    dice = Dice(witness.scene.name, "questions", *([round_idx] if round_idx else []))
     asker = Asker(witness, dice)
     found = [question for ask in _ASKS for question in ask(asker)]
     found += ask_yes_no.ask_did_anything(asker, settings)

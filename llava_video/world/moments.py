@@ -7,12 +7,12 @@ from typing import Final
 
 from llava_video.world.ask_events import MAIN_KINDS
 from llava_video.world.mentions import mentions
-from llava_video.world.scene import Scene
+from llava_video.world.scene import Event, Scene
 from llava_video.world.vocabulary import VERBS
 
 Span = tuple[float, float]
 
-_GLIMPSE_S: Final = 1.0  # what begins, or is asked about now, is looked at for so long
+GLIMPSE_S: Final = 1.0  # what begins, or is asked about now, is looked at for so long
 # What else than its verbs asks about a kind of event.
 _OTHER_WORDS: Final[dict[str, str]] = {
     "move": "direction|way",
@@ -48,18 +48,23 @@ def moments(scene: Scene, question: str, thing: int, shows_s: Sequence[float]) -
     """
     own = [event for event in scene.events if event.thing == thing]
     if _AT_END.search(question):
-        return ((shows_s[-1] - _GLIMPSE_S, math.inf),)
+        return ((shows_s[-1] - GLIMPSE_S, math.inf),)
     if _AT_START.search(question):
         others_s = [event.start_s for event in own if event.kind == "recolour"]
-        return ((shows_s[0], min([shows_s[0] + _GLIMPSE_S, *others_s])),)
+        return ((shows_s[0], min([shows_s[0] + GLIMPSE_S, *others_s])),)
     about = _half_about(scene, question, thing)
     kinds = {kind for kind, words in _KINDS.items() if words.search(about)}
     if not kinds and _ANY_DEED.search(question):
         kinds = {*MAIN_KINDS}
     asked = [event for event in own if event.kind in kinds]
     if _BEGINNING.search(question):
-        return tuple((one.start_s, one.start_s + _GLIMPSE_S) for one in asked[:1])
-    return tuple((one.start_s, max(one.end_s, one.start_s + _GLIMPSE_S)) for one in asked)
+        return tuple((one.start_s, one.start_s + GLIMPSE_S) for one in asked[:1])
+    return tuple(shows_while(one) for one in asked)
+
+
+def shows_while(event: Event) -> Span:
+    """Return when an event shows: while it lasts, and for a glimpse at least."""
+    return event.start_s, max(event.end_s, event.start_s + GLIMPSE_S)
 
 
 def _half_about(scene: Scene, question: str, thing: int) -> str:

@@ -72,15 +72,6 @@ def with_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def listed(names: list[str]) -> str:
-    """Join names as people do.
-
-    >>> listed(["a", "b", "c"])
-    'a, b and c'
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def clock(time_s: float) -> str:
     """Write a moment as answers do: seconds with one decimal place.
 

@@ -9,10 +9,16 @@ from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.train.dense_labels import LOOKS
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.pointer import Pointer
-from llava_video.train.pointer_labels import pointers_of, rows_shown, trails_of
+from llava_video.train.pointer_labels import (
+    pointers_of,
+    pointers_of_caption,
+    rows_shown,
+    trails_of,
+)
 from llava_video.train.settings import DataSettings
 from llava_video.train.small_world import WorldExamples
 from llava_video.train.world_settings import DenseSettings, WorldSource
+from llava_video.world.caption import Telling
 from llava_video.world.composer import compose
 from llava_video.world.mentions import NOUNS, SIGN
 from llava_video.world.splits import split_settings
@@ -180,3 +186,44 @@ def test_answers_look_at_when_it_matters():
     gone = {0: ((0.0, 4), (3.0, 6), (3.5, 8))}
     found = pointers_of(scene, gone, pairs, (0, 2), ids, labels, {(1,)}, at_moments=True)
     assert [one.shown for one in found if one.role == "answer"] == [((6, 8),), ((4,),)]
+
+
+def test_rows_of_a_caption_look_at_what_the_next_words_tell_of():
+    shown = {0: ((0.0, 4), (2.5, 5)), 1: ((0.5, 9),)}
+    told = [
+        (Telling("Plain."), 2),
+        (Telling(" The ring moves.", (0,), ((2.0, 3.0),)), 2),
+        (Telling(" It hits the cross.", (0, 1), ((2.0, 3.0),)), 1),
+        (Telling(" The circle.", (2,)), 3),  # which never shows in the middle of a cell
+    ]
+    assert pointers_of_caption(told, shown, 10) == (
+        *answered(11, (5,)),
+        *answered(12, (5,)),
+        Pointer(13, "answer", ((5,), (9,))),
+        Pointer(13, "first", ((5,),)),
+        Pointer(13, "second", ((9,),)),
+    )
+
+
+def test_along_a_caption_a_row_that_says_a_shape_looks_at_it(spec: ModelSpec):
+    heads = replace(DENSE, first_heads=((0, 1),))
+    made, plain = examples(spec, replace(heads, captions=True)), examples(spec, heads)
+    nouns = {shape: tuple(spec.tokenizer.encode(f" {shape}")) for shape in SHAPES}
+    num_seen = 0
+    for idx in range(30):
+        one = made[idx].example
+        assert one.looks is not None
+        assert {*plain[idx].example.pointers} <= {*one.pointers}
+        for pointer in {*one.pointers} - {*plain[idx].example.pointers}:
+            assert one.labels[pointer.row + 1] != -100
+            next_words = one.ids[pointer.row + 1 :]
+            said = [shape for shape, ids in nouns.items() if next_words[: len(ids)] == ids]
+            tail = max(start for start in one.tails if start <= pointer.row)
+            words = spec.tokenizer.decode(one.ids[tail : pointer.row + 1]).split()
+            if pointer.role != "first" or not said or "hits" in words[-4:]:
+                continue  # what is hit is the second
+            seen = {int(one.looks[row][[*LOOKS].index("shape")]) for row in pointer.shown[0]}
+            if len(seen - {-1}) == 1:  # never beside another in its cell
+                assert [SHAPES[number] for number in seen - {-1}] == said
+                num_seen += 1
+    assert num_seen > 100

@@ -165,14 +165,17 @@ def test_low_rank_changes_may_learn_alone():
 
 
 def test_the_demo_model_is_made_of_the_small_world(stages: dict[str, StageSettings]):
-    names = ("1_tower", "2_questions", "3_pointers", "4_trails", "5_places")
+    names = (
+        "1_tower", "2_questions", "3_pointers", "4_trails", "5_places", "6_patches", "7_tellings"
+    )  # fmt: skip
     every = [stages[f"demo_{name}"] for name in names]
-    first, second, third, fourth, fifth = every
+    first, second, third, fourth, fifth, sixth, seventh = every
     assert first.new is not None
     for before, after in itertools.pairwise(every):
         assert after.model == f"{before.output}/original"
     assert first.learn == second.learn == EVERYTHING
-    assert third.learn == fourth.learn == fifth.learn == EVERYTHING[1:]
+    assert third.learn == fourth.learn == fifth.learn == seventh.learn == EVERYTHING[1:]
+    assert sixth.learn == EVERYTHING[:1]
     worlds = [made.data.world for made in every]
     assert len({world.seed for world in worlds if world is not None}) == len(every)  # other clips
     for made in every:
@@ -188,8 +191,9 @@ def test_the_demo_model_is_made_of_the_small_world(stages: dict[str, StageSettin
         for name in ("sizes_px", "rates_hz", "lengths_s", "palette"):
             assert not {*getattr(world.settings, name)} & {*getattr(held_out, name)}, name
     # The decoder is not run where only what a cell shows is learned.
-    assert first.dense is not None
-    assert (first.dense.story, first.dense.answers) == (0, 0)
+    for made in (first, sixth):
+        assert made.dense is not None
+        assert (made.dense.story, made.dense.answers) == (0, 0)
     # What the heads of answers are to find is asked for below the first of their layers.
     dense = fourth.dense
     assert dense is not None

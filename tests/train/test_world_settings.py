@@ -31,6 +31,7 @@ def test_a_layer_of_the_story_goes_with_a_story():
         {"pointers": 1},
         {"pointers": 1, "name_heads": ((0, 0),), "moments": True},
         {"pointers": 1, "trail_heads": ((0, 0),), "moments": True},
+        {"pointers": 1, "name_heads": ((0, 0),), "captions": True},
         {"name_heads": ((0, 0),)},
         {"pointers": 1, "answer_heads": ((0, 0),), "story": 0, "answers": 0},
     ],

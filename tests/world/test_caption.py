@@ -2,7 +2,10 @@
 
 from scene_maker import moving, scene, thing
 
-from llava_video.world.caption import caption, clause
+from llava_video.world.caption import STYLES, caption, clause, tellings
+from llava_video.world.composer import compose
+from llava_video.world.mentions import SIGN as SIGN_NUMBER
+from llava_video.world.mentions import mentions
 from llava_video.world.scene import Event, Sign
 from llava_video.world.settings import WorldSettings
 from llava_video.world.track import Track
@@ -75,3 +78,47 @@ def test_every_event_has_a_clause() -> None:
         "return": "the green ring comes back from behind the wall",
         "collide": "the green ring hits the square",
     }
+
+
+def test_each_part_says_what_it_tells_of_and_when_that_shows() -> None:
+    told = [(one.text, one.things, one.spans) for one in tellings(WITNESS, "detailed")]
+    assert told == [
+        ("The background is plain.", (), ()),
+        (" A sign says STOP.", (SIGN_NUMBER,), ()),
+        (" There is a small red square in the top left at the start.", (0,), ((0.0, 1.0),)),
+        (" There is a large orange ring.", (1,), ()),
+        (" The red square moves slowly right.", (0,), ((2.0, 3.0),)),
+        (" The red square stops.", (0,), ((3.0, 4.0),)),
+        (" The orange ring enters from the right.", (1,), ((4.0, 5.5),)),
+        (" Two objects can be seen at the end.", (), ()),
+    ]
+    told = [(one.text, one.things, one.spans) for one in tellings(WITNESS, "timed")]
+    assert told[:3] == [
+        ("0.0 s:", (), ()),
+        (" a red square.\n", (0,), ((0.0, 1.0),)),
+        ("2.0 s: the red square moves right.\n", (0,), ((2.0, 3.0),)),
+    ]
+    told = [(one.text, one.things, one.spans) for one in tellings(WITNESS, "short")]
+    assert told[:2] == [("A red square", (0,), ()), (" and an orange ring.", (1,), ())]
+
+
+def test_what_is_hit_is_told_of_too() -> None:
+    hit = Event("collide", 3.0, 3.0, 0, "right", other=1)
+    ring = thing("ring", "green", x=0.6, y=0.2)
+    witness = Witness(scene(SQUARE, ring, events=(MOVE, hit, STOP)), WorldSettings())
+    told = {one.text: one.things for one in tellings(witness, "short")}
+    assert told[" The red square hits the green ring."] == (0, 1)
+
+
+def test_parts_name_what_they_tell_of() -> None:
+    """The parts' objects are those that whoever reads the text finds named in it."""
+    num_named = 0
+    for idx in range(60):
+        made = compose(WorldSettings(), "told", idx)
+        witness = Witness(made, WorldSettings())
+        for style in STYLES:
+            for one in tellings(witness, style):
+                named = mentions(made, one.text)
+                assert named == one.things or None in named
+                num_named += None not in named and bool(named)
+    assert num_named > 800

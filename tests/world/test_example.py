@@ -10,11 +10,12 @@ from world_reader import Reader
 
 from llava_video.config import from_mapping
 from llava_video.model.labels import turns_of_sample
-from llava_video.world.example import Example, make_example, records
+from llava_video.world.example import Example, make_example, questions_of, records
 from llava_video.world.question import ANSWERS, Question
 from llava_video.world.render import render
 from llava_video.world.scene import Scene
 from llava_video.world.settings import WorldSettings
+from llava_video.world.witness import Witness
 
 # Looked at twice a second, as training does, but read from all frames.
 _READ = WorldSettings(
@@ -168,3 +169,15 @@ def test_what_looks_are_too_seldom_for_is_not_asked() -> None:
     assert kinds["when"] == 0
     assert kinds["direction"] + kinds["side"] < 10
     assert kinds["count"] > 20
+
+
+def test_another_round_asks_the_same_kinds_anew(examples: list[Example]) -> None:
+    num_same = num_all = 0
+    for example in examples[:100]:
+        witness = Witness(example.scene, WorldSettings())
+        first, second = (questions_of(witness, WorldSettings(), at) for at in (0, 1))
+        assert first == example.questions
+        assert second == questions_of(witness, WorldSettings(), 1) != first
+        num_same += len({(q.text, q.answer) for q in first} & {(q.text, q.answer) for q in second})
+        num_all += len(second)
+    assert 0.1 * num_all < num_same < 0.5 * num_all
