@@ -7,6 +7,7 @@ A settings class is `@dataclass(frozen=True, slots=True, kw_only=True)` whose fi
 import dataclasses
 import difflib
 import enum
+import math
 import numbers
 import operator
 import re
@@ -77,11 +78,15 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def check(settings: Any) -> None:
+def check(settings: Any, *, is_finite: bool = False) -> None:
     """Check every field's kind, closed set and range.
 
     Lists become tuples and the value of an enum its member, so that `stop=["."]` and
     `newline="row"` mean what they say.
+
+    Args:
+        settings: is changed where a value is brought to its kind.
+        is_finite: whether its numbers have an end; elsewhere infinity is a way to say "always".
 
     Raises:
         ConfigError: with the field, as users call it, its value and what is allowed.
@@ -92,6 +97,8 @@ def check(settings: Any) -> None:
         value = _plain_to_field(hints[field.name], given)
         _check_kind(_keyword(field), value, hints[field.name])
         _check_range(field, value)
+        if is_finite and isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{_keyword(field)} = {value!r}.", "allowed: a finite number.")
         if value is not given:
             object.__setattr__(settings, field.name, value)
 
@@ -167,12 +174,28 @@ def to_yaml(settings: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Read YAML with the scalars of YAML 1.2."""
+    """Read YAML with the scalars of YAML 1.2, and no key twice: the first would go silently."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # the base class declares it so
         first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping as written: what is merged into it later, its own keys override."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+                continue
+            name = key.tag, key.value
+            if name in lines:
+                problem = (
+                    f"{key.value!r} is written twice, first in line {lines[name] + 1}; keep one"
+                )
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            lines[name] = key.start_mark.line
+        return node
 
 
 class _Dumper(yaml.SafeDumper):

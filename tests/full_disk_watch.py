@@ -18,7 +18,8 @@ from llava_video.monitor.loop_settings import LoopSettings
 from llava_video.monitor.questions import WindowAnswers, WindowFrames
 from llava_video.monitor.rules import Observation, Rule
 from llava_video.monitor.settings import WatchSettings, rules_of
-from llava_video.monitor.watch import Asker, WatchSummary, run_watch
+from llava_video.monitor.summary import WatchSummary
+from llava_video.monitor.watch import Asker, run_watch
 from llava_video.video.stream_events import StreamFrame
 
 NOISE = np.random.default_rng(1).integers(0, 256, (200, 240, 3), np.uint8)  # no JPEG makes it small

@@ -261,6 +261,13 @@ def test_bad_yaml_files(yaml_file: Path, content: bytes, message: str):
     assert caught.value.hint
 
 
+def test_numbers_have_an_end_where_that_is_asked(yaml_file: Path):
+    endless = Inner(rate_hz=float("inf"))
+    check(endless)
+    with pytest.raises(ConfigError, match=r"rate_hz = inf\.  hint: allowed: a finite number"):
+        check(endless, is_finite=True)
+
+
 def test_a_missing_yaml_file(yaml_file: Path):
     with pytest.raises(ConfigError, match="No such file"):
         read_yaml(Outer, yaml_file)

@@ -17,6 +17,6 @@ def job_of(
     last = StreamFrame(idx=number, picture=picture, pts_s=4.0 * number + 3, wall_s=at_s - 1)
     return WindowJob(
         camera=camera, window_idx=number, start_s=at_s - 4, at_s=at_s, pictures=[picture],
-        times_s=(last.pts_s,), contents=contents or (number,), last=last,
+        frames=[picture], times_s=(last.pts_s,), contents=contents or (number,), last=last,
         end_pts_s=4.0 * number + 4,
     )  # fmt: skip

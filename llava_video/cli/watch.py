@@ -19,6 +19,8 @@ from llava_video.errors import ConfigError
 if TYPE_CHECKING:
     from llava_video.api import LlavaVideo
     from llava_video.monitor.check import Finding
+    from llava_video.monitor.judge import Judged
+    from llava_video.monitor.labels import Label
     from llava_video.monitor.rehearsal import Rehearsal
     from llava_video.monitor.settings import WatchSettings
 
@@ -90,8 +92,8 @@ def watch(
     at once; the same command goes on where it was. Every window and rule leaves a line in
     DIR/why.jsonl. Status: 0; 3 when some cameras ended with an error or alerts found no room on the
     disk, 1 when all cameras did or no question had an answer; 130 when it was stopped, by Ctrl-C or
-    SIGTERM. Of a rehearsal: 0 when precision and recall reach --least, else 3. Of --check: 1 when a
-    watch would not work.
+    SIGTERM. Of a rehearsal: 0 when precision and recall reach --least, else 3; 1 when no question
+    had an answer. Of --check: 1 when a watch would not work.
     """
     from llava_video.monitor.settings import read_rules
 
@@ -168,17 +170,19 @@ def _watch(
 def _rehearse(
     console: Console, settings: "WatchSettings", named: dict[str, Any], own: dict[str, Any]
 ) -> int:
-    from llava_video.monitor.labels import read_labels
+    from llava_video.monitor.notes import FailureNotes, WarningNotes
     from llava_video.monitor.rehearsal import rehearse
+    from llava_video.monitor.summary import is_unanswered
     from llava_video.monitor.trace import WhyTrace
     from llava_video.monitor.watch import asker_of
 
-    labels = None
-    if own["labels"] is not None:
-        names = [rule.name for rule in settings.rules], [one.name for one in settings.cameras]
-        labels = read_labels(own["labels"], *names)
-    elif own["with_curve"]:
-        raise ConfigError("--curve without --labels.", "--labels day.csv")
+    labels = _labels(settings, own)
+    failures, warnings = FailureNotes(), WarningNotes()
+
+    def note(judged: "Judged") -> None:
+        console.warn(failures.of(judged), about=judged.camera)
+        warnings.of(judged)  # told at the end, with how often
+
     starts_at_s = None if own["starts_at"] is None else _moment(own["starts_at"])
     folder = Path(own["out"]) / "rehearsal"  # beside the trace of a watch, not in it
     folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +195,7 @@ def _rehearse(
         trace = undo.enter_context(WhyTrace(folder, most_bytes=2**26, most_files=64))
         made = rehearse(
             settings, asker_of(model, settings, **_options(own)).ask, starts_at_s=starts_at_s,
-            trace=trace, clock=time.perf_counter,
+            trace=trace, clock=time.perf_counter, on_judged=note,
         )  # fmt: skip
     took_s = time.perf_counter() - started_s
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(made.windows.items()))
@@ -199,15 +203,21 @@ def _rehearse(
         f"{made.seconds:,.0f} s of footage in {took_s:,.0f} s; windows: {kinds}; "
         f"{made.questions:,} questions; {folder}/why.jsonl", err=True,
     )  # fmt: skip
-    if labels is None:
-        for decision in made.decisions:
-            if decision.signal:
-                click.echo(decision.words)
-        return 0
-    slack_s = own["slack_s"]
-    if slack_s is None:
-        slack_s = max(camera.window_s for camera in settings.cameras)
-    return _told(settings, made, labels, slack_s, own)
+    for camera, text in warnings.told():
+        console.warn([text], about=camera)
+    status = _told(settings, made, labels, own)
+    return 1 if is_unanswered(made.windows) else status
+
+
+def _labels(settings: "WatchSettings", own: dict[str, Any]) -> "list[Label] | None":
+    from llava_video.monitor.labels import read_labels
+
+    if own["labels"] is not None:
+        names = [rule.name for rule in settings.rules], [one.name for one in settings.cameras]
+        return read_labels(own["labels"], *names)
+    if own["with_curve"]:
+        raise ConfigError("--curve without --labels.", "--labels day.csv")
+    return None
 
 
 def _loaded(console: Console, named: dict[str, Any]) -> "LlavaVideo":
@@ -222,13 +232,23 @@ def _loaded(console: Console, named: dict[str, Any]) -> "LlavaVideo":
 def _told(
     settings: "WatchSettings",
     made: "Rehearsal",
-    labels: list[Any],
-    slack_s: float,
+    labels: "list[Label] | None",
     own: dict[str, Any],
 ) -> int:
-    """Write scores, what was missed and told wrongly, and the curve; return the status."""
+    """Write scores, what was missed and told wrongly, and the curve; return the status.
+
+    Without labels: what would have been told.
+    """
     from llava_video.monitor.score_table import curve_table, faults_of, score_table
 
+    if labels is None:
+        for decision in made.decisions:
+            if decision.signal:
+                click.echo(decision.words)
+        return 0
+    slack_s = own["slack_s"]
+    if slack_s is None:
+        slack_s = max(camera.window_s for camera in settings.cameras)
     scores = made.scores(labels, slack_s)
     click.echo(score_table(scores))
     for line in faults_of(made, labels, slack_s):

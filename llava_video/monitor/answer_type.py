@@ -144,11 +144,11 @@ class AnswerType:
                 raise ValueError(f"{number} is outside {low} to {high}")
             return number
         if self.type == "json":
-            return parsed
+            return _whole(parsed)
         if not isinstance(parsed, str):
             raise ValueError(f"{type(parsed).__name__} instead of text")
         if self.type == "text":
-            return parsed[: self.max_characters]
+            return _whole(parsed[: self.max_characters])
         allowed = YES_NO if self.type == "yes_no" else self.choices
         for choice in allowed:
             if plain_text(choice) == plain_text(parsed):
@@ -178,6 +178,22 @@ def plain_text(text: str) -> str:
     'keep left'
     """
     return _BLANKS.sub(" ", text).strip().casefold()
+
+
+def _whole(value: Any) -> Any:
+    """Return a value all of whose text can be written down.
+
+    JSON may name one half of a character that is two in UTF-16, and such text has no bytes: it
+    could be neither stored nor sent, and would end the watch there.
+
+    Raises:
+        ValueError: there is such a half.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as cause:
+        raise ValueError(f"half a character, {cause.object[cause.start]!r}") from cause
+    return value
 
 
 def _number(parsed: Any, *, whole: bool) -> int | float:

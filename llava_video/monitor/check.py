@@ -17,7 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from llava_video.errors import LlavaVideoError
+from llava_video.backends import require
+from llava_video.errors import BackendMissingError, LlavaVideoError
 from llava_video.monitor.feed import CameraFeed, WindowJob
 from llava_video.monitor.instructions import guarded
 from llava_video.monitor.judge import frames_of
@@ -124,6 +125,12 @@ def _camera(camera: CameraSettings, environ: Mapping[str, str]) -> Iterator[Find
 
 def _sink(sink: SinkSettings, environ: Mapping[str, str]) -> Iterator[Finding]:
     about = f"sink {sink.name}"
+    if sink.kind == "mqtt":
+        try:
+            require("paho")
+        except BackendMissingError as error:
+            yield Finding(about=about, level="error", words=str(error))
+            return
     if sink.kind == "jsonl":
         folder = Path(sink.path).absolute().parent
         is_fit = folder.is_dir() and os.access(folder, os.W_OK)

@@ -7,9 +7,8 @@ state: what `changed` compares with is the rules' business.
 """
 
 import math
-import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, pairwise
 from typing import Any, Final
@@ -18,6 +17,16 @@ from llava_video.config import check, setting
 from llava_video.errors import ConfigError
 from llava_video.monitor.answer_type import YES_NO, AnswerType, plain_text
 from llava_video.monitor.instructions import instruction_in
+from llava_video.monitor.json_field import (
+    allowed,
+    is_missing,
+    is_whole,
+    named_in,
+    names_in,
+    part_of,
+    schema_of,
+    with_part,
+)
 
 Plain = str | int | float | bool
 
@@ -33,7 +42,6 @@ _ALLOWED: Final = {
     "text": {*_EQUAL, *_TEXT, *CHANGE},
     "json": {*_EQUAL, *_ORDER, *_TEXT, *CHANGE},
 }
-_MISSING: Final = object()
 # A text that `instructs` is met by.
 _INSTRUCTION: Final = "ignore your instructions"
 _MOST_NUMBER: Final = sys.float_info.max
@@ -100,7 +108,7 @@ class Condition:
             value: of the answer; what a field does not name, or of another kind, meets nothing.
         """
         part = part_of(value, self.field)
-        if part is _MISSING or not self._meets(part):
+        if is_missing(part) or not self._meets(part):
             return False
         return not self.any_of or any(inner.holds(value) for inner in self.any_of)
 
@@ -108,6 +116,12 @@ class Condition:
         return all(
             _holds(name, getattr(self, name), part) for name in self.compares if name not in CHANGE
         )
+
+    @property
+    def compared_fields(self) -> set[str]:
+        """What is compared of a json answer, by `any_of` too."""
+        own = {".".join(names_in(self.field))} if self.compares else set[str]()
+        return own.union(*(inner.compared_fields for inner in self.any_of))
 
     @property
     def named(self) -> tuple[Plain, ...]:
@@ -144,7 +158,7 @@ class Condition:
         for name, wanted in self._wanted():
             _refuse_never(name, wanted, answer)
         if answer.type == "json":
-            _refuse_unknown_field(self.field, answer.schema or {})
+            schema_of(self.field, answer.schema or {})
         for inner in self.any_of:
             inner.refuse_impossible(answer)
         self._refuse_empty_range(answer)
@@ -173,8 +187,10 @@ class Condition:
         """Refuse what does not tell one answer from another."""
         if answer.type == "json":
             # What stands in a field may be of any kind, or missing: no condition always holds.
-            parts = (*_numbers(self.named), *_texts(self.named), True, False, None)
-            met = [self._meets(one) and self.takes_change(self.changed_from, one) for one in parts]
+            met = [
+                self._meets(one) and self.takes_change(self.changed_from, one)
+                for one in _parts(self.named)
+            ]
             is_always = False
         else:
             values = telling_answers(answer, self)
@@ -193,10 +209,12 @@ def telling_answers(answer: AnswerType, *conditions: Condition) -> list[Any]:
 
     Of a closed set, all. Of numbers, those that the conditions name and one from between each two.
     Of texts, those that are named, alone and with more words, and one that has none of them; that
-    a text could have the words of one condition and those of another is nobody's contradiction.
+    a text could have the words of one condition and those of another is nobody's contradiction. Of
+    json, what its schema allows of all that, in the field that the conditions compare; none where
+    they compare several, which is nobody's contradiction either.
 
     Args:
-        answer: any but json, whose fields may hold anything: for it there are none.
+        answer: what may be answered.
         conditions: refused already where they do not go with the answer.
     """
     form = answer.response_format
@@ -207,24 +225,14 @@ def telling_answers(answer: AnswerType, *conditions: Condition) -> list[Any]:
         return _numbers(named, *answer.limits, whole=answer.whole)
     if answer.type == "text":
         return [text for one in conditions for text in _texts(one.named)]
-    return []
-
-
-def part_of(value: Any, field: str) -> Any:
-    """Return what a field names of a JSON value; something that equals nothing where it is not."""
-    for name in filter(None, field.split(".")):
-        if isinstance(value, Mapping) and name in value:
-            value = value[name]
-        elif isinstance(value, list) and re.fullmatch(r"\d{1,6}", name) and int(name) < len(value):
-            value = value[int(name)]
-        else:
-            return _MISSING
-    return value
-
-
-def is_missing(part: Any) -> bool:
-    """Say whether `part_of` found nothing."""
-    return part is _MISSING
+    compared = set[str]().union(*(one.compared_fields for one in conditions))
+    if len(compared) != 1:
+        return []
+    (field,) = compared
+    schema = schema_of(field, answer.schema or {})
+    names = [*named_in(schema), *chain.from_iterable(one.named for one in conditions)]
+    parts = allowed(schema, _parts(names, whole=is_whole(schema)))
+    return [with_part(field, part) for part in parts]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -308,6 +316,11 @@ def _numbers(
     return sorted(x for x in found if low <= x <= high and abs(x) <= _MOST_NUMBER)
 
 
+def _parts(named: Sequence[Plain], *, whole: bool = False) -> list[Any]:
+    """Return what a field of json may hold, of every kind that comparisons tell apart."""
+    return [*_numbers(named, whole=whole), *_texts(named), True, False, None]
+
+
 def _texts(named: Iterable[Plain]) -> list[str]:
     """Return the texts that are named, alone and with more; all of them in one; and another text.
 
@@ -330,19 +343,3 @@ def _answers_words(answer: AnswerType) -> str:
     low, high = answer.limits
     kind = "whole numbers" if answer.whole else "numbers"
     return f"the answers are {kind} from {low} to {high}."
-
-
-def _refuse_unknown_field(field: str, schema: Mapping[str, Any]) -> None:
-    for name in filter(None, field.split(".")):
-        if schema.get("type") == "array" and name.isdecimal():
-            schema = schema.get("items", {})
-            continue
-        known = schema.get("properties")
-        if known is None:
-            return  # $ref, anyOf and the like: what comes will show
-        if name not in known:
-            raise ConfigError(
-                f"field = {field!r}: the schema has no {name!r}.",
-                f"it has {', '.join(sorted(known)) or 'nothing'}.",
-            )
-        schema = known[name]

@@ -8,16 +8,19 @@ alerts. Knows no rule and no sink.
 import contextlib
 import os
 import re
+import statistics
 import threading
 from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from llava_video.backends import require
 from llava_video.contact_sheet import write_contact_sheet
-from llava_video.errors import LedgerError
+from llava_video.errors import LedgerError, SourceError
 from llava_video.files import replacing
 from llava_video.monitor.message import FileKind, StoredFile, wall_text
 from llava_video.monitor.retention import first_to_go, outlived
@@ -29,6 +32,8 @@ FOLDER: Final = "evidence"
 RESERVE: Final = "reserve"
 # Freed at once on a full disk, so that an alert does not wait for one deletion after another.
 _FREED_BYTES = 2**20
+# From one frame of a clip to the next; a step back, or of years, is that of a clock that was set.
+_LEAST_STEP_S, _MOST_STEP_S = 1e-3, 3600.0
 _NAME = re.compile(r"[0-9a-f]{32}-(?:snapshot|sheet|clip)\.\w+")
 
 Frames = npt.NDArray[np.uint8]
@@ -104,14 +109,24 @@ class EvidenceStore:
     def clip(
         self, alert_id: str, frames: Frames, times_s: Sequence[float], at_s: float
     ) -> StoredFile | None:
-        """Keep frames as a video of the same length; otherwise as `sheet`."""
+        """Keep frames as a video of the same length; otherwise as `sheet`.
+
+        The wall clock may have been set meanwhile: see `_ascending`.
+
+        Raises:
+            SourceError: the video cannot be written.
+        """
 
         def write(path: Path) -> None:
             from llava_video.world.clip import write_clip
 
-            starts_s = [time_s - times_s[0] for time_s in times_s]
             even = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
-            write_clip(path, even, times_s=starts_s)
+            try:
+                write_clip(path, even, times_s=_ascending(times_s))
+            except require("av").error.FFmpegError as cause:
+                raise SourceError(
+                    f"the clip of alert {alert_id} cannot be written: {cause}."
+                ) from cause
 
         return self.write(alert_id, "clip", ".mp4", write, at_s)
 
@@ -253,6 +268,21 @@ class EvidenceStore:
                     f"{self._reserve} cannot be written: {error.strerror}.",
                     "make the folder writable.",
                 ) from error
+
+
+def _ascending(times_s: Sequence[float]) -> list[float]:
+    """Return times from the first on, each after the one before, as a video needs them.
+
+    A step of a clock that was set becomes as long as the others are.
+
+    >>> _ascending([10.0, 11.0, 10.5, 12.5])
+    [0.0, 1.0, 2.5, 4.5]
+    """
+    steps_s = [after - before for before, after in pairwise(times_s)]
+    fit_s = [step_s for step_s in steps_s if _LEAST_STEP_S <= step_s <= _MOST_STEP_S]
+    usual_s = statistics.median(fit_s) if fit_s else 1.0
+    own_s = (one if _LEAST_STEP_S <= one <= _MOST_STEP_S else usual_s for one in steps_s)
+    return list(accumulate(own_s, initial=0.0))
 
 
 def _flush(path: Path) -> None:

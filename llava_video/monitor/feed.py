@@ -35,7 +35,8 @@ class WindowJob:
         window_idx: its number.
         start_s: where it begins, wall clock, s since 1970.
         at_s: where it ends.
-        pictures: what the model is shown, one for each frame: equal contents are equal pixels.
+        pictures: what stands for its frames, one for each: equal contents are equal pixels.
+        frames: as they came, with what the gate finds too small or too faint; no copies.
         times_s: on the stream's clock.
         contents: what it shows, of `reuse.contents_of`.
         last: its last frame as it came, for the snapshot.
@@ -48,6 +49,7 @@ class WindowJob:
     start_s: float
     at_s: float
     pictures: Sequence[Frames] = field(repr=False)
+    frames: Sequence[Frames] = field(repr=False)
     times_s: tuple[float, ...]
     contents: tuple[int, ...]
     last: StreamFrame = field(repr=False)
@@ -159,6 +161,7 @@ class CameraFeed:
             start_s=first.wall_s - (first.pts_s - window.start_s),
             at_s=last.wall_s + (window.end_s - last.pts_s),
             pictures=[picture for _, picture in looked],
+            frames=[frame.picture for frame in window.frames],
             times_s=tuple(frame.pts_s for frame in window.frames),
             contents=contents_of(content for content, _ in looked),
             last=last,

@@ -7,7 +7,7 @@ a watch and for a rehearsal, which has no desk. Knows no queue and no stream.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,18 +17,16 @@ from llava_video.monitor.feed import WindowJob, stacked
 from llava_video.monitor.instructions import printable
 from llava_video.monitor.message import Message
 from llava_video.monitor.questions import AskWindow, WindowAnswers, WindowFrames, reused
-from llava_video.monitor.reuse import Answered
+from llava_video.monitor.reuse import Answered, Reuse
 from llava_video.monitor.reuse import decide as decide_reuse
 from llava_video.monitor.rules import Decision, Observation, RuleState, decide
 from llava_video.monitor.scene_settings import ReuseSettings
 from llava_video.monitor.schedule import is_scheduled
 from llava_video.monitor.settings import Rule, WatchSettings
 from llava_video.monitor.trace import WhyTrace
+from llava_video.video.evidence import is_of_sameness
 
 _log = logging.getLogger(__name__)
-
-# A server may write something new into each reason, such as the time.
-_MOST_REASONS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,27 +68,6 @@ class Judged:
         return tuple(dict.fromkeys(reasons))
 
 
-class FailureNotes:
-    """Windows → what a person is to be told of those whose questions have no answer.
-
-    Each reason of a camera is told once, and so is the end of it: a watch that answers nothing
-    raises no alert, so without a word it looks like one where nothing happens.
-    """
-
-    def __init__(self) -> None:
-        self._told: dict[str, list[str]] = {}
-
-    def of(self, judged: Judged) -> list[str]:
-        """Return what is to be told of a window; of most there is nothing."""
-        told = self._told.setdefault(judged.camera, [])
-        if told and judged.kind == "asked" and not judged.failures:
-            told.clear()
-            return ["every question is answered again."]
-        new = [one for one in judged.failures if one not in told][: _MOST_REASONS - len(told)]
-        told += new
-        return [f"no answer: {reason}" for reason in new]
-
-
 class Judge:
     """Judges windows.
 
@@ -127,13 +104,15 @@ class Judge:
         rules = self._rules[job.camera]
         seen: dict[str, Observation] = {}
         due: list[Rule] = []
+        is_gated = True
         for rule in rules:
             found = self._without_asking(rule, job)
-            if found is None:
+            if isinstance(found, Reuse):
                 due.append(rule)
+                is_gated = is_gated and _is_of_a_change(found, rule)
             else:
                 seen[rule.name] = found
-        answers, model_s = self._asked(job, due)
+        answers, model_s = self._asked(job, due, is_gated=is_gated)
         for rule in due:
             observed = answers.observations[rule.name]
             seen[rule.name] = observed
@@ -144,13 +123,13 @@ class Judge:
         )  # fmt: skip
 
     def drop(self, job: WindowJob, reason: str) -> Judged:
-        """Note that a window was not looked at; `job.pictures` may be empty."""
+        """Note that a window was not looked at; its pictures may be gone."""
         dropped = Observation(start_s=job.start_s, at_s=job.at_s, kind="dropped", reason=reason)
         seen = {rule.name: dropped for rule in self._rules[job.camera]}
         return self._decided(job, seen, kind="dropped")
 
-    def _without_asking(self, rule: Rule, job: WindowJob) -> Observation | None:
-        """Return what is known of a window without the model; None where it has to be asked."""
+    def _without_asking(self, rule: Rule, job: WindowJob) -> Observation | Reuse:
+        """Return what is known of a window without the model, or why it has to be asked."""
         if not is_scheduled(rule.schedule, job.at_s, rule.time_zone):
             return Observation(start_s=job.start_s, at_s=job.at_s, kind="gated")
         kept = self._kept.get((job.camera, rule.name))
@@ -163,15 +142,19 @@ class Judge:
             ReuseSettings(is_on=camera.reuse, max_age_s=rule.refresh_s),
         )
         if kept is None or found.reused_from is None:
-            return None
+            return found
         return reused({rule.name: kept[1]}, job.start_s, job.at_s)[rule.name]
 
-    def _asked(self, job: WindowJob, due: list[Rule]) -> tuple[WindowAnswers, float]:
+    def _asked(
+        self, job: WindowJob, due: list[Rule], *, is_gated: bool
+    ) -> tuple[WindowAnswers, float]:
         if not due:
             return WindowAnswers(observations={}, num_asked=0, reused_tokens=0, seconds={}), 0.0
         started_s = self._clock()
         try:
-            answers = self._ask(frames_of(job), due)
+            answers = self._ask(frames_of(job, is_gated=is_gated), due)
+            if is_gated:
+                answers = _without_sameness(answers)
         except Exception as error:  # noqa: BLE001 - one bad window must not end a watch
             if isinstance(error, LlavaVideoError):
                 reason = str(error)
@@ -237,14 +220,38 @@ class Judge:
         )
 
 
-def frames_of(job: WindowJob) -> WindowFrames:
-    """Return a job's window as questions are asked of it."""
+def frames_of(job: WindowJob, *, is_gated: bool = False) -> WindowFrames:
+    """Return a job's window as questions are asked of it.
+
+    Args:
+        job: the window; it was not dropped.
+        is_gated: whether a frame that shows nothing new to the gate is shown as the earlier one,
+            which the vision tower has seen; otherwise all are shown as they came.
+    """
     return WindowFrames(
-        frames=stacked(job.pictures),
+        frames=stacked(job.pictures if is_gated else job.frames),
         times_s=job.times_s,
         start_s=job.start_s,
         end_s=job.at_s,
     )
+
+
+def _is_of_a_change(found: Reuse, rule: Rule) -> bool:
+    """Say whether a window is asked about for a change alone, and an answer is fresh beside it.
+
+    Then equal pixels spare the tower. Where the answer is missing, too old or never used again, the
+    model has to see what lies under the gate's threshold, or nobody ever does.
+    """
+    return found.reason == "changed" and 0 <= found.age_s < rule.refresh_s
+
+
+def _without_sameness(answers: WindowAnswers) -> WindowAnswers:
+    """Leave out the warning that all frames show the same picture: the gate made them so."""
+    seen = {
+        name: replace(one, warnings=tuple(w for w in one.warnings if not is_of_sameness(w)))
+        for name, one in answers.observations.items()
+    }
+    return replace(answers, observations=seen)
 
 
 def _kind(seen: Mapping[str, Observation], due: list[Rule]) -> str:

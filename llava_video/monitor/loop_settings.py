@@ -43,4 +43,4 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        check(self)
+        check(self, is_finite=True)

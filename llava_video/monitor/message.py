@@ -148,7 +148,8 @@ def _facts(rule: Rule, decision: Decision) -> dict[str, Any]:
 def _message(severity: str, alert_id: str, kind: MessageKind, facts: Mapping[str, Any]) -> Message:
     own_id = f"{alert_id}-{kind}"
     head = {"id": own_id, "alert_id": alert_id, "kind": kind, "version": VERSION}
-    body = json.dumps({**head, **facts}, ensure_ascii=False)
+    text = json.dumps({**head, **facts}, ensure_ascii=False)
+    body = text.encode(errors="replace").decode()  # half a character could be stored by no spool
     return Message(id=own_id, alert_id=alert_id, kind=kind, severity=severity, body=body)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from llava_video.api import LlavaVideo
 from llava_video.asking import ask_each
-from llava_video.errors import LlavaVideoError
+from llava_video.errors import ConfigError, LlavaVideoError
 from llava_video.monitor.instructions import guarded, instruction_in, printable, quoted
 from llava_video.monitor.rules import Observation
 from llava_video.monitor.settings import Rule
@@ -84,7 +84,8 @@ def ask_window(
             frames are shown, unless an option says how many.
 
     Returns:
-        An observation for every rule: "failed" with the reason where its question has no answer.
+        An observation for every rule: "failed" with the reason where its question has no answer, or
+        one without the probability that the rule names.
 
     Raises:
         LlavaVideoError: the window cannot be planned or decoded at all.
@@ -224,12 +225,23 @@ def _observed(
         value = rule.answer.value_of(answer.parsed)
     except ValueError as error:
         return failed(str(error))
+    if answer.confidence is None and rule.confidence is not None:
+        # As an answer it would be "not sure enough" for ever, and nobody would know.
+        return failed(str(_no_probability(rule)))
     return Observation(
         start_s=window.start_s,
         at_s=window.end_s,
         value=value,
         confidence=answer.confidence,
         warnings=warnings,
+    )
+
+
+def _no_probability(rule: Rule) -> ConfigError:
+    return ConfigError(
+        f"rule {rule.name!r} wants a confidence of {rule.confidence}, and the server gives no "
+        "probability of its answers.",
+        f"leave `confidence` out of rule {rule.name!r}.",
     )
 
 

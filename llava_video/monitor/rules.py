@@ -6,10 +6,11 @@ nothing but the warnings.
 
 What counts as a hit: the answer meets the rule's condition and is sure enough. An alert is raised
 by a hit that is the `hits`-th among the last `of` answers, unless one was raised less than
-`cooldown_s` ago. It then holds until `until_hits` sure answers in a row meet `until`. A change is
-settled when the new answer was given `hits` times among the last `of` answers since it first came;
-it is raised and over at once. Gated, dropped and failed windows are no answers: they change
-nothing. A clock that goes back starts the cooldown anew.
+`cooldown_s` ago. It then holds until `until_hits` sure answers in a row meet `until`, or until
+nothing was answered for `forget_s`: what comes after is another event. A change is settled when the
+new answer was given `hits` times among the last `of` answers since it first came; it is raised and
+over at once. Gated, dropped and failed windows are no answers: they change nothing. A clock that
+goes back starts the cooldown anew.
 """
 
 import datetime
@@ -22,7 +23,7 @@ from typing import Any, Final, Literal
 
 from llava_video.config import from_mapping, to_mapping
 from llava_video.monitor.answer_type import plain_text
-from llava_video.monitor.condition import is_missing, part_of
+from llava_video.monitor.json_field import is_missing, part_of
 from llava_video.monitor.schedule import is_scheduled
 from llava_video.monitor.settings import Rule
 
@@ -179,11 +180,19 @@ def decide(rule: Rule, camera: str, state: RuleState, seen: Observation) -> Step
     if seen.kind != "answered":
         why = {"gated": Why.GATED, "dropped": Why.DROPPED, "failed": Why.FAILED}[seen.kind]
         return state, _told(rule, camera, state, seen, why)
-    if state.answered_at_s is not None and seen.at_s - state.answered_at_s > rule.forget_s:
-        state = replace(state, recent="", calm=0, candidate=None)
+    silent_s = 0.0 if state.answered_at_s is None else seen.at_s - state.answered_at_s
+    was_held = state.raised and silent_s > rule.forget_s
+    if silent_s > rule.forget_s:
+        state = replace(state, recent="", calm=0, candidate=None, raised=False)
     state = replace(state, answered_at_s=seen.at_s)
     decider = _change if rule.condition.is_change else _level
-    return decider(rule, camera, state, seen)
+    state, told = decider(rule, camera, state, seen)
+    if was_held and not told.signal:  # a new alert takes the place of the end that nobody saw
+        told = replace(
+            told, why=Why.ENDED, signal="ended", alert_id=state.alert_id,
+            reason=f"no answer for {silent_s:.0f} s",
+        )  # fmt: skip
+    return state, told
 
 
 def restored(rule: Rule, text: str) -> RuleState:

@@ -16,6 +16,7 @@ from llava_video.config import check, from_mapping, read_values, setting
 from llava_video.errors import ConfigError
 from llava_video.monitor.answer_type import AnswerType
 from llava_video.monitor.condition import Condition, telling_answers
+from llava_video.monitor.json_field import part_of
 from llava_video.monitor.scene_settings import GateSettings
 from llava_video.monitor.schedule import Span, check_zone
 from llava_video.monitor.secret import filled, names_in, refuse_written_out
@@ -60,7 +61,7 @@ class CameraSettings:
     )
 
     def __post_init__(self) -> None:
-        check(self)
+        check(self, is_finite=True)
         for name in ("name", "address"):
             if not getattr(self, name).strip():
                 raise ConfigError(f"a camera has no {name}.", "give it one.")
@@ -121,7 +122,10 @@ class Rule:
         None, "… among so many last ones; None is `hits`.", at_least=1, at_most=MOST_HITS_OF
     )
     forget_s: float = setting(
-        600.0, "After so long without an answer, hits are counted anew.", unit="s", above=0
+        600.0,
+        "After so long without an answer, hits are counted anew and an alert that holds is over.",
+        unit="s",
+        above=0,
     )
     until_hits: int = setting(
         1, "Answers in a row that have to meet `until`; unsure ones are passed over.",
@@ -180,8 +184,10 @@ class Rule:
         values = telling_answers(self.answer, self.condition, self.until)
         both = [one for one in values if self.condition.holds(one) and self.until.holds(one)]
         if both:
+            field = next(iter(self.until.compared_fields))
+            found, of = part_of(both[0], field), f" of {field!r}" if field else ""
             raise ConfigError(
-                f"the answer {both[0]!r} meets both when and until.",
+                f"the answer {found!r}{of} meets both when and until.",
                 "make them exclude each other.",
             )
 
@@ -201,6 +207,14 @@ class Rule:
         if not self.answer.has_confidence:
             return 0.0
         return DEFAULT_CONFIDENCE if self.confidence is None else self.confidence
+
+    @property
+    def needs_memory(self) -> str:
+        """What cannot be where each answer is forgotten before the next; "" for nothing."""
+        for name in ("hits", "until_hits"):
+            if getattr(self, name) > 1:
+                return f"{name} = {getattr(self, name)}"
+        return "" if self.condition.is_change else "an alert that holds"
 
     def watches(self, camera: str) -> bool:
         """Say whether it is asked of a camera."""
@@ -264,9 +278,9 @@ class WatchSettings:
                         f"cameras: {', '.join(known)}.",
                     )
             for camera in self.watched_by(rule):
-                if rule.forget_s < camera.step_s and rule.hits > 1:
+                if rule.forget_s < camera.step_s and (never := rule.needs_memory):
                     raise ConfigError(
-                        f"rule {rule.name!r}: hits = {rule.hits} can never be: forget_s = "
+                        f"rule {rule.name!r}: {never} can never be: forget_s = "
                         f"{rule.forget_s} is below step_s = {camera.step_s} of {camera.name!r}.",
                         "forget_s of several steps.",
                     )
@@ -327,6 +341,8 @@ def with_sources(values: Mapping[str, Any], sources: Sequence[str]) -> dict[str,
     Raises:
         ConfigError: a name is no camera, or a source without a name could be several.
     """
+    if not all(isinstance(values.get(one), list | None) for one in ("cameras", "rules")):
+        return dict(values)  # no place for an address: it is refused as without one
     found = values.get("cameras") or []
     known = {
         str(one["name"]): dict(one) for one in found if isinstance(one, dict) and "name" in one

@@ -67,7 +67,7 @@ class SinkSettings:
     most_wait_s: float = setting(300.0, "Longest such wait.", unit="s", above=0)
 
     def __post_init__(self) -> None:
-        check(self)
+        check(self, is_finite=True)
         if not self.name.strip():
             raise ConfigError(f"a sink of kind {self.kind!r} has no name.", "give it one.")
         self._check_fields()
@@ -100,6 +100,11 @@ class SinkSettings:
             )
         if self.kind == "mqtt" and self.secret and not self.user:
             raise ConfigError(f"sink {self.name!r} has a password and no user.", "user: …")
+        if set(self.topic) & {"+", "#", "\0"}:
+            raise ConfigError(
+                f"the topic of sink {self.name!r} is {self.topic!r}.",
+                "+ and # name many topics, for who reads; a message goes to one.",
+            )
         if self.kind == "command" and not all(self.command):
             raise ConfigError(f"the command of sink {self.name!r} has an empty word.")
 

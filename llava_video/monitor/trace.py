@@ -88,7 +88,8 @@ class WhyTrace:
 
     def write(self, facts: Mapping[str, Any]) -> None:
         """Add a line."""
-        line = json.dumps(facts, ensure_ascii=False, default=str).encode() + b"\n"
+        text = json.dumps(facts, ensure_ascii=False, default=str)
+        line = text.encode(errors="replace") + b"\n"  # half a character must not end a watch
         with self._guard:
             try:
                 self._add(line)

@@ -133,16 +133,23 @@ class UpdateWriter:
         problem: str = "",
         warnings: Sequence[str] = (),
     ) -> None:
-        try:
-            self._desk.update(
-                alert.alert_id,
-                description=description,
-                problem=problem,
-                warnings=warnings,
-                frames=alert.frames,
-                times_s=alert.times_s,
-                with_clip=self._with_clip,
-            )
-        except LedgerError as error:
-            # The spool fails, or a description came after the end: the next start tells of it.
-            _log.warning("alert %s was not told more of: %s", alert.alert_id, error)
+        """Tell of an alert; what fails unforeseen is tried again with less evidence."""
+        with_clip = [(alert.frames, True)] if self._with_clip else []
+        for frames, has_clip in [*with_clip, (alert.frames, False), (None, False)]:
+            try:
+                self._desk.update(
+                    alert.alert_id,
+                    description=description,
+                    problem=problem,
+                    warnings=warnings,
+                    frames=frames,
+                    times_s=alert.times_s,
+                    with_clip=has_clip,
+                )
+            except LedgerError as error:
+                # The spool fails, or a description came after the end: the next start tells of it.
+                _log.warning("alert %s was not told more of: %s", alert.alert_id, error)
+            except Exception as error:  # noqa: BLE001 - one alert's evidence must end no thread
+                _log.error("evidence of alert %s", alert.alert_id, exc_info=error)
+                continue
+            return

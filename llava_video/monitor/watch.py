@@ -26,12 +26,14 @@ from llava_video.monitor.board import Board
 from llava_video.monitor.camera_streams import CameraStreams, OpenStreams, Streams
 from llava_video.monitor.delivery import Couriers
 from llava_video.monitor.feed import CameraFeed
-from llava_video.monitor.judge import FailureNotes, Judge, Judged, frames_of
+from llava_video.monitor.judge import Judge, Judged, frames_of
 from llava_video.monitor.loop_settings import LoopSettings
+from llava_video.monitor.notes import WindowNotes
 from llava_video.monitor.page import LivePage
 from llava_video.monitor.questions import AskWindow, WindowFrames, ask_window, describe_alert
 from llava_video.monitor.settings import WatchSettings
 from llava_video.monitor.spool import Spool
+from llava_video.monitor.summary import WatchSummary
 from llava_video.monitor.trace import WhyTrace
 from llava_video.monitor.updates import Describe, ToTell, UpdateWriter
 from llava_video.monitor.window_queue import Waiting, WindowQueue
@@ -59,38 +61,6 @@ class Asker:
 
     ask: AskWindow
     describe: Describe | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WatchSummary:
-    """What a watch did.
-
-    Attributes:
-        windows: how many of each kind, see `Judged.kind`.
-        alerts: how many were raised.
-        waiting: messages that sinks have not taken yet, by sink; they stay in the spool.
-        held: messages that no disk had room for to the end; they are lost.
-        errors: why cameras ended, of those that ended with an error.
-        num_cameras: of the watch.
-        is_stopped: whether somebody stopped it.
-    """
-
-    windows: Mapping[str, int]
-    alerts: int
-    waiting: Mapping[str, int]
-    held: int
-    errors: Mapping[str, str]
-    num_cameras: int
-    is_stopped: bool
-
-    @property
-    def exit_status(self) -> int:
-        """0; 3 for errors of some cameras or lost alerts, 1 for all cameras' or without answers."""
-        if self.windows.get("failed") and not self.windows.get("asked"):
-            return 1
-        if not self.errors:
-            return 3 if self.held else 0
-        return 1 if len(self.errors) == self.num_cameras else 3
 
 
 @dataclass(slots=True, kw_only=True)
@@ -228,7 +198,7 @@ class _Watch:
             names, statuses=lambda: self.streams.statuses(), depths=self.queue.depths,
             more=self._facts, messages=self._messages,
         )  # fmt: skip
-        self.counts, self.failures = _Counts(), FailureNotes()
+        self.counts, self.notes = _Counts(), WindowNotes()
         self._said = set[str]()
         self._error: BaseException | None = None
         self._worker = threading.Thread(target=self._work, name="model", daemon=True)
@@ -351,7 +321,7 @@ class _Watch:
             judged = self.judge.judge(job)
         self.counts.windows[judged.kind] = self.counts.windows.get(judged.kind, 0) + number
         self.board.judged(judged, number)
-        for text in self.failures.of(judged):
+        for text in self.notes.of(judged):
             self.on_note(job.camera, text)
         self._tell_more(waiting, judged)
 

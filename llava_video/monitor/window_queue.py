@@ -122,7 +122,7 @@ class WindowQueue:
 
     def _drop(self, line: _Line, job: WindowJob) -> None:
         self.num_dropped[job.camera] += 1
-        bare = replace(job, pictures=(), last=replace(job.last, picture=_NO_PICTURE))
+        bare = replace(job, pictures=(), frames=(), last=replace(job.last, picture=_NO_PICTURE))
         line.notes.append(Waiting(job=bare, num_dropped=1))
         if len(line.notes) > _MOST_NOTES:
             older, newer = line.notes.popleft(), line.notes.popleft()

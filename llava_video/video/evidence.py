@@ -4,6 +4,7 @@ Passes every clip through unchanged. Knows neither where clips come from nor whe
 at most 64 thumbnails and one frame.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -18,6 +19,8 @@ _THUMBNAIL_WIDTH_PX = 160
 _BLACK_LEVEL = 16
 # A still picture after compression differs by this much from frame to frame, not more.
 _STILL_LEVELS = 2
+_SAME = "All N frames show the same picture."
+_IS_SAME = re.compile(_SAME.replace("N", r"\d+").replace(".", r"\."))
 
 Judge = Callable[[Frame], str]
 
@@ -88,7 +91,7 @@ class Evidence:
         if self._all_black:
             found.append("Every frame is black." if num_seen > 1 else "The frame is black.")
         elif num_seen > 1 and self._all_same:
-            found.append(f"All {num_seen} frames show the same picture.")
+            found.append(_SAME.replace("N", str(num_seen)))
         return tuple(found)
 
     def verdict(self, judge: Judge) -> str:
@@ -166,3 +169,15 @@ def thumbnail(frame: Frame, earlier: Sequence[Frame] = ()) -> Frame:
     picture = Image.fromarray(np.ascontiguousarray(frame))
     size = (shown_width_px, shown_height_px)
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+
+
+def is_of_sameness(warning: str) -> bool:
+    """Say whether a warning is that all frames show the same picture.
+
+    >>> is_of_sameness("All 8 frames show the same picture."), is_of_sameness("The frame is black.")
+    (True, False)
+
+    Args:
+        warning: of `Evidence.warnings`.
+    """
+    return _IS_SAME.fullmatch(warning) is not None

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,11 @@ from watch_footage import oracle_of
 
 from llava_video.api import LlavaVideo
 from llava_video.cli import watch as command
-from llava_video.monitor.watch import WatchSummary
+from llava_video.errors import ServerError
+from llava_video.monitor.questions import WindowAnswers, WindowFrames
+from llava_video.monitor.rules import Observation, Rule
+from llava_video.monitor.summary import WatchSummary
+from llava_video.monitor.watch import Asker
 from llava_video.world.bars import paint_index
 from llava_video.world.clip import write_clip
 
@@ -59,7 +63,9 @@ def test_a_watch(run, rules: Path, oracle: LlavaVideo, tmp_path: Path) -> None:
     out = tmp_path / "out"
     outcome = run("watch", "--rules", rules, "--out", out, "--pace", "fast")
     assert (outcome.status, outcome.out) == (0, "")
-    assert outcome.err.startswith("1 alerts; windows: ")
+    warned, summary = outcome.err.rsplit("\n1 alerts; windows: ", 1)
+    assert warned == "warning: gate: Every frame is black."  # once, of six windows
+    assert summary.startswith("3 asked, 5 reused; ")
     told = [json.loads(line) for line in (tmp_path / "alerts.jsonl").read_text().splitlines()]
     assert [one["kind"] for one in told] == ["alert", "update"]
     assert "indices" in told[1]["description"]
@@ -91,6 +97,51 @@ def test_a_rehearsal(run, rules: Path, oracle: LlavaVideo, day: Path, tmp_path: 
     outcome = run(*replay, "--starts-at", "2026-01-31T20:00:00")
     assert outcome.status == 0
     assert outcome.out.startswith("20:00:16 gate, object: raised")
+
+
+def asks(monkeypatch: pytest.MonkeyPatch, ask: Callable[..., WindowAnswers]) -> None:
+    """Let something else answer than the model."""
+    monkeypatch.setattr("llava_video.monitor.watch.asker_of", lambda *_, **__: Asker(ask=ask))
+
+
+@pytest.mark.parametrize("has_labels", [False, True])
+def test_a_rehearsal_without_answers_fails_and_says_why_once(
+    run, rules: Path, oracle: LlavaVideo, day: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, has_labels: bool,
+) -> None:  # fmt: skip
+    def fails(window: WindowFrames, due: Sequence[Rule]) -> WindowAnswers:
+        raise ServerError("the server at 10.0.0.7 is not reached.", "start it.")
+
+    asks(monkeypatch, fails)
+    labels = tmp_path / "none.csv"
+    labels.write_text("start,end,rule\n")  # precision and recall of nothing are whole
+    more = ("--labels", labels) if has_labels else ()
+    outcome = run("watch", "--rules", rules, "--replay", day, "--out", tmp_path / "out", *more)
+    assert outcome.status == 1
+    assert outcome.err.count("the server at 10.0.0.7 is not reached.") == 1
+    assert "warning: gate: no answer: the server" in outcome.err
+
+
+@pytest.mark.parametrize("has_labels", [False, True])
+def test_a_rehearsal_tells_what_its_answers_warn_of_once(
+    run, rules: Path, oracle: LlavaVideo, day: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, has_labels: bool,
+) -> None:  # fmt: skip
+    def warns(window: WindowFrames, due: Sequence[Rule]) -> WindowAnswers:
+        words = f"The model knows the small world alone, of {len(window.frames)} frames."
+        given = {"start_s": window.start_s, "at_s": window.end_s, "warnings": (words,)}
+        seen = {rule.name: Observation(**given, value="no", confidence=0.9) for rule in due}
+        return WindowAnswers(observations=seen, num_asked=1, reused_tokens=0, seconds={})
+
+    asks(monkeypatch, warns)
+    labels = tmp_path / "none.csv"
+    labels.write_text("start,end,rule\n")
+    more = ("--labels", labels) if has_labels else ()
+    outcome = run("watch", "--rules", rules, "--replay", day, "--out", tmp_path / "out", *more)
+    assert outcome.status == 0
+    assert outcome.err.count("knows the small world alone") == 1
+    words = "warning: gate: The model knows the small world alone, of 4 frames. (8 windows)\n"
+    assert words in outcome.err
 
 
 def test_a_check(run, rules: Path, oracle: LlavaVideo, tiny_folder: Path) -> None:

@@ -83,6 +83,18 @@ def test_an_end_is_told_where_the_rule_says_so(spool: Spool) -> None:
         assert found == kinds
 
 
+def test_after_a_long_silence_an_end_is_told_unless_a_new_alert_is(spool: Spool) -> None:
+    for word, kinds in (("no", ["end", "alert"]), ("yes", ["alert", "alert"])):
+        desk, rule = desk_of(spool), person(name=word, tell_end=True, forget_s=100.0)
+        _, first = see(desk, rule, RuleState(), said(5))
+        _, second = see(desk, rule, desk.state(rule, "gate"), said(106, word))
+        assert first is not None
+        assert second is not None
+        found = [one for one in spool.messages(9) if one.facts["rule"] == word]
+        assert [one.kind for one in found] == kinds
+        assert (second.alert_id == first.alert_id) == (word == "no")
+
+
 def test_a_restart_raises_nothing_twice(spool: Spool) -> None:
     rule = person(cooldown_s=100)
     _, first = see(desk_of(spool), rule, RuleState(), said(5))

@@ -83,6 +83,31 @@ def test_what_was_not_allowed_is_no_answer(answer: AnswerType, parsed: Any) -> N
         answer.value_of(parsed)
 
 
+# As a server's JSON may name it: the first half of a character that is two in UTF-16.
+HALF = json.loads('"shop \\ud83d"')
+
+
+@pytest.mark.parametrize(
+    ("answer", "parsed"),
+    [
+        (AnswerType(type="text"), HALF),
+        (AnswerType(type="json", schema={}), HALF),
+        (AnswerType(type="json", schema={}), {"signs": [{"text": HALF}]}),
+        (AnswerType(type="json", schema={}), {HALF: 1}),
+    ],
+)
+def test_half_a_character_is_no_answer(answer: AnswerType, parsed: Any) -> None:
+    with pytest.raises(ValueError, match=r"^half a character, '\\ud83d'$"):
+        answer.value_of(parsed)
+
+
+def test_whole_characters_of_any_kind_are_answers() -> None:
+    whole = json.loads('"shop \\ud83d\\ude00"')
+    assert AnswerType(type="text").value_of(whole) == "shop \N{GRINNING FACE}"
+    cut = AnswerType(type="text", max_characters=5)
+    assert cut.value_of(HALF) == "shop "  # what is cut away harms nobody
+
+
 @pytest.mark.parametrize("type_", ["yes_no", "number", "text", "json"])
 def test_answers_are_long_enough_for_all_that_is_allowed(type_: str) -> None:
     answer = AnswerType(type=type_, schema={} if type_ == "json" else None, max_characters=300)

@@ -1,17 +1,22 @@
 """Before a watch starts, whatever would go wrong is named, and no secret is told."""
 
+import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+import yaml
 from monitor_cases import receiving
 from watch_footage import oracle_of, settings_of
 
 from llava_video.api import LlavaVideo
-from llava_video.errors import BudgetError
+from llava_video.engine.request import Event, Finished, Request
+from llava_video.errors import BackendMissingError, BudgetError, ConfigError
 from llava_video.monitor.check import Finding, check_watch, probe_watch
-from llava_video.monitor.settings import WatchSettings, rules_of
+from llava_video.monitor.settings import WatchSettings, read_rules, rules_of
 from llava_video.monitor.watch import asker_of
 from llava_video.values import Plan
 from llava_video.world.bars import paint_index
@@ -107,6 +112,100 @@ def test_probing_reaches_everybody_and_times_a_window(
     assert "s a window; object: 'yes'" in found["model, camera gate"][1]
     assert "it keeps up." in found["model"][1]
     assert (found["sink hook"][0], found["sink gone"][0]) == ("ok", "error")
+
+
+class Unsure:
+    """An engine that gives no probability, as a server without log-probabilities."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def run(self, requests: Iterable[Request]) -> Iterator[Event]:
+        for event in self._engine.run(requests):
+            if isinstance(event, Finished):
+                event = replace(event, answer=replace(event.answer, confidence=None))
+            yield event
+
+
+def test_probing_a_server_without_probabilities_is_an_error_where_a_rule_names_one(
+    tiny_model: LlavaVideo, tmp_path: Path
+) -> None:
+    clip = tmp_path / "a.mp4"
+    write_clip(clip, [paint_index(1, 32, 64)] * 12, frame_rate_hz=1)
+    model = LlavaVideo(tiny_model.spec, Unsure(oracle_of(tiny_model).engine))
+    for confidence, expected in ((None, "ok"), (0.5, "error")):
+        plain = rules(address=str(clip))
+        made = replace(plain, rules=(replace(plain.rules[0], confidence=confidence),))
+        found = by_about(list(probe_watch(made, SECRETS, asker_of(model, made).ask)))
+        level, words = found["model, camera gate"]
+        assert level == expected
+        assert ("hint: leave `confidence` out of rule 'object'" in words) == (expected == "error")
+
+
+CAMERA = {"name": "gate", "address": "rtsp://127.0.0.1/1"}
+RULE = {"name": "object", "question": "Is bit 0 set?"}
+BROKER = {"name": "b", "kind": "mqtt", "address": "mqtt://127.0.0.1", "topic": "a/b"}
+
+
+def about(field: str, **schema: Any) -> dict[str, Any]:
+    """Return a file with a rule about a field of a json answer."""
+    when = {"field": field, "equals": 1}
+    return {"rules": [{**RULE, "answer": {"type": "json", "schema": schema}, "when": when}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sources", "told"),
+    [
+        ({"cameras": 5}, ["x.mp4"], "cameras = 5"),
+        ({"cameras": 0}, ["x.mp4"], "cameras = 0"),
+        ({"cameras": {"name": "gate"}}, ["x.mp4"], "cameras = "),
+        ({"rules": 5}, ["x.mp4"], "rules = 5"),
+        ({"rules": "object"}, ["x.mp4"], "rules = 'object'"),
+        ({"rules": 5}, [], "rules = 5"),
+        (about("a.b", type="object", properties={"a": False}), [], "never a 'a'"),
+        (about("0.b", type="array", items=False), [], "never a '0'"),
+        ({"cameras": [{**CAMERA, "window_s": float("inf")}]}, [], "window_s = inf"),
+        ({"cameras": [{**CAMERA, "stall_timeout_s": float("inf")}]}, [], "stall_timeout_s = inf"),
+        ({"sinks": [{**BROKER, "timeout_s": float("inf")}]}, [], "timeout_s = inf"),
+        ({"sinks": [BROKER]}, [], "paho-mqtt .* is not installed"),
+        ({"sinks": [{**BROKER, "topic": "a/#"}]}, [], "the topic of sink 'b' is 'a/#'"),
+        ({"sinks": [{**BROKER, "topic": "a/+/b"}]}, [], "the topic of sink 'b'"),
+    ],
+)
+def test_bad_input_is_told_with_a_hint_and_never_ends_in_a_traceback(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    sources: list[str],
+    told: str,
+) -> None:
+    def missing(name: str) -> None:
+        raise BackendMissingError(f"paho-mqtt (for {name}) is not installed.", "pip install it")
+
+    monkeypatch.setattr("llava_video.monitor.check.require", missing)
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump({"cameras": [CAMERA], "rules": [RULE], **changes}))
+    try:
+        made = read_rules(path, sources=sources)
+    except ConfigError as error:
+        words = [str(error)]
+    else:
+        words = [one.words for one in check_watch(made, {}) if one.level == "error"]
+    (found,) = words
+    assert re.search(told, found)
+    assert "hint: " in found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        about("a.b", type="object", properties={"a": True}),
+        about("0.b", type="array", items=True),
+    ],
+)
+def test_a_schema_that_allows_anything_allows_any_field(changes: dict[str, Any]) -> None:
+    made = rules_of({"cameras": [CAMERA], "rules": [RULE], **changes})
+    assert not [one for one in check_watch(made, {}) if one.level == "error"]
 
 
 def test_a_camera_that_shows_nothing_is_an_error() -> None:

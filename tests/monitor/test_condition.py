@@ -8,13 +8,8 @@ from hypothesis import strategies as st
 
 from llava_video.errors import ConfigError
 from llava_video.monitor.answer_type import AnswerType
-from llava_video.monitor.condition import (
-    Condition,
-    is_missing,
-    part_of,
-    same,
-    telling_answers,
-)
+from llava_video.monitor.condition import Condition, same, telling_answers
+from llava_video.monitor.json_field import is_missing, part_of
 
 NUMBER = AnswerType(type="number", at_least=0, at_most=10)
 FREE = AnswerType(type="number", whole=False)
@@ -30,6 +25,10 @@ JSON = AnswerType(
             "type": "object", "properties": {"colour": {"type": "string"}}}}},
     },
 )  # fmt: skip
+
+
+def of_schema(**schema: Any) -> AnswerType:
+    return AnswerType(type="json", schema={"type": "object", **schema})
 
 
 @pytest.mark.parametrize(
@@ -77,12 +76,7 @@ def test_a_change_leaves_the_value_to_the_other_comparisons() -> None:
     assert not named.takes_change(0, "b")
 
 
-def test_parts_and_sameness() -> None:
-    assert part_of({"a": {"b": [5]}}, "a.b.0") == 5
-    assert part_of(7, "") == 7
-    assert is_missing(part_of({"a": 1}, "a.b"))
-    assert is_missing(part_of([1], "1"))
-    assert not is_missing(part_of({"a": None}, "a"))
+def test_sameness() -> None:
     assert same("A b", " a  B")
     assert same(1, 1.0)
     assert same({"a": [1]}, {"a": [1.0]})
@@ -153,6 +147,9 @@ def test_what_means_nothing_is_refused(wrong: dict[str, Any], message: str) -> N
         ({"field": "n", "equals": 3, "contains": "3"}, JSON, "no answer meets"),
         ({"field": "m", "equals": 1}, JSON, "no 'm'.*cars, n"),
         ({"field": "cars.0.size", "equals": 1}, JSON, "no 'size'.*colour"),
+        ({"field": "a", "equals": 1}, of_schema(properties={"a": False}), "never a 'a'"),
+        ({"field": "a.b", "equals": 1}, of_schema(properties={"a": False}), "never a 'a'"),
+        ({"field": "0.b", "equals": 1}, of_schema(type="array", items=False), "never a '0'"),
     ],
 )
 def test_what_no_answer_meets_or_every_one_does_is_refused(
@@ -175,6 +172,12 @@ def test_what_no_answer_meets_or_every_one_does_is_refused(
         (Condition(field="n", at_least=3), JSON),
         (Condition(field="n", not_equals=False), JSON),
         (Condition(field="n", equals=True), JSON),
+        (Condition(field="a.b", equals=1), of_schema(properties={"a": True})),
+        (Condition(field="0.b", equals=1), of_schema(type="array", items=True)),
+        (
+            Condition(field="0.b", equals=1),
+            of_schema(type="array", prefixItems=[{"type": "object"}], items=False),
+        ),
         (Condition(above=3, below=5), WIDE),
         (Condition(above=0), SHARE),
         (Condition(above=1e308), FREE),
@@ -190,6 +193,30 @@ def test_what_no_answer_meets_or_every_one_does_is_refused(
 )
 def test_what_may_be_is_not_refused(condition: Condition, answer: AnswerType) -> None:
     condition.refuse_impossible(answer)
+
+
+def told_parts(field: str, schema: dict[str, Any], *conditions: dict[str, Any]) -> list[Any]:
+    answer = of_schema(properties={field: schema})
+    made = [Condition(field=field, **one) for one in conditions]
+    return [part_of(one, field) for one in telling_answers(answer, *made)]
+
+
+def test_answers_of_json_hold_of_one_field_what_its_schema_allows() -> None:
+    over, red = {"above": 1, "below": 2}, {"equals": "Red"}
+    parts = told_parts("n", {}, over, red)
+    assert not any(map(is_missing, parts))
+    assert {True, False, None, "Red", 1.5} <= set(parts)
+    assert told_parts("n", {"type": "integer", "minimum": 1}, over) == [1, 2, 3]
+    assert told_parts("n", {"enum": ["Ajar", 7]}, over, red) == [7, "Ajar"]
+    assert told_parts("n", {"$ref": "#"}, over) == []
+
+
+def test_answers_of_json_tell_nothing_of_several_fields() -> None:
+    one = Condition(field="cars.0.colour", equals="red")
+    assert telling_answers(JSON, one, Condition(field=".cars.0.colour", equals="blue"))
+    assert telling_answers(JSON, one, Condition(field="n", equals=1)) == []
+    inner = Condition(field="n", any_of=(Condition(field="m", equals=1),))
+    assert inner.compared_fields == {"m"}
 
 
 numbers = st.none() | st.integers(-4, 14).map(lambda half: half / 2)

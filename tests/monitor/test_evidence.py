@@ -11,7 +11,7 @@ from monitor_cases import message_of
 from PIL import Image
 
 from llava_video.contact_sheet import write_contact_sheet
-from llava_video.errors import ConfigError
+from llava_video.errors import ConfigError, SourceError
 from llava_video.monitor.evidence import RESERVE, EvidenceStore
 from llava_video.monitor.message import FileKind, StoredFile
 from llava_video.monitor.settings import RetentionSettings
@@ -88,6 +88,46 @@ def test_a_clip_is_a_video_of_the_frames_at_their_times(spool: Spool) -> None:
     info = probe(open_source(store.folder / kept.name))
     assert (info.height_px, info.width_px) == (48, 64)
     assert info.pts_s.tolist() == pytest.approx([0.0, 0.5, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("times_s", "starts_s"),
+    [
+        ([10.0, 11.0, 10.5], [0.0, 1.0, 2.0]),
+        ([100.0, 40.0, 42.0], [0.0, 2.0, 4.0]),
+        ([10.0, 10.0, 10.0], [0.0, 1.0, 2.0]),
+        ([10.0, 10.5, 1.7e9], [0.0, 0.5, 1.0]),
+    ],
+)
+def test_a_clip_goes_forward_at_its_pace_though_the_clock_was_set(
+    spool: Spool, times_s: list[float], starts_s: list[float]
+) -> None:
+    from llava_video.video.probe import probe
+    from llava_video.video.source import open_source
+
+    store = store_in(spool)
+    kept = store.clip(alert(1), FRAMES, times_s, 5.0)
+    assert kept is not None
+    assert probe(open_source(store.folder / kept.name)).pts_s.tolist() == pytest.approx(starts_s)
+
+
+def test_a_video_that_cannot_be_written_is_told_and_a_full_disk_makes_room(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import av.error
+
+    found: list[Exception] = [av.error.ArgumentError(errno.EINVAL, "Invalid argument")]
+
+    def fails(*_: object, **__: object) -> None:
+        raise found[0]
+
+    monkeypatch.setattr("llava_video.world.clip.write_clip", fails)
+    store = store_in(spool)
+    with pytest.raises(SourceError, match=r"the clip of alert 0+1 cannot be written"):
+        store.clip(alert(1), FRAMES, [1.0, 2.0, 3.0], 5.0)
+    found[0] = av.error.OSError(errno.ENOSPC, "No space left on device")
+    assert store.clip(alert(1), FRAMES, [1.0, 2.0, 3.0], 5.0) is None
+    assert store.was_full
 
 
 def test_a_fault_that_is_no_full_disk_is_told(spool: Spool) -> None:

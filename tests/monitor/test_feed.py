@@ -30,6 +30,10 @@ def test_windows_say_when_and_what() -> None:
     # Noise below the threshold is no other picture to the model.
     assert all(picture is jobs[0].pictures[0] for picture in jobs[0].pictures)
     assert jobs[0].last.picture[0, 0, 0] == 101  # the evidence is what came
+    assert [int(picture[0, 0, 0]) for picture in jobs[0].frames] == [100, 101, 100, 101]
+    # A window that waits holds the feed's own frames, and those of the next window, once.
+    assert all(one is other for one, other in zip(jobs[0].frames[2:], jobs[1].frames, strict=False))
+    assert jobs[0].frames[-1] is jobs[0].last.picture
     assert (feed.num_frames, feed.num_new) == (9, 2)
 
 

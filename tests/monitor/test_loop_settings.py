@@ -16,3 +16,9 @@ def test_nothing_below_one(name: str) -> None:
 def test_a_trace_has_room_for_lines() -> None:
     with pytest.raises(ConfigError, match="trace_bytes"):
         LoopSettings(trace_bytes=100)
+
+
+@pytest.mark.parametrize("name", ["tend_every_s", "stop_s"])
+def test_patience_has_an_end(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = inf.*finite"):
+        LoopSettings(**{name: float("inf")})

@@ -64,5 +64,12 @@ def test_an_update_and_an_end_are_of_the_same_alert() -> None:
     assert (end.id, end.facts["why"]) == (f"{alert.alert_id}-end", "ended")
 
 
+def test_half_a_character_is_no_part_of_a_message() -> None:
+    _, (decision,) = run(person(question="Is a \ud83d there?"), [said(1)])
+    message = alert_message(person(question="Is a \ud83d there?"), decision, [], 1)
+    assert message.facts["question"] == "Is a ? there?"
+    assert message.body.encode()
+
+
 def test_wall_clock_times_are_utc_with_milliseconds() -> None:
     assert wall_text(1_790_000_000.0) == "2026-09-21T14:13:20.000Z"

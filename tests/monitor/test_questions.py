@@ -135,6 +135,7 @@ class Scripted:
         self._tokenizer, self._said = model.spec.tokenizer, said
         self._oracle = OracleEngine(self._tokenizer)
         self.prompts: list[str] = []
+        self.confidence: float | None = 0.9
 
     def run(self, requests: Iterable[Request]) -> Iterator[Event]:
         for request in requests:
@@ -150,14 +151,22 @@ class Scripted:
                 if isinstance(event, Finished):
                     yield Finished(
                         request.request_id,
-                        replace(event.answer, text=str(answer), parsed=answer, confidence=0.9),
-                    )
+                        replace(
+                            event.answer, text=str(answer), parsed=answer,
+                            confidence=self.confidence,
+                        ),
+                    )  # fmt: skip
 
 
 def ask_scripted(
-    model: LlavaVideo, said: dict[str, Any], rules: list[Rule], **more: Any
+    model: LlavaVideo,
+    said: dict[str, Any],
+    rules: list[Rule],
+    confidence: float | None = 0.9,
+    **more: Any,
 ) -> tuple[WindowAnswers, Scripted]:
     engine = Scripted(model, said)
+    engine.confidence = confidence
     return ask_window(LlavaVideo(model.spec, engine), WINDOW, rules, **more), engine
 
 
@@ -190,6 +199,20 @@ def test_what_is_none_of_the_answers_is_a_failure_and_no_answer(
     assert seen.kind == "failed"
     assert seen.reason
     assert decide(person(), "gate", RuleState(), seen)[1].why == Why.FAILED
+
+
+def test_an_answer_without_the_probability_that_a_rule_names_is_a_failure(
+    tiny_model: LlavaVideo,
+) -> None:
+    sure, any_ = person(name="sure", confidence=0.8), person(name="any")
+    answers, _ = ask_scripted(tiny_model, {"person": "yes"}, [sure, any_], confidence=None)
+    seen, other = (answers.observations[one] for one in ("sure", "any"))
+    assert (seen.kind, other.kind, other.value) == ("failed", "answered", "yes")
+    assert "the server gives no probability" in seen.reason
+    assert "hint: leave `confidence` out of rule 'sure'" in seen.reason
+    assert decide(sure, "gate", RuleState(), seen)[1].why == Why.FAILED
+    answers, _ = ask_scripted(tiny_model, {"person": "yes"}, [sure], confidence=0.3)
+    assert answers.observations["sure"].kind == "answered"
 
 
 def test_one_question_that_fails_takes_no_other_with_it(tiny_model: LlavaVideo) -> None:

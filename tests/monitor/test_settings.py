@@ -28,6 +28,19 @@ GATE = {"name": "gate", "address": "rtsp://me:${P}@h/1"}
 NUMBER = {"type": "number", "at_least": 0, "at_most": 9}
 
 
+NUMBERS = {
+    "cars": {"type": ["number", "boolean", "string"]}, "people": {"type": "number"},
+    "buses": {"type": "integer"}, "door": {"enum": ["open", "closed"]},
+}  # fmt: skip
+CARS = {"type": "json", "schema": {"type": "object", "properties": NUMBERS}}
+
+
+def steps(when: dict[str, Any], until: dict[str, Any]) -> dict[str, Any]:
+    """Return what a rule says of one field of a json answer."""
+    named = {} if "any_of" in when else {"field": "cars"}
+    return {"answer": CARS, "when": {**named, **when}, "until": {"field": "cars", **until}}
+
+
 def test_the_example_is_read_and_comes_back_the_same(project: Path, tmp_path: Path) -> None:
     path = project / "configs" / "watch.yaml"
     assert path.read_text().splitlines()[2].startswith("# Change first: ")
@@ -105,6 +118,14 @@ def test_what_a_rule_leaves_out() -> None:
         ({"when": {"equal": "yes"}}, "did you mean equals"),
         ({"cameras": ["yard"]}, "watches 'yard', which is no camera.*gate"),
         ({"hits": 2, "forget_s": 3}, "hits = 2 can never be: forget_s = 3.*step_s = 4"),
+        ({"until_hits": 3, "forget_s": 3}, "until_hits = 3 can never be: forget_s = 3"),
+        ({"forget_s": 3}, "an alert that holds can never be: forget_s = 3"),
+        (steps({"at_least": 1}, {"at_most": 5}), "the answer 1 of 'cars' meets both"),
+        (steps({"above": 1}, {"below": 1.5}), "of 'cars' meets both"),
+        (steps({"equals": "a"}, {"not_equals": "b"}), "the answer 'a' of 'cars' meets both"),
+        (steps({"one_of": [True, 2]}, {"equals": True}), "the answer True of 'cars' meets both"),
+        (steps({"any_of": [{"field": "cars", "equals": 3}]}, {"field": "cars.", "above": 2}),
+         "the answer 3 of 'cars' meets both"),
     ],
 )  # fmt: skip
 def test_rules_that_contradict_themselves_are_refused(
@@ -122,6 +143,16 @@ def test_rules_that_contradict_themselves_are_refused(
         ({"type": "text"}, {"contains": "open"}, {"contains": "closed"}),
         ({"type": "text"}, {"instructs": True}, {"contains": "exit"}),
         ({"type": "text"}, {"not_equals": "nothing"}, {"equals": "nothing"}),
+        (CARS, {"field": "cars", "at_least": 1}, {"field": "cars", "at_most": 0}),
+        (CARS, {"field": "cars", "equals": True}, {"field": "cars", "equals": 1}),
+        (CARS, {"field": "cars", "at_least": 1}, {"field": "people", "at_most": 5}),
+        (CARS, {"field": "buses", "above": 0}, {"field": "buses", "below": 1}),
+        (CARS, {"field": "door", "not_equals": "open"}, {"field": "door", "not_equals": "closed"}),
+        (
+            CARS,
+            {"field": "cars", "at_least": 1, "any_of": [{"field": "people", "equals": 1}]},
+            {"field": "cars", "at_least": 1, "any_of": [{"field": "people", "equals": 2}]},
+        ),
     ],
 )
 def test_what_ends_an_alert_may_be_all_else(answer: Any, when: Any, until: Any) -> None:
@@ -142,6 +173,8 @@ def test_what_ends_an_alert_may_be_all_else(answer: Any, when: Any, until: Any) 
         ({"camera": []}, "did you mean cameras"),
         ({"cameras": [{**GATE, "step_s": 9}]}, "step_s = 9"),
         ({"cameras": [{**GATE, "fps": 0.1}]}, "is no frame"),
+        ({"cameras": [{**GATE, "window_s": float("inf")}]}, "window_s = inf.*finite"),
+        ({"cameras": [{**GATE, "fps": float("inf")}]}, "fps = inf"),
         ({"cameras": [{"name": "gate"}]}, "has no address"),
         ({"cameras": [{**GATE, "adress": "x"}]}, "did you mean address"),
         ({"retention": {"day": 3}}, "did you mean days"),
@@ -151,6 +184,27 @@ def test_what_ends_an_alert_may_be_all_else(answer: Any, when: Any, until: Any) 
 def test_files_that_cannot_be_watched_by_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         rules_of({"cameras": [GATE], "rules": [PERSON], **values})
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("cameras: []\nrules: []\nsinks: []\nrules: []\n", "rules", 4),
+        ("rules:\n  - {name: a, hits: 3,\n     hits: 1}\n", "hits", 3),
+    ],
+)
+def test_a_key_that_is_written_twice_is_told_by_its_place(
+    tmp_path: Path, text: str, key: str, line: int
+) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"yaml, line {line}, column \d+: '{key}' is .* twice"):
+        read_rules(path)
+
+
+def test_a_change_that_is_forgotten_before_the_next_answer_is_told_all_the_same() -> None:
+    rule = {**PERSON, "when": {"changed": True}, "forget_s": 3}
+    assert rules_of({"cameras": [GATE], "rules": [rule]}).rules[0].forget_s == 3
 
 
 def test_a_password_is_told_by_its_place(tmp_path: Path) -> None:

@@ -41,6 +41,9 @@ def test_a_sink_of_each_kind(values: dict[str, Any]) -> None:
         ({**HOOK, "topic": "t"}, "takes no topic"),
         ({**BROKER, "secret": "${S}"}, "a password and no user"),
         ({**BROKER, "topic": ""}, "lacks topic"),
+        ({**BROKER, "topic": "site/+/gate"}, "the topic of sink 'b' is 'site/"),
+        ({**BROKER, "topic": "site/#"}, "a message goes to one"),
+        ({**BROKER, "topic": "a\0b"}, "the topic of sink 'b'"),
         ({**BROKER, "address": "https://h"}, "does not begin with mqtt://"),
         ({**BROKER, "address": "mqtt://me@h"}, "has a user"),
         ({"name": "f", "kind": "jsonl"}, "lacks path"),
@@ -50,6 +53,8 @@ def test_a_sink_of_each_kind(values: dict[str, Any]) -> None:
         ({"name": "t", "kind": "email"}, "kind = 'email'"),
         ({"name": "t", "first_wait_s": 9.0, "most_wait_s": 8.0}, "not below the first"),
         ({"name": "t", "timeout_s": 0.0}, "timeout_s"),
+        ({"name": "t", "timeout_s": float("inf")}, "timeout_s = inf.*finite"),
+        ({"name": "t", "most_wait_s": float("inf")}, "most_wait_s = inf"),
     ],
 )
 def test_what_does_not_go_together_is_refused(values: dict[str, Any], message: str) -> None:

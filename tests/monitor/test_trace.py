@@ -23,6 +23,13 @@ def test_a_decision_is_a_line(tmp_path: Path) -> None:
     assert "\n" not in befell["reason"]
 
 
+def test_half_a_character_costs_itself_alone(tmp_path: Path) -> None:
+    with WhyTrace(tmp_path, most_bytes=4096, most_files=2) as trace:
+        trace.write({"value": "shop \ud83d", "camera": "gate"})
+    assert list(read_trace(tmp_path)) == [{"value": "shop ?", "camera": "gate"}]
+    assert trace.num_lost == 0
+
+
 def test_files_are_bounded_and_the_newest_lines_stay(tmp_path: Path) -> None:
     with WhyTrace(tmp_path, most_bytes=5000, most_files=3) as trace:
         for number in range(1000):

@@ -2,12 +2,14 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from monitor_cases import person, run, said, watch
 
 from llava_video.errors import CapacityError
@@ -66,6 +68,57 @@ def test_a_description_that_fails_costs_no_frames(tmp_path: Path) -> None:
     assert update["description"] == ""
     assert "no room" in update["problem"]
     assert [one["kind"] for one in update["files"]] == ["sheet"]
+
+
+def files_of(update: dict[str, Any]) -> list[str]:
+    return [one["kind"] for one in update["files"]]
+
+
+def test_a_clock_that_was_set_back_costs_no_update_of_this_or_a_later_alert(tmp_path: Path) -> None:
+    with desk_of(tmp_path, 2) as (desk, spool, alerts):
+        with UpdateWriter(desk, lambda window: ("a car", ()), with_clip=True) as writer:
+            writer.put(replace(alerts[0], times_s=(10.0, 11.0, 10.5)))
+            writer.put(alerts[1])
+            wait_for(lambda: len(updates_of(spool)) == 2)
+            assert writer._thread.is_alive()
+        told = updates_of(spool)
+    assert [one["alert_id"] for one in told] == [one.alert_id for one in alerts]
+    assert [files_of(one) for one in told] == [["sheet", "clip"]] * 2
+
+
+@pytest.mark.parametrize(("broken", "left"), [("clip", ["sheet"]), ("sheet", [])])
+@pytest.mark.parametrize("most", [16, 1])
+def test_no_fault_of_one_alerts_evidence_ends_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog, broken: str, left: list[str], most: int
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("unforeseen")
+
+    go = threading.Event()
+
+    def waits(window: WindowFrames) -> tuple[str, tuple[str, ...]]:
+        assert go.wait(20)
+        return "a car", ()
+
+    with desk_of(tmp_path, 3) as (desk, spool, alerts):
+        monkeypatch.setattr(desk.evidence, broken, fails)
+        with UpdateWriter(desk, waits, most=most, with_clip=True) as writer:
+            for alert in alerts:
+                writer.put(alert)  # those above the bound are told in the caller's thread
+            go.set()
+            wait_for(lambda: len(updates_of(spool)) == 3)
+            assert writer._thread.is_alive()
+        told = updates_of(spool)
+    assert {one["alert_id"] for one in told} == {one.alert_id for one in alerts}
+    assert [files_of(one) for one in told] == [left] * 3
+    assert "unforeseen" in caplog.text
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 30
+    while not holds() and time.monotonic() < until_s:
+        time.sleep(0.02)
+    assert holds()
 
 
 def test_who_puts_is_not_held_up_and_too_many_get_frames_alone(tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ from llava_video.monitor.questions import WindowAnswers, WindowFrames
 from llava_video.monitor.rules import Observation, Rule
 from llava_video.monitor.settings import WatchSettings
 from llava_video.monitor.spool import Spool
+from llava_video.monitor.summary import WatchSummary
 from llava_video.monitor.trace import read_trace
 from llava_video.monitor.updates import UpdateWriter
-from llava_video.monitor.watch import Asker, WatchSummary, asker_of, run_watch
+from llava_video.monitor.watch import Asker, asker_of, run_watch
 from llava_video.video.stream_events import Mark, StreamFrame
 from llava_video.world.bars import read_index
 

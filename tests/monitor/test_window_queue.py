@@ -23,6 +23,7 @@ def test_the_oldest_go_and_keep_their_place() -> None:
         (0, 1), (1, 1), (2, 1), (3, 0), (4, 0),
     ]  # fmt: skip
     assert [len(one.job.pictures) for one in found] == [0, 0, 0, 1, 1]
+    assert [len(one.job.frames) for one in found] == [0, 0, 0, 1, 1]
     assert found[0].job.last.picture.size == 0
     assert queue.num_dropped == {"gate": 3}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llava_video.values import Clip, FrameRef, Segment
-from llava_video.video.evidence import Evidence
+from llava_video.video.evidence import Evidence, is_of_sameness
 
 
 def _clips(frames: Sequence[object], chunk_frames: int = 3) -> Iterator[Clip]:
@@ -87,6 +87,8 @@ def test_frozen() -> None:
     assert _watched([picture, picture + 2, picture]).warnings() == (
         "All 3 frames show the same picture.",
     )
+    assert [is_of_sameness(one) for one in _watched([picture, picture]).warnings()] == [True]
+    assert not is_of_sameness("All frames show the same picture.")
     assert _watched([picture]).warnings() == ()
     moved = picture.copy()
     moved[5, 5] ^= 64
