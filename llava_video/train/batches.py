@@ -57,7 +57,7 @@ class Examples(Dataset[Made]):
         """Return the examples of one epoch."""
         return len(self.records)
 
-    def order(self, batch_size: int, seed: int) -> Sampler[int]:
+    def order(self, batch_size: int, seed: int) -> "GroupedOrder":
         """Return the order of an epoch.
 
         Args:

@@ -86,15 +86,17 @@ def check_data(
         records: of `read_mixture`.
         progress: called after each with (done, all).
     """
-    times = Counter(record.name for record in records)
-    unique = list({record.name: record for record in records}.values())
+    times = Counter(map(_identity, records))
+    unique = list({_identity(record): record for record in records}.values())
     broken: list[Broken] = []
+    num_broken = 0
     measures: list[tuple[Measure, int]] = []
     for idx, record in enumerate(unique):
         try:
-            measures.append((maker.measure(record), times[record.name]))
+            measures.append((maker.measure(record), times[_identity(record)]))
         except ExampleError as error:
             broken.append(Broken(record.name, error.kind, error.message))
+            num_broken += times[_identity(record)]
         if progress:
             progress(idx + 1, len(unique))
     lengths = [one.num_tokens for one, num in measures for _ in range(num)]
@@ -104,13 +106,18 @@ def check_data(
     return DataReport(
         num_examples=len(records),
         num_by_modality=dict(Counter(record.modality for record in records)),
-        num_broken=sum(times[one.name] for one in broken),
+        num_broken=num_broken,
         broken=tuple(broken),
         tokens=_spread(lengths),
         total_tokens=total,
         visual_share=visual / max(1, total),
         learned_share=learned / max(1, total),
     )
+
+
+def _identity(record: Record) -> tuple[str, str]:
+    """Say which record it is: sources of one file may have their pictures in different folders."""
+    return record.name, record.folder
 
 
 def _spread(lengths: Sequence[int]) -> tuple[int, int, int]:

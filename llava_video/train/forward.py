@@ -296,9 +296,11 @@ class TrainingModel(nn.Module):
             visuals: of `visuals`.
         """
         is_text = ids != MARK_ID
+        # Where one process has visuals, they are made before its text is embedded.
+        nothing = self._nothing_seen() if not visuals and _has_other_processes() else None
         text = self.model.language_model.embed(ids[is_text])
         if not visuals:
-            return text + self._nothing_seen() if _has_other_processes() else text
+            return text if nothing is None else text + nothing
         lengths = _text_lengths(is_text.tolist())
         pieces: list[torch.Tensor] = []
         for idx, piece in enumerate(torch.split(text, lengths)):

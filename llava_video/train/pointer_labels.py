@@ -104,7 +104,8 @@ def pointers_of_caption(
 ) -> tuple[Pointer, ...]:
     """Return where a caption's rows should look: at what the part they say tells of, when it shows.
 
-    So a row looks at what the next one is about: where a part ends, at what comes then.
+    A thing that shows in none of its part's spans is looked at wherever it shows. A row looks at
+    what the next one is about: where a part ends, at what comes then.
 
     Args:
         told: the parts of the caption, and how many ids each has.

@@ -23,6 +23,8 @@ from llava_video.model.sources import find_sources
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.train.batches import Examples
 from llava_video.train.check import DataReport, check_data
+from llava_video.train.checkpoints import check_processes, last_checkpoint
+from llava_video.train.deepspeed_file import read_deepspeed, with_sizes
 from llava_video.train.dense import DenseTraining
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.features import keep_features
@@ -107,16 +109,12 @@ def train(
         BackendMissingError: the stage wants PEFT, DeepSpeed or TensorBoard, which is not here.
         CheckpointError: the model cannot be loaded or saved.
         ConfigError: the folder holds another stage, whose difference is named; the mixture cannot
-            be read; one process sees several GPUs; a checkpoint is of other processes.
+            be read; one process sees several GPUs; a checkpoint is of other processes; the
+            DeepSpeed file cannot be read, or has an optimiser or a schedule.
         ExampleError: an example breaks, where the settings say that this is the end.
     """
     from llava_video.train.preference_trainer import PreferenceTrainer
-    from llava_video.train.trainer import (
-        StageTrainer,
-        check_processes,
-        last_checkpoint,
-        training_arguments,
-    )
+    from llava_video.train.trainer import StageTrainer, training_arguments
 
     for name, is_used in (
         ("peft", stage.lora is not None),
@@ -127,9 +125,9 @@ def train(
             backends.require(name)
     _check_folder(stage)
     bf16 = _has_bf16() if stage.bf16 == "auto" else stage.bf16
-    arguments = training_arguments(stage, bf16=bf16)
+    arguments = training_arguments(stage, bf16=bf16, deepspeed=_deepspeed_of(stage))
     begun = last_checkpoint(Path(stage.output))
-    check_processes(arguments, begun)
+    check_processes(arguments.n_gpu, arguments.world_size, begun)
     asked, stage = stage, with_model(stage)
     begun_with = _spec_of(stage, weights=True)
     spec = begun_with.with_template(stage.template)
@@ -228,6 +226,17 @@ def _begin(stage: StageSettings) -> Path:
     with replacing(folder / SETTINGS) as unfinished:
         unfinished.write_text(to_yaml(stage), encoding="utf-8")
     return folder
+
+
+def _deepspeed_of(stage: StageSettings) -> dict[str, Any] | None:
+    """Return what a stage's DeepSpeed file says, in the sizes of its model."""
+    if stage.deepspeed is None:
+        return None
+    values = read_deepspeed(stage.deepspeed)  # what is wrong with it is said before any model's
+    if stage.new is not None:
+        return with_sizes(values, stage.new.hidden_size)
+    spec = _spec_of(stage, weights=False)
+    return with_sizes(values, spec.config.dimensions.text.hidden_size)
 
 
 def _spec_of(stage: StageSettings, *, weights: bool) -> ModelSpec:

@@ -47,7 +47,7 @@ class SourceSettings:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        check(self)
+        check(self, is_finite=True)
         if not self.path:
             raise ConfigError("a source names no file.", "path: data.json")
         if not _STRATEGY.fullmatch(self.sampling_strategy):
@@ -98,7 +98,8 @@ class DataSettings:
     share_visuals: bool = setting(
         False,
         "each question of a conversation that begins with its visuals is learned by itself, after "
-        "the same visuals; off: in turn, after the answers before it",
+        "the same visuals; off: in turn, after the answers before it; of files alone: of the small "
+        "world's clips `world.chat_share` decides",
     )
     group_by: Literal["length", "modality", "none"] = setting(
         "modality",
@@ -272,7 +273,11 @@ class StageSettings:
     quantize: Literal["int8", "int4"] | None = setting(
         None, "integers that the frozen decoder's linear weights are kept as beneath `lora` (QLoRA)"
     )
-    deepspeed: str | None = setting(None, "a DeepSpeed configuration, as the real models need")
+    deepspeed: str | None = setting(
+        None,
+        "a DeepSpeed file (JSON), as the real models need; without optimizer and scheduler, which "
+        "are the stage's",
+    )
     dpo: DpoSettings | None = setting(
         None, "the data are pairs of answers, and the model learns which one is better"
     )
@@ -308,6 +313,12 @@ class StageSettings:
             raise ConfigError(
                 "dense losses are of the small world, whose truth is known to the pixel.",
                 "leave dense out, or train on data: {world: …}.",
+            )
+        world, dense = self.data.world, self.dense
+        if world is not None and dense is not None and dense.captions and not world.captions:
+            raise ConfigError(
+                "dense.captions: true, and data.world.captions = 0.",
+                "raise data.world.captions, or leave dense.captions out.",
             )
         if self.dense is not None and self.data.newline not in (None, Newline.ROW):
             raise ConfigError("dense losses, and data.newline is not row.", "leave newline out.")

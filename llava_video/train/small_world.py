@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from llava_video.errors import ConfigError
 from llava_video.model.dimensions import VisionConfig
 from llava_video.model.prompt import Turn
 from llava_video.model.tokenizer import IMAGE_MARK
@@ -35,7 +36,7 @@ from llava_video.train.raw_frames import FilmedFrames, grouped_by_size, step_of,
 from llava_video.train.settings import DataSettings
 from llava_video.train.world_settings import DenseSettings, WorldSource
 from llava_video.values import VideoInfo, VisualPlan
-from llava_video.world.caption import caption, tellings
+from llava_video.world.caption import Telling, caption, tellings
 from llava_video.world.composer import compose
 from llava_video.world.dice import Dice
 from llava_video.world.example import PROMPTS, questions_of
@@ -67,7 +68,8 @@ class WorldExamples(Dataset[Made]):
         tiles_here: whether frames become tiles here; else where the model is.
 
     Raises:
-        ConfigError: cells are labelled, and the rows of a clip are no cells.
+        ConfigError: cells are labelled, and the rows of a clip are no cells; of a clip, captions
+            are pointed out, and its tokenizer cuts one otherwise than its parts.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class WorldExamples(Dataset[Made]):
         self._plan_of = lru_cache(maxsize=4096)(self._planned)
         self._beginning_of = lru_cache(maxsize=4096)(self._begun)
         self._end_of = lru_cache(maxsize=65_536)(self._ended)
-        self._num_ids_of = lru_cache(maxsize=65_536)(lambda text: len(maker.ids_of(text)))
+        self._ids_of = lru_cache(maxsize=65_536)(maker.ids_of)
         if dense is not None:
             check_rows(self._plan_of(*_ANY_SHAPE))
 
@@ -176,9 +178,27 @@ class WorldExamples(Dataset[Made]):
             for (question, _), tail in zip(pairs, written.tails, strict=True):
                 if question in _STYLES:
                     told = tellings(witness, _STYLES[question])
-                    sized = [(one, self._num_ids_of(one.text)) for one in told]
-                    found += pointers_of_caption(sized, shown, written.learned_from(tail))
+                    start = written.learned_from(tail)
+                    found += pointers_of_caption(self._sized(told, written, start), shown, start)
         return found
+
+    def _sized(
+        self, told: Sequence[Telling], written: Written, start: int
+    ) -> list[tuple[Telling, int]]:
+        """Return how many ids each part of a caption has, of which the first id is at `start`.
+
+        Raises:
+            ConfigError: the ids of the parts are not those of the whole caption.
+        """
+        parts = [self._ids_of(one.text) for one in told]
+        ids = tuple(itertools.chain.from_iterable(parts))
+        if written.ids[start : start + len(ids)] != ids:
+            raise ConfigError(
+                "dense.captions: the tokenizer cuts a whole caption otherwise than its parts: "
+                f"{''.join(one.text for one in told)!r}.",
+                "leave dense.captions out, or begin with a model of the small world (new: {}).",
+            )
+        return [(one, len(own)) for one, own in zip(told, parts, strict=True)]
 
     def _written(
         self, witness: Witness, shape: _Shape, dice: Dice

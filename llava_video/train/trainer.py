@@ -23,16 +23,15 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from llava_video.errors import CheckpointError, ConfigError
 from llava_video.files import replacing
-from llava_video.train.batches import Examples, Made, collate
+from llava_video.train.batches import Examples, GroupedOrder, Made, collate
 from llava_video.train.curves import FOLDER, Curves
 from llava_video.train.forward import TrainingModel
 from llava_video.train.parts import parameter_groups
 from llava_video.train.settings import StageSettings
-from llava_video.train.small_world import WorldExamples
+from llava_video.train.small_world import Counting, WorldExamples
 
 WEIGHTS = "model.safetensors"
 METRICS = "metrics.jsonl"
-STATE = "trainer_state.json"
 _AHEAD = 4  # batches that each worker makes before they are asked for
 
 
@@ -59,12 +58,13 @@ class StageTrainer(Trainer):
         self.counted: dict[str, float] = {"tokens": 0, "wait_s": 0.0}
         self.broken: dict[str, int] = {}
         self._loader: Any = None
+        self.order: Counting | GroupedOrder | None = None
         super().__init__(
             model=model,
             args=arguments,
             train_dataset=examples,
             data_collator=collate,  # type: ignore[arg-type]  # of our own examples
-            callbacks=[Metrics(self, Path(stage.output), stage.metrics, on_line)],
+            callbacks=[Epochs(self), Metrics(self, Path(stage.output), stage.metrics, on_line)],
         )
         self.remove_callback(PrinterCallback)
 
@@ -120,7 +120,8 @@ class StageTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset[Made] | None = None) -> Sampler[int]:
         del train_dataset
         step = self._stage.batch_size * self.args.world_size
-        return self._examples.order(step, self._stage.seed)
+        self.order = self._examples.order(step, self._stage.seed)
+        return self.order
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Write the parameters that learn; under DeepSpeed, all that it gathered."""
@@ -199,6 +200,25 @@ class StageTrainer(Trainer):
         return {name for name, p in self._net.named_parameters() if p.requires_grad}
 
 
+class Epochs(TrainerCallback):
+    """Tells the order which epoch begins, before its first batch is drawn.
+
+    `Trainer` and accelerate tell it too, but where several processes share it, they do not reach it
+    through a loader that skips what was learned: a run that goes on would repeat epoch 0's order.
+
+    Args:
+        trainer: has the order.
+    """
+
+    def __init__(self, trainer: StageTrainer) -> None:
+        self._trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tell it; of a run that goes on, `state.epoch` is a part of an epoch more."""
+        if self._trainer.order is not None:
+            self._trainer.order.set_epoch(int(state.epoch or 0))
+
+
 class Metrics(TrainerCallback):
     """One line of metrics per `log_every` steps, and one at every checkpoint and at the end.
 
@@ -225,8 +245,12 @@ class Metrics(TrainerCallback):
         self._since_s = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Drop the lines of steps that are done again, and count on from the last that is kept."""
+        """Drop the lines of steps that are done again, and count on from the last that is kept.
+
+        How often it logs and saves is this run's, not that of the one that wrote the checkpoint.
+        """
         self._since_s = time.perf_counter()
+        state.logging_steps, state.save_steps = args.logging_steps, args.save_steps
         if not state.is_world_process_zero:
             return
         if self._curves:
@@ -281,12 +305,15 @@ class Metrics(TrainerCallback):
             self._curves.close()
 
 
-def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments:
+def training_arguments(
+    stage: StageSettings, *, bf16: bool, deepspeed: dict[str, Any] | None = None
+) -> TrainingArguments:
     """Return the `Trainer`'s arguments of a stage.
 
     Args:
         stage: the settings.
         bf16: what its "auto" came to.
+        deepspeed: what its DeepSpeed file says, of `with_sizes`; None where it names none.
     """
     schedule = "constant_with_warmup" if stage.schedule == "constant" else stage.schedule
     return TrainingArguments(
@@ -317,54 +344,10 @@ def training_arguments(stage: StageSettings, *, bf16: bool) -> TrainingArguments
         disable_tqdm=True,
         log_level="error",
         log_level_replica="error",
-        deepspeed=stage.deepspeed,
+        deepspeed=deepspeed,
         ddp_find_unused_parameters=True,
         ddp_broadcast_buffers=False,  # none changes; a quantised decoder's are gigabytes
     )
-
-
-def check_processes(arguments: TrainingArguments, begun: Path | None = None) -> None:
-    """See that a process has one GPU, and that a run goes on with as many processes as it had.
-
-    With several GPUs, `Trainer` would wrap the model in `nn.DataParallel`, which cuts a batch's ids
-    into as many pieces and leaves the plans and shares that belong to them whole. With other
-    processes a step has another batch, and what was learned already would come again.
-
-    Args:
-        arguments: of this run.
-        begun: the checkpoint it goes on from.
-
-    Raises:
-        ConfigError: it has several GPUs, or the checkpoint is of other processes.
-    """
-    num_gpus = arguments.n_gpu
-    if num_gpus > 1:
-        raise ConfigError(
-            f"{num_gpus} GPUs and one process: training takes a process for each GPU.",
-            f"torchrun --nproc-per-node {num_gpus} -m llava_video train …, or for one of them "
-            "CUDA_VISIBLE_DEVICES=0.",
-        )
-    num_before = 0 if begun is None else len(list(begun.glob("rng_state*.pth")))
-    if num_before not in (0, arguments.world_size):
-        raise ConfigError(
-            f"{begun} was written by {num_before} processes, and this is a run of "
-            f"{arguments.world_size}.",
-            f"torchrun --nproc-per-node {num_before} -m llava_video train …, or another folder.",
-        )
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the last checkpoint that was written to its end; its state comes last."""
-    whole = [path for path in folder.glob("checkpoint-*") if _is_whole(path)]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        json.loads((path / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _step_of(line: str) -> float:

@@ -29,7 +29,7 @@ class WorldSource:
         0.0, "share of clips whose questions come in turn, as one chat", at_least=0, at_most=1
     )
     seldom: tuple[str, ...] = setting(
-        (), "kinds of questions that one clip in eight is asked: what is easy is learned soon"
+        (), "kinds of which one in eight of their questions is asked: what is easy is learned soon"
     )
     growing: int = setting(
         0, "so many first clips have few objects, from one on, and all the others any", at_least=0

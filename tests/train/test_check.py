@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from llava_video.model.spec import ModelSpec
 from llava_video.train.check import Broken, DataReport, check_data
 from llava_video.train.examples import ExampleMaker
@@ -37,6 +39,23 @@ def test_the_report(tiny_spec: ModelSpec, media: Path, good_entries: list[dict[s
     assert "12 examples: 6 text, 4 image, 2 video." in text
     assert "2 broken: 1 missing file, 1 empty answer." in text
     assert "none.png" in text
+
+
+@pytest.mark.parametrize("names", [("good", "bad"), ("bad", "good")])
+def test_sources_of_one_file_are_looked_at_in_each_ones_folder(
+    tiny_spec: ModelSpec, tmp_path: Path, media: Path, names: tuple[str, str]
+):
+    path, one = tmp_path / "one.json", {"from": "human", "value": "<image>\nWhat is this?"}
+    said = [one, {"from": "gpt", "value": "Noise."}]
+    path.write_text(json.dumps([{"image": "a.png", "conversations": said}]))
+    folders = {"good": media, "bad": tmp_path}
+    sources = [SourceSettings(path=str(path), media=str(folders[name])) for name in names]
+    twice = SourceSettings(path=str(path), media=str(tmp_path), weight=2)
+    report = check_data(ExampleMaker(tiny_spec, DataSettings()), read_mixture([*sources, twice], 0))
+    assert (report.num_examples, report.num_broken) == (4, 3)
+    assert len(report.broken) == 1
+    assert str(tmp_path / "a.png") in report.broken[0].message
+    assert report.total_tokens > 0
 
 
 def test_of_many_broken_ones_the_first_are_named_and_the_rest_counted():

@@ -296,6 +296,22 @@ def test_text_alone_beside_other_processes_reaches_every_module(
     assert found["language_model.embed_tokens.weight"].any()
 
 
+def test_text_alone_runs_parts_in_the_order_that_visuals_have(
+    tiny: LlavaModel, monkeypatch: pytest.MonkeyPatch
+):
+    """Processes share gradients in the order they come in: one of another order breaks off."""
+    monkeypatch.setattr("llava_video.train.forward._has_other_processes", lambda: True)
+    ran: list[torch.nn.Module] = []
+    parts = [tiny.vision_tower, tiny.projector.linear1, tiny.language_model.embed_tokens]
+    hooks = [part.register_forward_hook(lambda module, *_: ran.append(module)) for part in parts]
+    for visuals in (1, 0):
+        learning(tiny)(**pack([example(tiny, visuals, 2)]))
+        assert ran == parts
+        ran.clear()
+    for hook in hooks:
+        hook.remove()
+
+
 def test_text_alone_is_no_fault_where_only_the_projector_learns(tiny_folder: Path):
     model = loaded(tiny_folder)
     set_learning(model, ["projector"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from llava_video.errors import ConfigError
 from llava_video.model.spec import ModelSpec, read_spec
 from llava_video.train.dense_labels import LOOKS
 from llava_video.train.examples import ExampleMaker
@@ -18,11 +19,12 @@ from llava_video.train.pointer_labels import (
 from llava_video.train.settings import DataSettings
 from llava_video.train.small_world import WorldExamples
 from llava_video.train.world_settings import DenseSettings, WorldSource
-from llava_video.world.caption import Telling
+from llava_video.world.caption import CaptionStyle, Telling, caption
 from llava_video.world.composer import compose
 from llava_video.world.mentions import NOUNS, SIGN
 from llava_video.world.splits import split_settings
 from llava_video.world.vocabulary import COLOURS, SHAPES
+from llava_video.world.witness import Witness
 
 DENSE = DenseSettings(pointers=1, name_heads=((0, 0),))
 
@@ -195,6 +197,7 @@ def test_rows_of_a_caption_look_at_what_the_next_words_tell_of():
         (Telling(" The ring moves.", (0,), ((2.0, 3.0),)), 2),
         (Telling(" It hits the cross.", (0, 1), ((2.0, 3.0),)), 1),
         (Telling(" The circle.", (2,)), 3),  # which never shows in the middle of a cell
+        (Telling(" It stops.", (0,), ((7.0, 8.0),)), 1),  # not seen then: where it shows at all
     ]
     assert pointers_of_caption(told, shown, 10) == (
         *answered(11, (5,)),
@@ -202,7 +205,24 @@ def test_rows_of_a_caption_look_at_what_the_next_words_tell_of():
         Pointer(13, "answer", ((5,), (9,))),
         Pointer(13, "first", ((5,),)),
         Pointer(13, "second", ((9,),)),
+        *answered(17, (4, 5)),
     )
+
+
+def test_a_caption_that_is_cut_otherwise_than_its_parts_is_refused(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+):
+    """Rows behind the first part would look at what another one tells of."""
+    made = examples(spec, replace(DENSE, first_heads=((0, 1),), captions=True))
+    assert made[0].example.pointers
+
+    def in_halves(witness: Witness, style: CaptionStyle) -> tuple[Telling, ...]:
+        text = caption(witness, style)
+        return tuple(map(Telling, (text[: len(text) // 2 + 1], text[len(text) // 2 + 1 :])))
+
+    monkeypatch.setattr("llava_video.train.small_world.tellings", in_halves)
+    with pytest.raises(ConfigError, match="cuts a whole caption otherwise than its parts"):
+        [made[idx] for idx in range(9)]  # a half may end with a word
 
 
 def test_along_a_caption_a_row_that_says_a_shape_looks_at_it(spec: ModelSpec):

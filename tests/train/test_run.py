@@ -217,14 +217,20 @@ def test_a_checkpoint_cut_off_in_the_middle_is_passed_over(
 
 
 def test_other_settings_are_told_apart(stage: Stage, monkeypatch: pytest.MonkeyPatch):
-    broken_off(stage(), monkeypatch, 3)
+    broken_off(stage(keep=9), monkeypatch, 3)
     other = stage(learning_rate=2e-3, data={"max_tokens": 99}, log_every=2)
     with pytest.raises(ConfigError) as caught:
         train(other)
     assert "learning_rate: 0.001 → 0.002" in str(caught.value)
     assert "data.max_tokens: 32768 → 99" in str(caught.value)
     assert "log_every" not in str(caught.value)
-    assert train(stage(log_every=2)).resumed_from == 2
+    settings = stage(log_every=4, save_every=4, keep=9)
+    assert train(settings).resumed_from == 2
+    # How often it logs and saves is what this run says: after 1, 2 and now 4 steps.
+    assert [line["step"] for line in metrics(settings)] == [1, 2, 4]
+    assert {path.name for path in Path(settings.output).glob("checkpoint-*")} == {
+        f"checkpoint-{step}" for step in (1, 2, 4)
+    }
 
 
 def test_a_finished_or_foreign_folder_is_refused(stage: Stage, tmp_path: Path):

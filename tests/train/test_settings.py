@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,15 @@ def test_a_stage_comes_back_as_it_was():
         ({"data": {"world": {"question": 3}}}, "did you mean questions"),
         ({"data": {"world": {"captions": 4}}}, "at most 3"),
         ({"data": {"world": {"settings": {"sizes": []}}}}, "did you mean sizes_px"),
+        (
+            {
+                "data": {"world": {"captions": 0}},
+                "dense": {"pointers": 1, "answer_heads": [[0, 0]], "captions": True},
+            },
+            "dense.captions: true, and data.world.captions = 0",
+        ),
+        ({"data": {"sources": [{"path": "a", "weight": math.inf}]}}, "weight = inf"),
+        ({"data": {"sources": [{"path": "a", "weight": math.nan}]}}, "weight = nan"),
         ({"data": {"world": {}}, "template": "plain"}, "template: plain and data.world"),
         ({"data": {"world": {}, "newline": "frame"}, "dense": {}}, "newline is not row"),
         ({"new": {"vocab_size": 258}}, "at least 259"),

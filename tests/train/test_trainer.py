@@ -1,27 +1,27 @@
 """The loop's own parts: arguments, checkpoints that are whole, lines of metrics."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import safetensors.torch
 import torch
+from accelerate.data_loader import BatchSamplerShard, DataLoaderShard
+from torch.utils.data import BatchSampler
+from training_runs import broken_off, train_in_two
 
 from llava_video.config import from_mapping
 from llava_video.errors import ConfigError
-from llava_video.train.batches import Examples, Made
+from llava_video.train.batches import Examples, Made, collate
 from llava_video.train.examples import ExampleMaker
 from llava_video.train.forward import Example
 from llava_video.train.mixture import Record
+from llava_video.train.run import train
 from llava_video.train.settings import DataSettings, StageSettings
-from llava_video.train.trainer import (
-    Metrics,
-    StageTrainer,
-    check_processes,
-    last_checkpoint,
-    training_arguments,
-)
+from llava_video.train.trainer import Metrics, StageTrainer, training_arguments
 
 
 def stage(**changes: Any) -> StageSettings:
@@ -42,28 +42,6 @@ def test_arguments_are_the_stages():
     assert training_arguments(stage(schedule="constant"), bf16=False).lr_scheduler_type == (
         "constant_with_warmup"
     )
-
-
-@pytest.mark.parametrize("num_gpus", [0, 1])
-def test_a_process_has_at_most_one_gpu(num_gpus: int):
-    given: Any = SimpleNamespace(n_gpu=num_gpus, world_size=1)
-    check_processes(given)
-    given.n_gpu = 4
-    with pytest.raises(ConfigError, match="4 GPUs and one process") as caught:
-        check_processes(given)
-    assert "torchrun --nproc-per-node 4" in str(caught.value)
-
-
-def test_a_run_goes_on_with_as_many_processes_as_it_had(tmp_path: Path):
-    given: Any = SimpleNamespace(n_gpu=0, world_size=2)
-    check_processes(given, tmp_path)
-    for rank in range(2):
-        (tmp_path / f"rng_state_{rank}.pth").touch()
-    check_processes(given, tmp_path)
-    given.world_size = 1
-    with pytest.raises(ConfigError, match="by 2 processes, and this is a run of 1") as caught:
-        check_processes(given, tmp_path)
-    assert "torchrun --nproc-per-node 2" in str(caught.value)
 
 
 class Sharing(StageTrainer):
@@ -119,17 +97,6 @@ def test_a_file_that_forbids_gathering_is_named(tmp_path: Path, monkeypatch: pyt
         sharing.gather()
 
 
-def test_the_last_whole_checkpoint(tmp_path: Path):
-    assert last_checkpoint(tmp_path) is None
-    for step, state in ((9, "{}"), (10, "{}"), (11, '{"a":'), (12, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
-    # By number, not by name: "checkpoint-9" comes last among the names.
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-
-
 class Noughts(Examples):
     """Four examples of nothing but text."""
 
@@ -177,6 +144,9 @@ def trainer() -> Any:
     return made
 
 
+OFTEN: Any = SimpleNamespace(logging_steps=3, save_steps=7)
+
+
 def state(step: int, *, is_first: bool = True) -> Any:
     return SimpleNamespace(global_step=step, max_steps=9, epoch=0.5, is_world_process_zero=is_first)
 
@@ -222,7 +192,7 @@ def test_lines_of_lost_steps_are_taken_out(tmp_path: Path, tail: str):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step}) + "\n" for step in (1, 2, 3)]
     path.write_text("".join(lines) + tail)
-    Metrics(trainer(), tmp_path).on_train_begin(None, state(2), None)
+    Metrics(trainer(), tmp_path).on_train_begin(OFTEN, state(2), None)
     assert path.read_text() == "".join(lines[:2])
 
 
@@ -237,14 +207,14 @@ def test_counts_go_on_from_the_last_line_that_is_kept(
     made = trainer()
     made.broken = {}
     metrics = Metrics(made, tmp_path)
-    metrics.on_train_begin(None, state(1, is_first=is_first), None)
+    metrics.on_train_begin(OFTEN, state(1, is_first=is_first), None)
     assert made.broken == expected
 
 
 def test_a_line_whose_end_was_not_written_gets_it(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}')
     metrics = Metrics(trainer(), tmp_path)
-    metrics.on_train_begin(None, state(1), None)
+    metrics.on_train_begin(OFTEN, state(1), None)
     metrics.on_log(None, state(2), None, logs={"loss": 1.5})
     text = (tmp_path / "metrics.jsonl").read_text()
     assert [json.loads(line)["step"] for line in text.splitlines()] == [1, 2]
@@ -276,8 +246,83 @@ def test_lines_are_not_lost_where_taking_some_out_is_broken_off(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", torn)
         with pytest.raises(InterruptedError):
-            Metrics(trainer(), tmp_path).on_train_begin(None, state(2), None)
+            Metrics(trainer(), tmp_path).on_train_begin(OFTEN, state(2), None)
     assert path.read_text() == '{"step": 1}\n{"step": 3}\n'
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_how_often_is_what_this_run_says(tmp_path: Path, is_first: bool):
+    """Of what the checkpoint says, every process: all are asked at once for a line."""
+    resumed = state(1, is_first=is_first)
+    resumed.logging_steps = resumed.save_steps = 500
+    Metrics(trainer(), tmp_path).on_train_begin(OFTEN, resumed, None)
+    assert (resumed.logging_steps, resumed.save_steps) == (3, 7)
+
+
+def in_file(folder: Path, model: Path, data_file: Path, **changes: Any) -> StageSettings:
+    """Return a stage of six examples: with one a batch and two processes, three steps an epoch."""
+    data = {
+        "sources": [{"path": str(data_file)}],
+        "max_frames": 3,
+        "num_workers": 0,
+        "group_by": "none",
+    }
+    values = {"model": str(model), "output": str(folder), "data": data, "epochs": 2, "keep": 9}
+    often = {"save_every": 1, "log_every": 1, "learning_rate": 1e-3}
+    return stage(**values, **often, **changes)
+
+
+def losses_and_weights(one: StageSettings) -> tuple[list[float], dict[str, torch.Tensor]]:
+    folder = Path(one.output)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    state = safetensors.torch.load_file(folder / "original" / "model.safetensors")
+    return [json.loads(line)["loss"] for line in lines], state
+
+
+def assert_alike(one: Any, other: Any) -> None:
+    assert one[0] == other[0]
+    assert one[1].keys() == other[1].keys()
+    assert all(torch.equal(tensor, other[1][name]) for name, tensor in one[1].items())
+
+
+@pytest.mark.parametrize("num_calls", [1, 3, 4, 5])
+def test_a_shared_order_goes_on_in_the_epoch_it_was_in(
+    tmp_path: Path,
+    tiny_folder: Path,
+    data_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_calls: int,
+):
+    """The first of two processes, without the other: its loader is wrapped once more than alone."""
+
+    def of_two(trainer: Any) -> DataLoaderShard:
+        own = BatchSamplerShard(BatchSampler(trainer._get_train_sampler(), 1, False), 2, 0)
+        return DataLoaderShard(trainer.train_dataset, batch_sampler=own, collate_fn=collate)
+
+    monkeypatch.setattr(StageTrainer, "get_train_dataloader", of_two)
+    whole, broken = (
+        in_file(tmp_path / name, tiny_folder, data_file) for name in ("whole", "broken")
+    )
+    train(whole)
+    broken_off(broken, monkeypatch, num_calls)
+    assert train(broken).resumed_from == num_calls
+    assert len(losses_and_weights(whole)[0]) == 6
+    assert_alike(losses_and_weights(broken), losses_and_weights(whole))
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_in_the_epoch_they_were_in(
+    tmp_path: Path, tiny_folder: Path, data_file: Path
+):
+    settings = in_file(tmp_path / "two", tiny_folder, data_file)
+    train_in_two(settings, tmp_path)
+    whole = losses_and_weights(settings)
+    assert len(whole[0]) == 6
+    shutil.rmtree(tmp_path / "two" / "original")
+    for step in (5, 6):  # as if both had been killed in the fifth step
+        shutil.rmtree(tmp_path / "two" / f"checkpoint-{step}")
+    train_in_two(settings, tmp_path)
+    assert_alike(losses_and_weights(settings), whole)
 
 
 def test_no_line_where_none_is_wanted(tmp_path: Path):
