@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from watch_jobs import START_S, job_of
+from watch_jobs import START_S, failing, job_of
 
 from llava_video.errors import CapacityError
 from llava_video.monitor.alerts import AlertDesk
@@ -208,25 +208,9 @@ def test_a_window_that_fails_is_told_and_asked_again(error, reason: str) -> None
     assert judge.judge(job_of(1, contents=(1,))).kind == "asked"
 
 
-def failing(reasons: dict[str, str]) -> Judge:
-    """Return one whose questions fail one by one, as those of a server that is down."""
-
-    def ask(window: WindowFrames, rules: Sequence[Rule]) -> WindowAnswers:
-        given = {"start_s": window.start_s, "at_s": window.end_s}
-        seen = {
-            rule.name: Observation(**given, kind="failed", reason=reasons[rule.name])
-            if rule.name in reasons
-            else Observation(**given, value="no", confidence=0.9)
-            for rule in rules
-        }
-        return WindowAnswers(observations=seen, num_asked=len(rules), reused_tokens=0, seconds={})
-
-    return Judge(settings(), ask, clock=lambda: 0.0)
-
-
 def test_a_window_none_of_whose_questions_has_an_answer_failed() -> None:
     reasons = {"person": "no server\nat 10.0.0.7", "car": "no server at 10.0.0.7"}
-    judge = failing(reasons)
+    judge = failing(settings(), reasons)
     judged = judge.judge(job_of(0, contents=(1,)))
     assert (judged.kind, judged.num_asked) == ("failed", 2)
     assert judged.failures == ("no server at 10.0.0.7",)

@@ -1,15 +1,12 @@
 """What a person is told of windows beside alerts: each reason and each warning once."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from monitor_cases import person, run, said
-from watch_jobs import job_of
+from watch_jobs import failing, job_of
 
-from llava_video.monitor.judge import Judge, Judged
+from llava_video.monitor.judge import Judged
 from llava_video.monitor.notes import FailureNotes, WarningNotes, WindowNotes
-from llava_video.monitor.questions import WindowAnswers, WindowFrames
-from llava_video.monitor.rules import Observation, Rule
 from llava_video.monitor.settings import rules_of
 
 SETTINGS = rules_of(
@@ -21,22 +18,6 @@ SETTINGS = rules_of(
         ],
     }
 )
-
-
-def failing(reasons: dict[str, str]) -> Judge:
-    """Return one whose questions fail one by one, as those of a server that is down."""
-
-    def ask(window: WindowFrames, rules: Sequence[Rule]) -> WindowAnswers:
-        given = {"start_s": window.start_s, "at_s": window.end_s}
-        seen = {
-            rule.name: Observation(**given, kind="failed", reason=reasons[rule.name])
-            if rule.name in reasons
-            else Observation(**given, value="no", confidence=0.9)
-            for rule in rules
-        }
-        return WindowAnswers(observations=seen, num_asked=len(rules), reused_tokens=0, seconds={})
-
-    return Judge(SETTINGS, ask, clock=lambda: 0.0)
 
 
 def warned(*warnings: str, camera: str = "gate") -> Judged:
@@ -52,7 +33,7 @@ def warned(*warnings: str, camera: str = "gate") -> Judged:
 def test_failures_are_told_once_by_camera_and_reason_and_so_is_their_end() -> None:
     notes = FailureNotes()
     reasons = {"person": "no server.", "car": "no server."}
-    judge = failing(reasons)
+    judge = failing(SETTINGS, reasons)
 
     def told(number: int) -> list[str]:
         return notes.of(judge.judge(job_of(number)))
